@@ -30,6 +30,7 @@ import json
 import os
 import pathlib
 import platform
+import shutil
 from collections.abc import Iterator, Mapping
 from typing import IO, Any, NamedTuple
 
@@ -41,7 +42,7 @@ from jax import Array
 from icmjax._version import __version__
 from icmjax.claims import UNLABELLED, ClaimSet, GoldLabels, load_claims, write_claims
 from icmjax.consistency import count_violations
-from icmjax.errors import Fault, RunError
+from icmjax.errors import Fault, InputError, RunError
 from icmjax.search.base import Account, Algorithm
 from icmjax.search.loop import SearchResult
 from icmjax.utility import mutual_predictability
@@ -256,7 +257,8 @@ def open_run(
 
     Raises:
       RunError: the folder is in use or not writable; there is nothing to resume, or it is another
-        search, whose differences are shown.
+        search, whose differences are shown. Any fault in the input that ends the context before
+        the first checkpoint removes what was written.
     """
     folder = pathlib.Path(path)
     if resume and not (folder / MANIFEST).is_file():
@@ -270,6 +272,7 @@ def open_run(
         )
     if not resume:
         _check_empty(folder)
+    is_new_folder = not folder.exists()
     with _writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
     with _lock(folder):
@@ -286,7 +289,12 @@ def open_run(
             write_claims(claims, temporary)
             os.replace(temporary, folder / CLAIMS)
         _write_json(folder / MANIFEST, manifest)
-        yield Run(folder, manifest, claims)
+        try:
+            yield Run(folder, manifest, claims)
+        except InputError:
+            if not (folder / CHECKPOINTS / STATE).exists():
+                _discard(folder, is_new_folder)
+            raise
 
 
 class RunRecord(NamedTuple):
@@ -326,6 +334,15 @@ def read_run(path: str | os.PathLike[str]) -> RunRecord:
         trace=_read_arrays(folder / TRACE),
         **_read_arrays(folder / SCORES),
     )
+
+
+def _discard(folder: pathlib.Path, is_new_folder: bool) -> None:
+    """Remove a run that has kept nothing yet, so that the search can start in the folder again."""
+    shutil.rmtree(folder / CHECKPOINTS)
+    for name in (MANIFEST, CLAIMS, LOCK):
+        (folder / name).unlink()
+    if is_new_folder:
+        folder.rmdir()
 
 
 def _check_empty(folder: pathlib.Path) -> None:

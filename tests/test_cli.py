@@ -1,9 +1,11 @@
 """The commands, from claims to held-out accuracy, and what bad input gets."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
+import safetensors.numpy
 from checkpoints import make_checkpoint
 from click.testing import CliRunner
 
@@ -261,3 +263,17 @@ def test_clamped_labels_stay(folder, rows, tmp_path):
     assert result.exit_code == 0, result.output
     labels = [json.loads(line)["label"] for line in (out / "labels.jsonl").read_text().splitlines()]
     assert labels[3] == 1 - rows[3]["label"]
+
+
+def test_scores_that_are_no_numbers_end_the_search(folder, tmp_path):
+    model = shutil.copytree(folder / "model", tmp_path / "model")
+    weights = safetensors.numpy.load_file(model / "model.safetensors")
+    weights["model.norm.weight"][:] = 3e38  # finite, but what it scales is not
+    safetensors.numpy.save_file(weights, model / "model.safetensors", {"format": "pt"})
+    out = tmp_path / "run"
+    options = ("--claims", folder / "claims.jsonl", "--out", out, "--quiet")
+    result = invoke("search", "--model", model, *options)
+    assert result.exit_code == 2, result.output
+    assert "finite" in result.output
+    assert "Traceback" not in result.output
+    assert not out.exists()
