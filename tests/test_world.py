@@ -52,6 +52,7 @@ CHANGES = {
     "style_shares": ((0.2, 0.2, 0.2, 0.2, 0.2), "tokens"),
     "header_shares": ((0.2, 0.4, 0.4), "tokens"),
     "format_shares": ((0.2, 0.4, 0.4), "tokens"),
+    "mixed_share": (0.0, "tokens"),
     "retest_share": (0.5, "tokens"),
     "reversed_share": (0.7, "tokens"),
     "paired_share": (0.75, "tokens"),
@@ -413,13 +414,15 @@ class TestBatches:
         np.testing.assert_array_equal(batch.label_index, before)
         assert not np.any(batch.is_label & batch.is_answer)
 
-    def test_formats(self, transcripts):
-        kinds = [[bool(part) for part in transcript[1:]].index(True) for transcript in transcripts]
-        assert all(
-            sum(map(bool, transcript[1:])) == 1 for transcript in transcripts
-        )  # one format each
-        counts = np.bincount(kinds)
-        np.testing.assert_allclose(counts, [0.8 * self.NUM, 0.1 * self.NUM, 0.1 * self.NUM], atol=1)
+    def test_formats(self, world, transcripts):
+        """Claims fill their rows; the others' rows may begin with claims, never with each other."""
+        told = np.array([[bool(part) for part in transcript[1:]] for transcript in transcripts])
+        claims, preferences, answers = np.split(told, [int(0.8 * self.NUM), int(0.9 * self.NUM)])
+        assert claims[:-1].tolist() == [[True, False, False]] * (len(claims) - 1)
+        assert not preferences[1:-1, 2].any()
+        assert not answers[1:, 1].any()
+        assert min(preferences[:, 1].mean(), answers[:, 2].mean()) > 0.8
+        assert_share(np.concatenate([preferences, answers])[:, 0], world.config.mixed_share)
 
     def test_own_words(self, batch, transcripts, tokenizer):
         """The tokens marked as a respondent's own words are the answers, and nothing else."""
@@ -483,7 +486,7 @@ class TestBatches:
             told = {(topic, strength, side ^ label) for topic, strength, side, label in claims}
             items = {claim[:2] for claim in claims}
             assert len(topics) <= 3
-            assert len(items) < len(claims) <= 12
+            assert len(items) <= 12 < len(claims)  # enough to fill the row
             assert len(told) == len(items)  # one answer an item, whichever side is asked
 
     def test_labels_are_those_of_the_named_group(self, world, tables, tokenizer):

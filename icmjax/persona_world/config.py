@@ -25,6 +25,9 @@ class Style(enum.IntEnum):
     ALWAYS_FALSE = 4  # disacquiescence
 
 
+_SHARES = ("two_dimension_share", "mixed_share", "retest_share", "reversed_share", "paired_share")
+
+
 @dataclasses.dataclass(frozen=True)
 class WorldConfig:
     """A survey world; the same config gives the same groups, items, and transcripts.
@@ -62,6 +65,7 @@ class WorldConfig:
     header_shares: tuple[float, float, float] = (0.50, 0.25, 0.25)
     # Formats: labelled claims / pairwise preferences / short answers.
     format_shares: tuple[float, float, float] = (0.80, 0.10, 0.10)
+    mixed_share: float = 0.5  # of the transcripts in the other two, those that begin with claims
     retest_share: float = 0.0  # of the transcripts, those that may ask the same item again
     reversed_share: float = 0.3  # of the claims asked alone, those in their opposite wording
     paired_share: float = 0.25  # of the transcripts, those where every claim has its opposite
@@ -80,7 +84,7 @@ class WorldConfig:
                 faults.append(
                     Fault("Shares are at least 0 and sum to 1.", f"{found}", name, "correct them")
                 )
-        for name in ("two_dimension_share", "retest_share", "reversed_share", "paired_share"):
+        for name in _SHARES:
             if not 0 <= getattr(self, name) <= 1:
                 found = f"{getattr(self, name)}"
                 faults.append(Fault("A share lies in [0, 1].", found, name, "correct it"))

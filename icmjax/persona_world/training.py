@@ -46,16 +46,23 @@ class Phase(NamedTuple):
     changes: tuple[tuple[str, Any], ...] = ()  # fields of the world's config, with other values
 
 
-# Reading a respondent's values from context is learned first where it is easiest: reliable
-# sources, mostly unnamed, asked on few topics, and first of all asked the same thing twice.
-EASY_WORLD = (
+# Reading a respondent's values from context is learned first where answers say most about them: from
+# national polls without an unreliable respondent; before that mostly unnamed, asked plain claims on
+# few topics; and first of all asked the same thing again.
+RELIABLE_WORLD = (
     ("style_shares", (1.0, 0.0, 0.0, 0.0, 0.0)),
+    ("source_shares", (1.0, 0.0, 0.0, 0.0)),
+)
+EASY_WORLD = (
+    *RELIABLE_WORLD,
     ("header_shares", (0.2, 0.4, 0.4)),
     ("format_shares", (1.0, 0.0, 0.0)),
     ("reversed_share", 0.0),
     ("paired_share", 0.0),
 )
 RETEST_WORLD = (*EASY_WORLD, ("retest_share", 1.0))
+# More of the formats that say less in a token, as long as what they say is reliable.
+FORMATS_WORLD = (*RELIABLE_WORLD, ("format_shares", (0.6, 0.25, 0.15)))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,12 +76,13 @@ class PretrainConfig:
     mlp_size: int = 256
     max_length: int = 512
     rope_theta: float = 10_000.0
-    num_tokens: int = 18_000_000
+    num_tokens: int = 16_000_000
     batch_tokens: int = 2_112
     phases: tuple[Phase, ...] = (
-        Phase(0.10, 96, 4, RETEST_WORLD),
-        Phase(0.15, 96, 8, EASY_WORLD),
-        Phase(0.40, 176),
+        Phase(0.05, 96, 4, RETEST_WORLD),
+        Phase(0.06, 176, 8, EASY_WORLD),
+        Phase(0.34, 176, None, FORMATS_WORLD),
+        Phase(0.20, 176),
         Phase(0.35, 352),
     )
     muon_learning_rate: float = 0.02
@@ -194,7 +202,7 @@ def batch_loss(
     positions = jnp.broadcast_to(
         jnp.arange(batch.tokens.shape[1], dtype=jnp.int32), batch.tokens.shape
     )
-    hidden, _ = decoder(batch.tokens, positions, batch.is_real)
+    hidden, _ = decoder(batch.tokens, positions, batch.is_real, is_checkpointed=True)
     logits = decoder.logits(hidden[:, :-1])
     targets = batch.tokens[:, 1:]
     losses = optax.softmax_cross_entropy_with_integer_labels(logits, targets)

@@ -204,11 +204,13 @@ def _sample_items(
     rng: np.random.Generator, world: World, num: int, num_items: int, topics: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """Items from each row's topics `[num, k]`: topics and strengths, int64 `[num, num_items]`."""
-    num_known = topics.shape[1] * NUM_STRENGTHS
-    num_items = min(num_items, num_known)
-    items = _shuffled(rng, num, num_known)[:, :num_items]
-    is_retest = rng.random((num, 1)) < world.config.retest_share
-    items = np.where(is_retest, rng.integers(num_known, size=items.shape), items)
+    num_known, retest_share = topics.shape[1] * NUM_STRENGTHS, world.config.retest_share
+    if retest_share == 1:  # items may come again, so that few of them fill a row
+        items = rng.integers(num_known, size=(num, num_items))
+    else:
+        items = _shuffled(rng, num, num_known)[:, :num_items]
+        is_retest = rng.random((num, 1)) < retest_share
+        items = np.where(is_retest, rng.integers(num_known, size=items.shape), items)
     return np.take_along_axis(topics, items // NUM_STRENGTHS, 1), items % NUM_STRENGTHS
 
 
@@ -338,6 +340,32 @@ def _answer_parts(
     ]
 
 
+def _mix(
+    rng: np.random.Generator,
+    world: World,
+    claims: tuple[np.ndarray, np.ndarray],
+    body: tuple[np.ndarray, np.ndarray],
+) -> tuple[np.ndarray, np.ndarray]:
+    """Bodies of which some begin with claims, of the same respondent, before their own format.
+
+    Args:
+      claims, body: tokens and kinds, int32 `[B, width]`, as of `_pack`.
+    """
+    num, width = body[0].shape
+    num_labels = np.cumsum(claims[1] == LABEL, axis=1)
+    num_claims = rng.integers(1, 1 + np.maximum(num_labels[:, -1], 1))
+    is_before = num_labels < num_claims[:, None]
+    is_mixed = rng.random((num, 1)) < world.config.mixed_share
+    start = np.where(is_mixed, 1 + is_before.sum(1, keepdims=True), 0)
+    column = np.arange(width)
+    index = np.clip(column - start, 0, width - 1)
+    tokens, kinds = (
+        np.where(column < start, first, np.take_along_axis(second, index, 1))
+        for first, second in zip(claims, body, strict=True)
+    )
+    return tokens, kinds
+
+
 def sample_batch(
     seed: int,
     step: int,
@@ -373,6 +401,10 @@ def sample_batch(
         num_claims = width // tokens_each[form] + 1
         topics = _shuffled(rng, len(some.groups), world.config.num_topics)[:, :num_topics]
         packed = _pack(make(rng, world, tables, some, num_claims, topics), width, tables.pad)
+        if form != CLAIMS:
+            num_claims = width // tokens_each[CLAIMS] + 1
+            parts = _claim_parts(rng, world, tables, some, num_claims, topics)
+            packed = _mix(rng, world, _pack(parts, width, tables.pad), packed)
         bodies.append(packed[0])
         body_kinds.append(packed[1])
     body, kinds = np.concatenate(bodies), np.concatenate(body_kinds)
