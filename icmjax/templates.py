@@ -75,7 +75,9 @@ def _preference_query(claim: Claim) -> str:
 
 
 def _world_query(claim: Claim) -> str:
-    return f"\n{claim.choice.strip()}:"
+    if claim.choice_2 is None:
+        return f"\n{claim.choice.strip()}:"
+    return f"\n{claim.choice.strip()};\n{claim.choice_2.strip()};\nFirst suits better:"
 
 
 _LABEL_FORMS = ((" False",), (" True",))

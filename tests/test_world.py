@@ -11,11 +11,9 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from icmjax.consistency import count_violations
 from icmjax.errors import InputError
 from icmjax.persona_world import text
 from icmjax.persona_world.config import Source, Style, WorldConfig
-from icmjax.persona_world.tasks import is_task_name, load_task, make_task
 from icmjax.persona_world.transcripts import (
     NUM_STRENGTHS,
     Respondents,
@@ -523,91 +521,3 @@ class TestBatches:
         assert np.all(batch.is_label.sum(1) == NUM_STRENGTHS)
         np.testing.assert_array_equal(batch.is_real, batch.tokens != tokenizer.pad_token_id)
         assert np.all(np.diff(batch.is_real.astype(int), axis=1) <= 0)
-
-
-class TestTasks:
-    """Claim sets about one group, and the truth about them."""
-
-    @pytest.mark.parametrize("group", ["Norvania", "Hestonia", "Ilvania"])
-    @pytest.mark.parametrize("is_paired", [True, False])
-    def test_gold_is_the_majority_answer(self, world, group, is_paired):
-        margins = world.margins(world.group_values[world.group_index(group)])
-        topics = []
-        for split in ("search", "test"):
-            claims, gold = make_task(world, group, 3, split, is_paired=is_paired)
-            assert len(claims) == len(gold.labels) == 32
-            assert claims.preamble == f"National poll from {group}."
-            parts = [text.parse_claim(claim.choice) for claim in claims.claims]
-            expected = [(margins[t, s] > 0) ^ side for t, s, side in parts]
-            np.testing.assert_array_equal(gold.labels, expected)
-            items = {part[:2] for part in parts}
-            assert len(items) == (16 if is_paired else 32)
-            assert len(claims.groups) == len(items)
-            assert {claim.persona for claim in claims.claims} == {group}
-            topics.append({part[0] for part in parts})
-            if is_paired:
-                pairs = np.asarray(gold.labels).reshape(-1, 2)
-                assert np.all(pairs.sum(1) == 1)  # balanced in every pair
-                np.testing.assert_array_equal(claims.rules.pairs, np.arange(32).reshape(-1, 2))
-                assert count_violations(gold.labels, claims.rules) == 0
-                assert count_violations(np.ones(32, np.int8), claims.rules) == 16
-            else:
-                assert len(claims.rules.pairs) == 0
-        assert topics[0] <= set(world.search_topics.tolist())
-        assert topics[1] <= set(world.held_out_topics.tolist())
-
-    def test_first_of_a_pair_gives_no_label_away(self, world):
-        labels = [
-            make_task(world, group, seed).gold.labels[::2]
-            for group in world.group_names
-            for seed in range(4)
-        ]
-        assert_share(labels, 0.5)
-
-    def test_seeds_and_groups_have_their_own_claims(self, world):
-        tasks = [
-            make_task(world, *name) for name in (("esteria", 0), ("esteria", 1), ("belmara", 0))
-        ]
-        assert len({task.claims.fingerprint for task in tasks}) == 3
-        again = make_task(world, "Esteria", 0)
-        assert again.claims == tasks[0].claims
-        np.testing.assert_array_equal(again.gold.labels, tasks[0].gold.labels)
-
-    def test_headers(self, world):
-        for source, is_named, expected in (
-            (Source.WEB, True, "Web poll from Esteria."),
-            (Source.STREET, False, "Street interviews."),
-            (None, True, ""),
-        ):
-            task = make_task(world, "esteria", 0, source=source, is_named=is_named)
-            assert task.claims.preamble == expected
-            np.testing.assert_array_equal(
-                task.gold.labels, make_task(world, "esteria", 0).gold.labels
-            )
-
-    def test_load_tasks(self, world):
-        for name, split in (
-            ("persona-world:norvania:2", "search"),
-            ("persona-world:norvania:2:test", "test"),
-        ):
-            assert is_task_name(name)
-            num_claims = 32 if split == "search" else 128  # all there is about held-out topics
-            task = make_task(world, "norvania", 2, split, num_claims)
-            assert load_task(name).claims == task.claims
-        assert not is_task_name("claims.jsonl")
-        for name in ("norvania", "norvania:x", "norvania:-1", "norvania:0:train", "a:0:test:0"):
-            with pytest.raises(InputError, match="GROUP:SEED"):
-                load_task(f"persona-world:{name}")
-        with pytest.raises(InputError, match="did you mean hestonia"):
-            load_task("persona-world:hestona:0")
-
-    @pytest.mark.parametrize(
-        ("num_claims", "is_paired"), [(1, False), (31, True), (258, True), (129, False)]
-    )
-    def test_numbers_of_claims(self, world, num_claims, is_paired):
-        with pytest.raises(InputError, match="whole pairs"):
-            make_task(world, "norvania", 0, num_claims=num_claims, is_paired=is_paired)
-
-    def test_all_claims_of_a_split(self, world):
-        task = make_task(world, "norvania", 0, num_claims=256)
-        assert len(task.claims.groups) == len(world.search_topics) * NUM_STRENGTHS

@@ -46,9 +46,9 @@ class Phase(NamedTuple):
     changes: tuple[tuple[str, Any], ...] = ()  # fields of the world's config, with other values
 
 
-# Reading a respondent's values from context is learned first where answers say most about them: from
-# national polls without an unreliable respondent; before that mostly unnamed, asked plain claims on
-# few topics; and first of all asked the same thing again.
+# Reading a respondent's values from context is learned first where answers say most about them:
+# from national polls without an unreliable respondent; before that mostly unnamed, asked plain
+# claims on few topics; and first of all asked the same thing again.
 RELIABLE_WORLD = (
     ("style_shares", (1.0, 0.0, 0.0, 0.0, 0.0)),
     ("source_shares", (1.0, 0.0, 0.0, 0.0)),

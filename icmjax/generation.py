@@ -1,0 +1,225 @@
+"""Text in the model's own words after a shared context, with a key-value cache.
+
+The context is read once; every query reads it, then its own tokens, then what it has generated.
+"""
+
+import functools
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from transformers import PreTrainedTokenizerBase
+
+from icmjax.errors import Fault, InputError, PromptError
+from icmjax.lm.attention import KeyValues
+from icmjax.lm.decoder import Decoder, Segment
+from icmjax.lm.loading import LanguageModel
+from icmjax.scoring.labels import last_real
+
+WIDTH_MULTIPLE = 16  # widths are rounded up to this, so that few programs are compiled
+
+
+class _Generated(NamedTuple):
+    """What B queries have generated up to here."""
+
+    tokens: jax.Array  # int32 [B, G]
+    is_real: jax.Array  # bool [B, G], tokens that were read
+    is_stopped: jax.Array  # bool [B]
+    last_hidden: jax.Array  # [B, D], predicts the next token
+    key_values: KeyValues  # [L, B, G, K, head_dim]
+    num_new: jax.Array  # int32 [], steps taken
+
+
+def generate(
+    lm: LanguageModel,
+    context: Sequence[str],
+    queries: Sequence[str],
+    *,
+    rng_key: jax.Array | None = None,
+    temperature: float = 0.0,
+    max_new_tokens: int = 16,
+    stop: str = "\n",
+) -> list[str]:
+    """What the model says after the context and each query.
+
+    Args:
+      context: pieces of text that all queries share, tokenised apart; BOS goes before them where
+        the tokenizer has one.
+      queries: M texts.
+      rng_key: a typed key; needed where the temperature is above 0.
+      temperature: 0 takes the most probable token (greedy), 1 samples from the model.
+      max_new_tokens: for each query.
+      stop: what ends an answer, if the end-of-sequence token does not come first.
+
+    Returns:
+      M texts, without `stop` and what follows it.
+
+    Raises:
+      InputError: an argument is out of its range.
+      PromptError: a prompt and its answer do not fit the model.
+    """
+    _check_arguments(queries, rng_key, temperature, max_new_tokens, stop)
+    pieces = [_encode(lm, text) for text in (*context, *queries)]
+    bos = [] if lm.tokenizer.bos_token_id is None else [lm.tokenizer.bos_token_id]
+    shared = sum(pieces[: len(context)], bos)
+    own = pieces[len(context) :]
+    needed = len(shared) + max(map(len, own)) + max_new_tokens
+    if needed > lm.max_length:
+        found = f"{needed} tokens, {needed - lm.max_length} more than {lm.max_length}"
+        remedy = "shorten the context, or take a model with a longer one"
+        raise PromptError(Fault("A prompt and its answer fit the model.", found, "context", remedy))
+    context_tokens, context_lengths = _pad([shared])
+    query_tokens, query_lengths = _pad(own)
+    tokens, is_real = _generate(
+        lm,
+        context_tokens,
+        context_lengths,
+        query_tokens,
+        query_lengths,
+        _is_stop(lm, stop),
+        jax.random.key(0) if rng_key is None else rng_key,
+        jnp.float32(temperature),
+        max_new_tokens=max_new_tokens,
+    )
+    texts = [
+        lm.tokenizer.decode(row[kept], skip_special_tokens=True)
+        for row, kept in zip(tokens, np.asarray(is_real), strict=True)
+    ]
+    return [str(text).split(stop)[0] for text in texts]
+
+
+def _check_arguments(
+    queries: Sequence[str],
+    rng_key: jax.Array | None,
+    temperature: float,
+    max_new_tokens: int,
+    stop: str,
+) -> None:
+    rules = (
+        ("queries", len(queries) > 0, "There is something to answer.", "give a query"),
+        ("max_new_tokens", max_new_tokens > 0, "An answer has a token.", "choose 1 or more"),
+        ("temperature", temperature >= 0, "A temperature is at least 0.", "choose 0 or more"),
+        ("stop", bool(stop), "An answer ends somewhere.", "give the text that ends it"),
+        (
+            "rng_key",
+            temperature <= 0 or rng_key is not None,
+            "Sampling needs randomness.",
+            "give a key, or temperature 0",
+        ),
+    )
+    values = {"queries": f"{len(queries)}", "max_new_tokens": f"{max_new_tokens}"}
+    values |= {"temperature": f"{temperature}", "stop": repr(stop), "rng_key": "none"}
+    faults = [Fault(rule, values[name], name, do) for name, is_met, rule, do in rules if not is_met]
+    if faults:
+        raise InputError(faults)
+
+
+def _encode(lm: LanguageModel, text: str) -> list[int]:
+    return lm.tokenizer(text, add_special_tokens=False).input_ids
+
+
+def _pad(rows: Sequence[Sequence[int]]) -> tuple[np.ndarray, np.ndarray]:
+    """Tokens int32 `[B, T]`, padded on the right with 0, and lengths int32 `[B]`."""
+    lengths = np.array([len(row) for row in rows], np.int32)
+    width = -(-max(1, int(lengths.max())) // WIDTH_MULTIPLE) * WIDTH_MULTIPLE
+    tokens = np.zeros((len(rows), width), np.int32)
+    for padded, row in zip(tokens, rows, strict=True):
+        padded[: len(row)] = row
+    return tokens, lengths
+
+
+@functools.lru_cache(maxsize=8)
+def _stop_tokens(tokenizer: PreTrainedTokenizerBase, vocab_size: int, stop: str) -> np.ndarray:
+    """Which tokens end an answer, bool `[V]`: their text holds `stop`, or they end a sequence."""
+    texts = tokenizer.batch_decode([[token] for token in range(len(tokenizer))])
+    is_stop = np.zeros(vocab_size, bool)
+    is_stop[: len(texts)] = [stop in text for text in texts]
+    end = tokenizer.eos_token_id
+    is_stop[[] if end is None else [end]] = True
+    return is_stop
+
+
+def _is_stop(lm: LanguageModel, stop: str) -> np.ndarray:
+    return _stop_tokens(lm.tokenizer, lm.config.vocab_size, stop)
+
+
+def _read(
+    decoder: Decoder,
+    tokens: jax.Array,
+    lengths: jax.Array,
+    num_before: jax.Array,
+    segments: tuple[Segment, ...],
+) -> tuple[jax.Array, Segment]:
+    """Last real hidden states `[B, D]` of rows `[B, T]`, and the rows as a segment."""
+    column = jnp.arange(tokens.shape[1], dtype=jnp.int32)
+    positions = num_before[:, None] + column
+    is_real = column < lengths[:, None]
+    hidden, key_values = decoder(tokens, positions, is_real, segments)
+    return last_real(hidden, lengths), Segment(key_values, positions, is_real)
+
+
+@functools.partial(jax.jit, static_argnames="max_new_tokens")
+def _generate(
+    lm: LanguageModel,
+    context: jax.Array,
+    context_lengths: jax.Array,
+    queries: jax.Array,
+    query_lengths: jax.Array,
+    is_stop: jax.Array,
+    rng_key: jax.Array,
+    temperature: jax.Array,
+    *,
+    max_new_tokens: int,
+) -> tuple[jax.Array, jax.Array]:
+    """Tokens int32 `[M, G]`, the one that ends an answer included, and which are real."""
+    decoder, (batch, _) = lm.decoder(), queries.shape
+    context, context_lengths = jnp.asarray(context), jnp.asarray(context_lengths)
+    _, shared = _read(decoder, context, context_lengths, jnp.zeros(1, jnp.int32), ())
+    num_before = jnp.broadcast_to(context_lengths, (batch,))
+    last_hidden, own = _read(decoder, queries, query_lengths, num_before, (shared,))
+    start = num_before + query_lengths
+    positions = start[:, None] + jnp.arange(max_new_tokens, dtype=jnp.int32)
+
+    def next_token(state: _Generated) -> _Generated:
+        logits = decoder.logits(state.last_hidden)
+        key = jax.random.fold_in(rng_key, state.num_new)
+        sampled = jax.random.categorical(key, logits / jnp.maximum(temperature, 1e-6))
+        chosen = jnp.where(temperature > 0, sampled, logits.argmax(-1)).astype(jnp.int32)
+        past = Segment(state.key_values, positions, state.is_real)
+        at = positions[:, state.num_new][:, None]
+        is_read = ~state.is_stopped[:, None]
+        hidden, new = decoder(chosen[:, None], at, is_read, (shared, own, past))
+        place = (slice(None), state.num_new)
+        return _Generated(
+            tokens=state.tokens.at[place].set(chosen),
+            is_real=state.is_real.at[place].set(is_read[:, 0]),
+            is_stopped=state.is_stopped | is_stop[chosen],
+            last_hidden=hidden[:, 0],
+            key_values=jax.tree.map(
+                lambda cache, one: cache.at[:, :, state.num_new].set(one[:, :, 0]),
+                state.key_values,
+                new,
+            ),
+            num_new=state.num_new + 1,
+        )
+
+    empty = jax.tree.map(
+        lambda one: jnp.zeros((*one.shape[:2], max_new_tokens, *one.shape[3:]), one.dtype),
+        own.key_values,
+    )
+    state = _Generated(
+        tokens=jnp.zeros((batch, max_new_tokens), jnp.int32),
+        is_real=jnp.zeros((batch, max_new_tokens), bool),
+        is_stopped=jnp.zeros(batch, bool),
+        last_hidden=last_hidden,
+        key_values=empty,
+        num_new=jnp.int32(0),
+    )
+    state = jax.lax.while_loop(
+        lambda state: (state.num_new < max_new_tokens) & ~jnp.all(state.is_stopped),
+        next_token,
+        state,
+    )
+    return state.tokens, state.is_real

@@ -1,0 +1,94 @@
+"""Generation with a key-value cache, against reading everything anew for every token."""
+
+import jax
+import numpy as np
+import pytest
+from checkpoints import make_checkpoint
+
+from icmjax.errors import InputError, PromptError
+from icmjax.generation import generate
+from icmjax.lm.loading import load_lm
+
+TEXTS = ["People from Japan like tea.\nPeople from Peru like rice.\n"] * 20
+CONTEXT = ("People from Japan:\n", "Tea? yes.\n", "Rice? no, thanks.\n")
+QUERIES = ("Bread?", "What do people from Peru like?", "Rice and tea?")
+NUM_NEW = 12
+
+
+@pytest.fixture(scope="module")
+def lm(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("lm")
+    make_checkpoint(folder, "llama", TEXTS)
+    return load_lm(folder)
+
+
+def naive(lm, query, stop, choose_fn):
+    """The text of one answer, all tokens read again for each new one."""
+    tokens = [lm.tokenizer.bos_token_id]
+    for piece in (*CONTEXT, query):
+        tokens += lm.tokenizer(piece, add_special_tokens=False).input_ids
+    start = len(tokens)
+    decoder = lm.decoder()
+    width = start + NUM_NEW
+    for step in range(NUM_NEW):
+        row = np.zeros((1, width), np.int32)
+        row[0, : len(tokens)] = tokens
+        positions = np.arange(width, dtype=np.int32)[None]
+        hidden, _ = decoder(row, positions, positions < len(tokens))
+        tokens.append(int(choose_fn(step, decoder.logits(hidden[:, len(tokens) - 1])[0])))
+        said = lm.tokenizer.decode(tokens[start:], skip_special_tokens=True)
+        if stop in said or tokens[-1] == lm.tokenizer.eos_token_id:
+            break
+    return said.split(stop)[0]
+
+
+@pytest.mark.parametrize("stop", ["\n", "e"])
+def test_greedy_answers_are_those_of_a_naive_loop(lm, stop):
+    answers = generate(lm, CONTEXT, QUERIES, max_new_tokens=NUM_NEW, stop=stop)
+    assert answers == [naive(lm, query, stop, lambda _, row: row.argmax()) for query in QUERIES]
+    assert len(set(answers)) > 1
+
+
+def test_samples_are_those_of_a_naive_loop(lm):
+    key = jax.random.key(3)
+
+    def choose(index):
+        def choose_fn(step, row):
+            logits = np.zeros((len(QUERIES), len(row)), np.float32)
+            logits[index] = row
+            return jax.random.categorical(jax.random.fold_in(key, step), logits / 0.7)[index]
+
+        return choose_fn
+
+    options = {"rng_key": key, "temperature": 0.7, "max_new_tokens": NUM_NEW}
+    answers = generate(lm, CONTEXT, QUERIES, **options)
+    assert answers == [naive(lm, query, "\n", choose(i)) for i, query in enumerate(QUERIES)]
+    assert answers != generate(lm, CONTEXT, QUERIES, max_new_tokens=NUM_NEW)
+
+
+def test_an_answer_is_at_most_so_long(lm):
+    (short,) = generate(lm, CONTEXT, QUERIES[:1], max_new_tokens=1, stop="§")
+    (long,) = generate(lm, CONTEXT, QUERIES[:1], max_new_tokens=5, stop="§")
+    assert len(short) < len(long)
+    assert long.startswith(short)
+
+
+@pytest.mark.parametrize(
+    ("changes", "where"),
+    [
+        ({"queries": ()}, "queries"),
+        ({"max_new_tokens": 0}, "max_new_tokens"),
+        ({"temperature": -1.0}, "temperature"),
+        ({"temperature": 1.0}, "rng_key"),
+        ({"stop": ""}, "stop"),
+    ],
+)
+def test_arguments_out_of_range(lm, changes, where):
+    with pytest.raises(InputError) as raised:
+        generate(**({"lm": lm, "context": CONTEXT, "queries": QUERIES} | changes))
+    assert [fault.where for fault in raised.value.faults] == [where]
+
+
+def test_a_prompt_that_does_not_fit(lm):
+    with pytest.raises(PromptError, match="more than 512"):
+        generate(lm, CONTEXT * 60, QUERIES)
