@@ -23,15 +23,29 @@ class KeyValues(NamedTuple):
     values: jax.Array  # [L, B, T, K, head_dim]
 
 
+class Tempering(NamedTuple):
+    """How attention to a segment of parallel blocks is sharpened (APE, arXiv:2502.05431, 4.3-4.4).
+
+    Scores are divided by the temperature T, and their log-sum-exp, by which the segment is weighed
+    against the rest, is multiplied by T and by the scale. At (1, 1) nothing changes.
+    """
+
+    temperature: jax.Array  # float32 []
+    scale: jax.Array  # float32 []
+
+
 class Segment(NamedTuple):
     """Tokens already read, that the rows of a later batch of B attend to.
 
-    B' divides B; rows `b * B // B'` to `(b + 1) * B // B' - 1` read segment row b.
+    B' divides B; rows `b * B // B'` to `(b + 1) * B // B' - 1` read segment row b. In the same way
+    B'' divides B and is a multiple of B': each row of `is_read` serves consecutive rows.
     """
 
     key_values: KeyValues  # [L, B', S, K, head_dim]
     positions: jax.Array  # int32 [B', S]
     is_real: jax.Array  # bool [B', S]
+    is_read: jax.Array | None = None  # bool [B'', S], what each row may see; None for all
+    tempering: Tempering | None = None
 
 
 class Part(NamedTuple):
@@ -71,11 +85,23 @@ def sight(
     return Sight(distance, is_seen)
 
 
+def segment_sight(query_positions: jax.Array, segment: Segment) -> Sight:
+    """Return which of a segment's keys the queries at int32 `[B, T]` see."""
+    seen = sight(query_positions, segment.positions, segment.is_real)
+    if segment.is_read is None:
+        return seen
+    num_rows, length = query_positions.shape
+    per_row = jnp.repeat(segment.is_read, num_rows // len(segment.is_read), axis=0)
+    is_read = jnp.repeat(per_row, length, axis=0).reshape(seen.is_seen.shape)
+    return seen._replace(is_seen=seen.is_seen & is_read)
+
+
 def attend(
     queries: jax.Array,
     read: Sequence[KeyValues],
     is_seen: Sequence[jax.Array],
     score_fn: ScoreFn,
+    temperings: Sequence[Tempering | None] | None = None,
 ) -> jax.Array:
     """Return the attention `[B, T, H, head_dim]` of rows to themselves and to segments.
 
@@ -84,12 +110,15 @@ def attend(
         read: One layer's keys and values, without the [L]: first the rows' own, then segments'.
         is_seen: For each of them which keys are seen, bool `[B', B / B' * T, S]`.
         score_fn: Turns float32 products of queries and keys into scores.
+        temperings: Of the segments, where there are any.
     """
     if len(read) == 1:
         return attend_within(queries, *read[0], is_seen[0], score_fn)
     parts = [
-        attend_part(queries, *past, mask, score_fn)
-        for past, mask in zip(read, is_seen, strict=True)
+        attend_part(queries, *past, mask, score_fn, tempering)
+        for past, mask, tempering in zip(
+            read, is_seen, (None, *(temperings or [None] * (len(read) - 1))), strict=True
+        )
     ]
     return merge(parts).astype(queries.dtype)
 
@@ -120,7 +149,12 @@ def attend_within(
 
 
 def attend_part(
-    queries: jax.Array, keys: jax.Array, values: jax.Array, is_seen: jax.Array, score_fn: ScoreFn
+    queries: jax.Array,
+    keys: jax.Array,
+    values: jax.Array,
+    is_seen: jax.Array,
+    score_fn: ScoreFn,
+    tempering: Tempering | None = None,
 ) -> Part:
     """Return the attention of queries `[B, T, H, head_dim]` to one set of keys, to be merged.
 
@@ -131,12 +165,28 @@ def attend_part(
     batch, length, num_heads, head_dim = queries.shape
     assert batch % keys.shape[0] == 0, f"a segment of batch {keys.shape[0]} cannot serve {batch}"
     rows = queries.reshape(keys.shape[0], -1, num_heads, head_dim)
+    if tempering is not None:
+        temperature = tempering.temperature
+        plain_fn, score_fn = score_fn, lambda products: plain_fn(products) / temperature
     scores = _scores(_group(rows, keys.shape[2]), _heads_first(keys), is_seen, score_fn)
     highest = jax.lax.stop_gradient(jnp.max(scores, axis=-1, keepdims=True, initial=MASKED))
     weights = jnp.where(is_seen[:, None, None], jnp.exp(scores - highest), 0.0)
     total = jnp.sum(weights, axis=-1, keepdims=True)
     statistics = (highest, total, _mix(weights, _heads_first(values)))
-    return Part(*(_ungroup(each).reshape(batch, length, num_heads, -1) for each in statistics))
+    part = Part(*(_ungroup(each).reshape(batch, length, num_heads, -1) for each in statistics))
+    return part if tempering is None else _temper(part, tempering)
+
+
+def _temper(part: Part, tempering: Tempering) -> Part:
+    """Weigh a part of divided scores by its log-sum-exp times temperature and scale."""
+    is_any = part.total > 0
+    total = jnp.where(is_any, part.total, 1.0)
+    log_weight = tempering.scale * tempering.temperature * (part.highest + jnp.log(total))
+    return Part(
+        highest=jnp.where(is_any, log_weight, MASKED),
+        total=is_any.astype(jnp.float32),
+        weighted=part.weighted / total,
+    )
 
 
 def merge(parts: Sequence[Part]) -> jax.Array:

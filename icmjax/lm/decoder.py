@@ -13,7 +13,9 @@ from icmjax.lm.attention import (
     NO_WINDOW,
     KeyValues,
     Segment,
+    Tempering,
     attend,
+    segment_sight,
     sight,
 )
 from icmjax.lm.config import DecoderConfig
@@ -172,6 +174,7 @@ class Layer(nnx.Module):
         rotation: tuple[jax.Array, jax.Array],
         past: Sequence[KeyValues],
         is_seen: Sequence[jax.Array],
+        temperings: Sequence[Tempering | None] = (),
     ) -> tuple[jax.Array, KeyValues]:
         """Return the residual stream `[B, T, D]` after this layer, and this layer's key-values.
 
@@ -180,10 +183,11 @@ class Layer(nnx.Module):
             rotation: Cosines and sines at the rows' positions, float32 `[B, T, head_dim / 2]`.
             past: The segments' keys and values, `[B', S, K, head_dim]`.
             is_seen: Which keys are seen in the rows themselves and in each segment.
+            temperings: Of the segments, where there are any.
         """
         queries, keys, values = self.attention.project(apply(self.attention_norm, hidden))
         queries, own = rotate(queries, *rotation), KeyValues(rotate(keys, *rotation), values)
-        mixed = attend(queries, (own, *past), is_seen, self.attention.score)
+        mixed = attend(queries, (own, *past), is_seen, self.attention.score, temperings)
         attended = self.attention.out(mixed.reshape(*hidden.shape[:-1], -1))
         hidden = hidden + apply(self.attention_post_norm, attended)
         transformed = self.mlp(apply(self.mlp_norm, hidden))
@@ -255,7 +259,8 @@ class Decoder(nnx.Module):
         config = self.config
         graphdef, params = nnx.split(self.layers)
         sights = [sight(positions, positions, is_real, is_same_row=True)]
-        sights += [sight(positions, past.positions, past.is_real) for past in segments]
+        sights += [segment_sight(positions, past) for past in segments]
+        temperings = [past.tempering for past in segments]
         ropes = tuple(dict.fromkeys(config.ropes))
         tables = [rotations(rope, config.head_dim, positions) for rope in ropes]
         cosines, sines = (jnp.stack(table) for table in zip(*tables, strict=True))
@@ -267,7 +272,7 @@ class Decoder(nnx.Module):
                 every if config.is_windowless else every & (distance < scanned.window)
                 for distance, every in sights
             ]
-            return layer.read(hidden, rotation, scanned.past, is_seen)
+            return layer.read(hidden, rotation, scanned.past, is_seen, temperings)
 
         if is_checkpointed:
             read_layer = jax.checkpoint(read_layer, prevent_cse=False)

@@ -9,12 +9,13 @@ import numpy as np
 from icmjax.claims import ClaimSet
 from icmjax.errors import Fault, InputError
 from icmjax.lm.loading import LanguageModel
+from icmjax.scoring.blockwise import BlockwiseScorer, make_blockwise_scorer
 from icmjax.scoring.sequential import Leave, SequentialScorer, prompt_widths
 from icmjax.scoring.tree import MEMORY_BUDGET, TreeScorer, make_tree_scorer
 from icmjax.templates import resolve_template
 from icmjax.tokens import check_prompt_lengths, tokenize_claims
 
-Method = Literal["sequential", "tree"]
+Method = Literal["sequential", "tree", "blockwise"]
 BATCH_TOKENS = 4096  # of prompts in memory at a time, where no batch size is asked for
 
 
@@ -26,12 +27,13 @@ def make_scorer(
     leave: Leave = "claim",
     batch_size: int | None = None,
     memory_budget: int = MEMORY_BUDGET,
-) -> SequentialScorer | TreeScorer:
+) -> SequentialScorer | TreeScorer | BlockwiseScorer:
     """A scorer of these claims under this model.
 
     Args:
-      method: "sequential", where every query reads the others in their given order; or "tree",
-        where it reads them in an order of its own, for a fraction of the tokens.
+      method: "sequential", where every query reads the others in their given order; "tree", where
+        it reads them in an order of its own, for a fraction of the tokens; or "blockwise", where
+        it reads them side by side, an approximation.
       template: name of the template; by default the model's own, then the one of the claims.
       leave: what a query's context leaves out: the claim itself (as the reference does), or its
         whole consistency group, so that an opposite cannot give its label away.
@@ -57,8 +59,10 @@ def make_scorer(
         claims, resolve_template(template, lm.default_template, claims), lm.tokenizer
     )
     check_prompt_lengths(tokens, lm.max_length)
+    units = claims.group_index if leave == "group" else np.arange(len(claims))
+    if method == "blockwise":
+        return make_blockwise_scorer(lm, tokens, units, batch_size)
     if method == "tree":
-        units = claims.group_index if leave == "group" else np.arange(len(claims))
         return make_tree_scorer(lm, tokens, units, batch_size, memory_budget)
     widths = prompt_widths(tokens)
     return SequentialScorer(

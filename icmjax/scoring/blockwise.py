@@ -1,0 +1,207 @@
+"""Approximate leave-one-out scores: every claim is encoded once, on its own after the preamble.
+
+A query attends to the preamble and to the blocks of all other labelled claims, which have not seen
+each other. What a block's tokens hold depends on its claim and label alone, so that all blocks are
+encoded when the scorer is made, and a pass over N claims of L tokens reads the N L tokens of the
+queries. Blocks start right after the preamble, and a query right after the longest block it reads:
+positions stay within what the model was trained on however many claims there are, no block is
+nearer than another, and with a single demonstration the score is the exact one (Adaptive Parallel
+Encoding, Yang et al., arXiv:2502.05431, from which the temperature and the scale are too).
+"""
+
+import dataclasses
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from icmjax.lm.attention import KeyValues, Segment, Tempering
+from icmjax.lm.loading import LanguageModel
+from icmjax.scoring.labels import Prompts, label_log_probs, last_real
+from icmjax.scoring.prompts import shown_lengths
+from icmjax.tokens import TokenizedClaims
+
+BATCH_TOKENS = 4096  # of queries in memory at a time, where no batch size is asked for
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, eq=False)
+class BlockwiseScorer:
+    """Label log-probs of every claim given the others, each read apart: an approximation.
+
+    A pytree, to be called inside or outside jit; make one by `icmjax.make_scorer`. How far it is
+    from an exact scorer says `icmjax.scoring.fidelity`.
+    """
+
+    lm: LanguageModel
+    claims: TokenizedClaims
+    is_read: jax.Array  # bool [N, N], whether query i may read claim j
+    preamble: KeyValues | None  # [L, 1, P, K, head_dim]; None where there are no tokens of it
+    blocks: KeyValues  # [L, N, Y, Td, K, head_dim], of every claim with every label
+    tempering: Tempering | None  # of the attention to the blocks
+    batch_size: int = dataclasses.field(metadata={"static": True})  # queries read together
+
+    @property
+    def num_claims(self) -> int:
+        """N."""
+        return self.claims.queries.shape[0]
+
+    @property
+    def num_options(self) -> int:
+        """Y."""
+        return self.claims.label_forms.shape[0]
+
+    def __call__(self, labels: jax.Array) -> jax.Array:
+        """Label log-probs in nats: int8 `[..., N]` → float32 `[..., N, Y]`."""
+        return _score(self, jnp.asarray(labels))
+
+    def demonstration_orders(self) -> np.ndarray:
+        """The claims that query i reads, side by side: int32 `[N, N - 1]`, -1 after the last."""
+        orders = np.full((self.num_claims, self.num_claims - 1), -1, np.int32)
+        for query, is_read in enumerate(np.asarray(self.is_read)):
+            others = np.flatnonzero(is_read)
+            orders[query, : len(others)] = others
+        return orders
+
+    def tokens_per_pass(self, labels: np.ndarray) -> int:
+        """Real tokens that scoring int8 `[..., N]` reads, those of `tokens_once` apart."""
+        forms = np.maximum(np.asarray(self.claims.label_form_lengths) - 1, 0).sum()
+        each = np.sum(self.claims.query_lengths) + forms * self.num_claims
+        return math.prod(np.shape(labels)[:-1]) * int(each)
+
+    @property
+    def tokens_once(self) -> int:
+        """Real tokens that were read when the scorer was made: the preamble and all blocks."""
+        return len(self.claims.preamble) + int(np.sum(self.claims.demonstration_lengths))
+
+
+def make_blockwise_scorer(
+    lm: LanguageModel,
+    claims: TokenizedClaims,
+    units: np.ndarray,
+    batch_size: int | None = None,
+    temperature: float = 1.0,
+    scale: float = 1.0,
+) -> BlockwiseScorer:
+    """A blockwise scorer, whose blocks are encoded here.
+
+    Args:
+      claims: numpy arrays.
+      units: int `[N]`; claims of one unit do not read each other.
+      batch_size: queries read together; changes memory and speed, not scores.
+      temperature: T of APE: scores of blocks are divided by it. Below 1 attention is sharper.
+      scale: S of APE: the log-sum-exp of the blocks' scores is multiplied by T S.
+    """
+    on_device = jax.tree.map(jnp.asarray, claims)
+    preamble, blocks = _encode(lm, on_device)
+    is_plain = temperature == 1.0 and scale == 1.0
+    tempering = Tempering(jnp.float32(temperature), jnp.float32(scale))
+    return BlockwiseScorer(
+        lm=lm,
+        claims=on_device,
+        is_read=jnp.asarray(units[:, None] != units[None, :]),
+        preamble=preamble,
+        blocks=blocks,
+        tempering=None if is_plain else tempering,
+        batch_size=batch_size or max(1, BATCH_TOKENS // claims.queries.shape[1]),
+    )
+
+
+@jax.jit
+def _encode(lm: LanguageModel, claims: TokenizedClaims) -> tuple[KeyValues | None, KeyValues]:
+    """Key-values of the preamble and of all blocks, as `BlockwiseScorer` has them."""
+    decoder = lm.decoder()
+    num_claims, num_options, width = claims.demonstrations.shape
+    num_before = claims.preamble.shape[0]
+    preamble = None
+    if num_before:
+        column = jnp.arange(num_before, dtype=jnp.int32)[None]
+        opening = jnp.asarray(claims.preamble)[None]
+        _, preamble = decoder(opening, column, jnp.ones(column.shape, bool))
+
+    def encode_block(tokens: jax.Array, length: jax.Array) -> KeyValues:
+        column = jnp.arange(width, dtype=jnp.int32)[None]
+        segments = _preamble_segment(preamble)
+        _, block = decoder(tokens[None], num_before + column, column < length, segments)
+        return jax.tree.map(lambda each: each[:, 0], block)
+
+    rows = (
+        jnp.asarray(claims.demonstrations).reshape(-1, width),
+        jnp.asarray(claims.demonstration_lengths).reshape(-1),
+    )
+    blocks = jax.lax.map(
+        lambda row: encode_block(*row), rows, batch_size=max(1, BATCH_TOKENS // width)
+    )
+    layers_first = jax.tree.map(lambda each: jnp.moveaxis(each, 0, 1), blocks)
+    shape = (num_claims, num_options)
+    return preamble, jax.tree.map(
+        lambda each: each.reshape(each.shape[0], *shape, *each.shape[2:]), layers_first
+    )
+
+
+def _preamble_segment(preamble: KeyValues | None) -> tuple[Segment, ...]:
+    if preamble is None:
+        return ()
+    column = jnp.arange(preamble.keys.shape[2], dtype=jnp.int32)[None]
+    return (Segment(preamble, column, jnp.ones(column.shape, bool)),)
+
+
+@jax.jit
+def _score(scorer: BlockwiseScorer, labels: jax.Array) -> jax.Array:
+    flat = labels.reshape(-1, scorer.num_claims)
+    logp = jax.lax.map(lambda labels: _score_labelling(scorer, labels), flat)
+    return logp.reshape(*labels.shape, scorer.num_options)
+
+
+def _score_labelling(scorer: BlockwiseScorer, labels: jax.Array) -> jax.Array:
+    """Label log-probs `[N, Y]` of one labelling `[N]`."""
+    num_claims = scorer.num_claims
+    num_batches = -(-num_claims // scorer.batch_size)
+    size = -(-num_claims // num_batches)
+    # The last batch is filled up with claims that were scored before.
+    queries = jnp.arange(num_batches * size, dtype=jnp.int32) % num_claims
+    context = _shown_blocks(scorer, labels)
+    logp = jax.lax.map(
+        lambda queries: _score_queries(scorer, context, labels, queries),
+        queries.reshape(num_batches, size),
+    )
+    return logp.reshape(-1, scorer.num_options)[:num_claims]
+
+
+def _shown_blocks(scorer: BlockwiseScorer, labels: jax.Array) -> Segment:
+    """The blocks of all claims with these labels, in one row."""
+    num_claims, _, width = scorer.claims.demonstrations.shape
+    index = jnp.arange(num_claims), jnp.maximum(labels, 0).astype(jnp.int32)
+    chosen = jax.tree.map(
+        lambda each: each[:, *index].reshape(len(each), 1, -1, *each.shape[-2:]), scorer.blocks
+    )
+    column = jnp.arange(width, dtype=jnp.int32)
+    is_real = column < shown_lengths(scorer.claims, labels)[:, None]
+    positions = jnp.tile(scorer.claims.preamble.shape[0] + column, num_claims)
+    return Segment(chosen, positions[None], is_real.reshape(1, -1), tempering=scorer.tempering)
+
+
+def _score_queries(
+    scorer: BlockwiseScorer, blocks: Segment, labels: jax.Array, queries: jax.Array
+) -> jax.Array:
+    """Label log-probs `[n, Y]` of queries int32 `[n]`."""
+    claims, decoder = scorer.claims, scorer.lm.decoder()
+    is_read = scorer.is_read[queries]  # [n, N]
+    longest = jnp.where(is_read, shown_lengths(claims, labels), 0).max(axis=1)
+    num_before = claims.preamble.shape[0] + longest
+    context = (
+        *_preamble_segment(scorer.preamble),
+        blocks._replace(is_read=jnp.repeat(is_read, claims.demonstrations.shape[2], axis=1)),
+    )
+    lengths = jnp.asarray(claims.query_lengths)[queries]
+    column = jnp.arange(claims.queries.shape[1], dtype=jnp.int32)
+    positions, is_real = num_before[:, None] + column, column < lengths[:, None]
+    tokens = jnp.asarray(claims.queries)[queries]
+    hidden, key_values = decoder(tokens, positions, is_real, context)
+    prompts = Prompts(
+        last_hidden=last_real(hidden, lengths),
+        segments=(*context, Segment(key_values, positions, is_real)),
+        num_tokens=num_before + lengths,
+    )
+    return label_log_probs(decoder, prompts, claims)
