@@ -1,0 +1,217 @@
+"""How well does the bundled model read its world, and how far is it from the Bayes observer?
+
+    python experiments/bundled_model.py --out runs/bundled_model
+    python experiments/bundled_model.py --quick --out runs/bundled_model_quick
+
+For every group and seed, under the header of a national poll that names the group, on held-out
+claims of topics that no demonstration is about:
+  1. Accuracy after k = 0, 1, 2, 4, 8, 16, 32 gold demonstrations, claims without their opposites;
+     of the model, of the Bayes observer that does not know the groups' values, and the ratio.
+  2. The correlation of the model's log-odds with that observer's after 16 gold demonstrations,
+     over all held-out queries, under a header without the group's name, so that both read the same.
+  3. Preferences: accuracy after 16 gold preferences, and after 16 gold claims.
+  4. Open questions, answered greedily after 16 answered ones, and after 16 gold claims: the share
+     of answers that parse, that have the right stance (in favour: 3 or 4 of the topic's strengths
+     endorsed; against: 0 or 1; neither), and that have exactly the right level of five.
+An observer that knows a named group's values is right always, by construction.
+"""
+
+import pathlib
+
+import click
+import matplotlib.figure
+import numpy as np
+from harness import (
+    as_json,
+    experiment,
+    groups_of,
+    mean_row,
+    run_units,
+    table,
+    tier_of,
+    write_json,
+)
+
+from icmjax import load_lm, make_steerer
+from icmjax.generation import generate
+from icmjax.lm.loading import LanguageModel
+from icmjax.persona_world import text
+from icmjax.persona_world.observer import make_observer_steerer
+from icmjax.persona_world.tasks import make_open_task, make_preference_task, make_task
+from icmjax.persona_world.world import World, make_world
+
+COUNTS = (0, 1, 2, 4, 8, 16, 32)
+NUM_FORMAT_DEMOS = 16
+NUM_PARTICLES = 2048
+
+
+def shown(gold: np.ndarray, counts: tuple[int, ...]) -> np.ndarray:
+    """The first k gold labels for each count, the others unlabelled: int8 `[counts, N]`."""
+    return np.where(np.arange(len(gold)) < np.array(counts)[:, None], gold, -1).astype(np.int8)
+
+
+def log_odds(label_log_probs: np.ndarray) -> np.ndarray:
+    """log P(True) − log P(False) of `[..., 2]`."""
+    return np.asarray(label_log_probs)[..., 1] - np.asarray(label_log_probs)[..., 0]
+
+
+def run_claims(lm: LanguageModel, world: World, group: str, seed: int) -> dict:
+    """Parts 1 and 2."""
+    sets = [
+        make_task(world, group, seed, split, num, is_paired=False)
+        for split, num in (("search", 32), ("test", 64))
+    ]
+    labels = shown(sets[0].gold.labels, COUNTS)
+    claims = [task.claims for task in sets]
+    model = np.asarray(make_steerer(lm, *claims)(labels))
+    observer = make_observer_steerer(
+        world, *claims, knows_groups=False, num_particles=NUM_PARTICLES
+    )(labels)
+    unnamed = [
+        make_task(world, group, seed, split, num, is_named=False, is_paired=False).claims
+        for split, num in (("search", 32), ("test", 64))
+    ]
+    labels = shown(sets[0].gold.labels, (NUM_FORMAT_DEMOS,))
+    pair = (
+        make_steerer(lm, *unnamed)(labels),
+        make_observer_steerer(world, *unnamed, num_particles=NUM_PARTICLES)(labels),
+    )
+
+    def accuracy(label_log_probs: np.ndarray) -> list[float]:
+        return (label_log_probs.argmax(-1) == sets[1].gold.labels).mean(-1).tolist()
+
+    return {
+        "accuracy": accuracy(model),
+        "observer_accuracy": accuracy(np.asarray(observer)),
+        "log_odds": [log_odds(logp)[0].round(4).tolist() for logp in pair],
+    }
+
+
+def run_preferences(lm: LanguageModel, world: World, group: str, seed: int) -> dict:
+    """Part 3."""
+    queries, gold = make_preference_task(world, group, seed, "test", 32)
+    demonstrations = {
+        "preferences": make_preference_task(world, group, seed, "search", NUM_FORMAT_DEMOS),
+        "claims": make_task(world, group, seed, num_claims=NUM_FORMAT_DEMOS, is_paired=False),
+    }
+    accuracy = {}
+    for name, (claims, labels) in demonstrations.items():
+        logp = make_steerer(lm, claims, queries)(labels.labels)
+        accuracy[f"preferences after {name}"] = float((logp.argmax(-1) == gold.labels).mean())
+    return accuracy
+
+
+def stance(level: int) -> int:
+    """−1 against, 0 neither, 1 in favour."""
+    return int(np.sign(level - 2))
+
+
+def run_answers(lm: LanguageModel, world: World, group: str, seed: int) -> dict:
+    """Part 4."""
+    held_out = make_open_task(world, group, seed, "test")
+    asked = make_open_task(world, group, seed, num_questions=NUM_FORMAT_DEMOS)
+    claims, gold = make_task(world, group, seed, num_claims=NUM_FORMAT_DEMOS, is_paired=False)
+    labelled = [
+        text.claim_query(claim.choice) + text.LABELS[label]
+        for claim, label in zip(claims.claims, gold.labels, strict=True)
+    ]
+    result = {}
+    for name, told in (("answers", asked.demonstrations(seed)), ("claims", labelled)):
+        answers = generate(lm, (held_out.header, *told), held_out.queries)
+        levels = [text.parse_answer(answer) for answer in answers]
+        pairs = list(zip(levels, held_out.levels.tolist(), strict=True))
+        result[f"answers after {name}"] = {
+            "parse": float(np.mean([level is not None for level in levels])),
+            "stance": float(np.mean([a is not None and stance(a) == stance(b) for a, b in pairs])),
+            "level": float(np.mean([a == b for a, b in pairs])),
+            "texts": answers,
+        }
+    return result
+
+
+def analyse(world: World, units: list[dict]) -> dict[str, list]:
+    """Tables of means over units, by tier where the tier matters."""
+    by_tier = {
+        tier: [unit for unit in units if tier_of(world, unit["key"][0]) == tier]
+        for tier in world.tiers
+    }
+    by_tier = {tier: members for tier, members in by_tier.items() if members}
+    curve, ratio = [], []
+    for tier, members in by_tier.items():
+        for column, count in enumerate(COUNTS):
+            values = (unit["accuracy"][column] for unit in members)
+            curve.append(mean_row(f"{tier}, {count} demonstrations", values))
+        last = [(unit["accuracy"][-1], unit["observer_accuracy"][-1]) for unit in members]
+        ratio.append(mean_row(f"{tier}, observer", (observer for _, observer in last)))
+        share = (model / observer for model, observer in last)
+        ratio.append(mean_row(f"{tier}, model / observer", share))
+        gain = (unit["accuracy"][-1] - unit["accuracy"][0] for unit in members)
+        ratio.append(mean_row(f"{tier}, gold − zero-shot", gain))
+    odds = np.array([unit["log_odds"] for unit in units])  # [units, 2, M]
+    agreement = [mean_row("within a unit", (np.corrcoef(pair)[0, 1] for pair in odds))]
+    formats = [
+        mean_row(name, (unit[name] for unit in units))
+        for name in ("preferences after preferences", "preferences after claims")
+    ]
+    for name in ("answers after answers", "answers after claims"):
+        for metric in ("parse", "stance", "level"):
+            formats.append(mean_row(f"{name}, {metric}", (unit[name][metric] for unit in units)))
+    pooled = float(np.corrcoef(*(odds[:, who].ravel() for who in range(2)))[0, 1])
+    return {
+        "accuracy after k gold demonstrations": curve,
+        "after 32": ratio,
+        f"correlation with the observer's log-odds (pooled: {pooled:.3f})": agreement,
+        f"formats, {NUM_FORMAT_DEMOS} gold demonstrations": formats,
+    }
+
+
+def plot(world: World, units: list[dict], path: pathlib.Path) -> None:
+    """Accuracy by demonstrations, and the model's log-odds against the observer's."""
+    figure = matplotlib.figure.Figure(figsize=(9, 3.8), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    for tier in world.tiers:
+        members = [unit for unit in units if tier_of(world, unit["key"][0]) == tier]
+        if not members:
+            continue
+        means = [
+            np.mean([unit[who] for unit in members], axis=0)
+            for who in ("accuracy", "observer_accuracy")
+        ]
+        (line,) = left.plot(means[0], marker="o", label=tier)
+        left.plot(means[1], linestyle=":", color=line.get_color())
+    left.set_xticks(range(len(COUNTS)), [str(count) for count in COUNTS])
+    left.set(xlabel="gold demonstrations", ylabel="held-out accuracy (dotted: observer)")
+    left.legend()
+    odds = np.array([unit["log_odds"] for unit in units])
+    right.scatter(odds[:, 1], odds[:, 0], s=3, alpha=0.3)
+    right.axline((0, 0), slope=1, color="#bbbbbb", linewidth=1, zorder=0)
+    right.set(xlabel="observer's log-odds (nats)", ylabel="model's log-odds (nats)")
+    figure.savefig(path, dpi=120)
+
+
+@experiment
+@click.option("--model", default="persona-world", show_default=True)
+@click.option("--seeds", "num_seeds", default=3, show_default=True, help="Tasks a group.")
+def main(model: str, out: pathlib.Path, num_seeds: int, groups: str | None, quick: bool) -> None:
+    """The command of this file."""
+    world, lm = make_world(), load_lm(model)
+
+    def run_unit(group: str, seed: int) -> dict:
+        return (
+            run_claims(lm, world, group, seed)
+            | run_preferences(lm, world, group, seed)
+            | run_answers(lm, world, group, seed)
+        )
+
+    names = groups_of(world, groups, quick)
+    keys = [(name, seed) for name in names for seed in range(1 if quick else num_seeds)]
+    units = run_units(out, {"model": model}, keys, run_unit)
+    tables = analyse(world, units)
+    for title, rows in tables.items():
+        click.echo(table(rows, title) + "\n")
+    write_json(out / "report.json", {title: as_json(rows) for title, rows in tables.items()})
+    plot(world, units, out / "bundled_model.png")
+
+
+if __name__ == "__main__":
+    main()
