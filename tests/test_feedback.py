@@ -156,7 +156,7 @@ def test_expected_gain_is_that_of_a_naive_loop():
 
 def test_asking_gains_most_where_all_hangs_together_and_is_wrong():
     planted = np.ones(6, np.int8)
-    scorer = planted_scorer(planted, coupling=0.2, bias=0.3)
+    scorer = planted_scorer(planted, coupling=0.08, bias=0.3)
     wrong = np.zeros(6, np.int8)  # coherent too, but against the bias of every claim
     wrong_logp = np.asarray(scorer(jnp.asarray(wrong)))
     gains = expected_gain(scorer, wrong, wrong_logp, no_rules())
