@@ -1,5 +1,8 @@
 """Intervals and paired tests over (persona, seed) units, by `scipy.stats`."""
 
+import itertools
+import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -95,6 +98,47 @@ def compare_paired(first: np.ndarray, second: np.ndarray, seed: int = 0) -> Pair
         rng=np.random.default_rng(seed),
     )
     return PairedComparison(summarise(differences, seed), float(test.pvalue))
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """P-values adjusted for all comparisons of a table (Holm 1979): float `[n]` → `[n]`.
+
+    Rejecting where the adjusted value is at most α keeps the chance of any false rejection at α.
+    """
+    p_values = _checked(np.asarray(p_values), "p_values")
+    order = np.argsort(p_values)
+    stepped = p_values[order] * np.arange(len(p_values), 0, -1)
+    adjusted = np.empty_like(p_values)
+    adjusted[order] = np.minimum(np.maximum.accumulate(stepped), 1.0)
+    return adjusted.tolist()
+
+
+def units_needed(mean: float, spread: float, power: float = 0.8, level: float = 0.05) -> float:
+    """How many units a paired two-sided t-test needs to see such a difference.
+
+    Args:
+      mean, spread: of the paired differences; the spread is their standard deviation.
+      power: chance of a p-value below `level` with so many units.
+
+    Returns:
+      A whole number as float, at least 2; inf where the mean is 0.
+    """
+    if mean == 0:
+        return float("inf")
+    if spread == 0:
+        return 2.0
+    effect = abs(mean) / spread
+
+    def reaches(num: int) -> bool:
+        critical = stats.t.ppf(1 - level / 2, num - 1)
+        shift = effect * num**0.5
+        found = stats.nct.sf(critical, num - 1, shift) + stats.nct.cdf(-critical, num - 1, shift)
+        return bool(found >= power)
+
+    # The normal approximation is a little too small; the step up from it is short.
+    quantiles = stats.norm.ppf(1 - level / 2) + stats.norm.ppf(power)
+    num = max(2, math.floor((quantiles / effect) ** 2))
+    return float(next(num for num in itertools.count(num) if reaches(num)))
 
 
 def _checked(values: np.ndarray, name: str) -> np.ndarray:

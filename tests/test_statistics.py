@@ -5,7 +5,7 @@ import pytest
 from scipy import stats
 
 from icmjax.errors import InputError
-from icmjax.statistics import compare_paired, summarise
+from icmjax.statistics import compare_paired, holm, summarise, units_needed
 
 
 def test_the_interval_covers_the_mean_as_often_as_it_says():
@@ -50,3 +50,26 @@ def test_samples_are_checked(values):
 def test_pairs_must_match():
     with pytest.raises(InputError, match="same units"):
         compare_paired(np.ones(3), np.ones(4))
+
+
+def test_holm_steps_down():
+    # By hand: 0.01 * 4, then max(0.04, 0.02 * 3), then max(0.06, 0.03 * 2), then 0.5 * 1.
+    assert holm([0.03, 0.01, 0.5, 0.02]) == pytest.approx([0.06, 0.04, 0.5, 0.06])
+    assert holm([0.4]) == [0.4]
+    assert holm([0.9, 0.8]) == [1.0, 1.0]
+    with pytest.raises(InputError):
+        holm([0.1, float("nan")])
+
+
+def test_units_needed_reach_the_power():
+    needed = units_needed(0.05, 0.1)
+    assert needed == 34
+    rng = np.random.default_rng(0)
+    samples = rng.normal(0.05, 0.1, (4000, int(needed)))
+    power = (stats.ttest_1samp(samples, 0.0, axis=1).pvalue < 0.05).mean()
+    assert 0.77 < power < 0.83  # 4.7 standard errors of 4000 trials on either side
+    assert units_needed(-0.05, 0.1) == needed
+    assert units_needed(0.05, 0.1, power=0.95) > needed
+    assert units_needed(0.05, 0.1, level=0.01) > needed
+    assert units_needed(0.0, 0.1) == float("inf")
+    assert units_needed(0.1, 0.0) == 2
