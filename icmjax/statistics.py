@@ -105,10 +105,10 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
     Rejecting where the adjusted value is at most α keeps the chance of any false rejection at α.
     """
-    p_values = _checked(np.asarray(p_values), "p_values")
-    order = np.argsort(p_values)
-    stepped = p_values[order] * np.arange(len(p_values), 0, -1)
-    adjusted = np.empty_like(p_values)
+    values = _checked(np.asarray(p_values, np.float64), "p_values")
+    order = np.argsort(values)
+    stepped = values[order] * np.arange(len(values), 0, -1)
+    adjusted = np.empty_like(values)
     adjusted[order] = np.minimum(np.maximum.accumulate(stepped), 1.0)
     return adjusted.tolist()
 
