@@ -1,13 +1,15 @@
 """What every search algorithm, scorer and checkpoint store agrees on."""
 
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
+from jax import Array, lax
 
 from icmjax.consistency import PairRules, violated_pairs
+from icmjax.errors import Fault, InputError
 from icmjax.utility import Objective, utility
 
 
@@ -63,15 +65,69 @@ def gain(new: Labelling, old: Labelling) -> Array:
     return jnp.where(hard < 0, jnp.inf, jnp.where(hard > 0, -jnp.inf, difference))
 
 
-def select(is_new: Array, new: Labelling, old: Labelling) -> Labelling:
-    """The new labelling where `is_new`, bool `[]`, else the old one."""
-    return jax.tree.map(lambda a, b: jnp.where(is_new, a, b), new, old)
+def select(is_new: Array, new: Any, old: Any) -> Any:
+    """The new pytree where `is_new`, bool `[...]`, else the old one; leaves lead with its axes."""
+
+    def choose(new: Array, old: Array) -> Array:
+        condition = is_new.reshape(is_new.shape + (1,) * (new.ndim - is_new.ndim))
+        return jnp.where(condition, new, old)
+
+    return jax.tree.map(choose, new, old)
+
+
+def acceptance_probability(log_ratio: Array) -> Array:
+    """min(1, exp(log_ratio)), the probability that `metropolis_accept` says yes."""
+    return jnp.exp(jnp.minimum(log_ratio, 0))
 
 
 def metropolis_accept(rng_key: Array, log_ratio: Array) -> Array:
     """True with probability min(1, exp(log_ratio)); NaN is never accepted."""
     uniform = jax.random.uniform(rng_key, log_ratio.shape, log_ratio.dtype)
     return (log_ratio > 0) | (uniform < jnp.exp(log_ratio))
+
+
+def unscored(labels: Array, num_options: int) -> Labelling:
+    """Labels int8 `[..., N]` as a `Labelling` whose other fields await its first pass."""
+    zeros = jnp.zeros(labels.shape[:-1], jnp.int32)
+    return Labelling(
+        labels=labels,
+        label_log_probs=jnp.zeros((*labels.shape, num_options), jnp.float32),
+        utility=zeros.astype(jnp.float32),
+        num_violated=zeros,
+        num_hard_violated=zeros,
+    )
+
+
+def unless_finished(
+    is_finished: Array, step_fn: Callable[[Any], tuple[Any, Any]], state: Any
+) -> tuple[Any, Any]:
+    """The step of a state, or the state itself and an Info of zeros, computing nothing."""
+    _, info = jax.eval_shape(step_fn, state)
+    zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), info)
+    return lax.cond(is_finished, lambda state: (state, zeros), step_fn, state)
+
+
+def check_ranges(config: Any, ranges: Mapping[str, tuple[bool, str]]) -> None:
+    """Raise for all fields of a config that are out of their range at once.
+
+    Args:
+      ranges: by field, whether its value is valid, and the range in words.
+
+    Raises:
+      InputError: some field is out of its range.
+    """
+    faults = [
+        Fault(
+            rule=f"{name} must be {rule}.",
+            found=repr(getattr(config, name)),
+            where=f"{type(config).__name__}({name}=...)",
+            remedy=f"give {name} a value in that range",
+        )
+        for name, (is_valid, rule) in ranges.items()
+        if not is_valid
+    ]
+    if faults:
+        raise InputError(faults)
 
 
 class Outcome(NamedTuple):
@@ -103,8 +159,8 @@ class Algorithm(Protocol):
         """Steps that a search of N claims is expected to take."""
         ...
 
-    def init(self, rng_key: Array, rules: PairRules, clamped: Array, num_options: int) -> Any:
-        """The first State; `clamped` is int8 `[N]`, -1 where free."""
+    def init(self, rng_key: Array, rules: PairRules, clamped: Any, num_options: int) -> Any:
+        """The first State, on the host; `clamped` is int8 `[N]`, -1 where free."""
         ...
 
     def step(self, rng_key: Array, state: Any, scorer: Any, rules: PairRules) -> tuple[Any, Any]:
@@ -113,6 +169,10 @@ class Algorithm(Protocol):
 
     def is_finished(self, state: Any) -> Array:
         """Whether nothing is left to do: bool, one for each chain."""
+        ...
+
+    def tokens_per_pass(self, scorer: Any, labels: np.ndarray) -> int:
+        """Tokens that one of the passes in `num_passes` reads for `labels`, int8 `[N]`; on host."""
         ...
 
     def finish(self, state: Any, trace: Any) -> Outcome:

@@ -1,6 +1,7 @@
 """Internal Coherence Maximization: Algorithms 1 and 2 of Wen et al. (arXiv:2506.10139)."""
 
 import dataclasses
+import functools
 import math
 from typing import Any, ClassVar, NamedTuple
 
@@ -10,15 +11,16 @@ import numpy as np
 from jax import Array, lax
 
 from icmjax.consistency import PairRules
-from icmjax.errors import Fault, InputError
 from icmjax.search.base import (
     Labelling,
     Outcome,
     Scorer,
+    check_ranges,
     gain,
     metropolis_accept,
     score_labels,
     select,
+    unscored,
 )
 from icmjax.search.fix import at_least_one_pair, consistency_fix
 from icmjax.utility import OBJECTIVES, Objective
@@ -127,18 +129,7 @@ class ICM:
             "num_chains": (self.num_chains >= 1, "1 or more"),
             "block_size": (self.block_size >= 1, "1 or more"),
         }
-        faults = [
-            Fault(
-                rule=f"{name} must be {rule}.",
-                found=repr(getattr(self, name)),
-                where=f"ICM({name}=...)",
-                remedy=f"give {name} a value in that range",
-            )
-            for name, (is_valid, rule) in ranges.items()
-            if not is_valid
-        ]
-        if faults:
-            raise InputError(faults)
+        check_ranges(self, ranges)
 
     def iterations(self, num_claims: int) -> int:
         """How many claims Algorithm 1 draws."""
@@ -156,6 +147,7 @@ class ICM:
         temperature = self.initial_temperature / (1 + self.cooling_rate * log_n)
         return 1 / jnp.maximum(self.final_temperature, temperature)
 
+    @functools.partial(jax.jit, static_argnames=("self", "num_options"))
     def init(self, rng_key: Array, rules: PairRules, clamped: Array, num_options: int) -> ICMState:
         """C chains with the clamped labels and random seeds, not scored yet: step 0 does that.
 
@@ -177,16 +169,10 @@ class ICM:
 
         labels = jax.vmap(draw)(jnp.arange(self.num_chains))
         per_chain = jnp.zeros((self.num_chains,), jnp.int32)
-        unscored = Labelling(
-            labels=labels,
-            label_log_probs=jnp.zeros((*labels.shape, num_options), jnp.float32),
-            utility=per_chain.astype(jnp.float32),
-            num_violated=per_chain,
-            num_hard_violated=per_chain,
-        )
+        first = unscored(labels, num_options)
         return ICMState(
-            current=unscored,
-            best=unscored,
+            current=first,
+            best=first,
             is_settled=jnp.zeros((self.num_chains, len(at_least_one_pair(rules).pairs)), bool),
             is_free=jnp.broadcast_to(is_free, labels.shape),
             num_steps=per_chain,
@@ -270,6 +256,10 @@ class ICM:
             inverse_temperature=inverse_temperature,
         )
         return new_state, info
+
+    def tokens_per_pass(self, scorer: Scorer, labels: np.ndarray) -> int:
+        """Of one pass of the scorer."""
+        return scorer.tokens_per_pass(labels)
 
     def finish(self, state: ICMState, trace: ICMInfo) -> Outcome:
         """The best of the chains; its marginals are its leave-one-out label probabilities."""

@@ -63,11 +63,10 @@ def search(
     clamped = unlabelled if clamped is None else np.asarray(clamped)
     num_options = jax.eval_shape(lambda s, x: s(x), scorer, unlabelled).shape[-1]
     _validate(rules, clamped, num_claims, num_options)
-    rules = jax.tree.map(jnp.asarray, rules)
 
     init_key, step_key = jax.random.split(rng_key)
-    free_or_clamped = jnp.asarray(clamped, jnp.int8)
-    first = _init(init_key, rules, free_or_clamped, algorithm=algorithm, num_options=num_options)
+    first = algorithm.init(init_key, rules, clamped.astype(np.int8), num_options=num_options)
+    rules = jax.tree.map(jnp.asarray, rules)
     restored = None if run is None else run.restore(first)
     state, blocks, account = (first, [], Account(0, 0.0)) if restored is None else restored
     state = jax.tree.map(jnp.array, state)  # copies, because the blocks donate it
@@ -84,7 +83,10 @@ def search(
     ) as bar:
         while not np.all(algorithm.is_finished(state)):
             num_passes = np.array(state.num_passes)
-            state, info = _run_block(step_key, state, scorer, rules, num_steps, algorithm=algorithm)
+            first_step = jnp.asarray(num_steps)
+            state, info = _run_block(
+                step_key, state, scorer, rules, first_step, algorithm=algorithm
+            )
             host_state = jax.tree.map(np.array, state)
             _check_scores(host_state.is_nonfinite)
             num_taken = int(host_state.num_steps.max()) - num_steps
@@ -92,7 +94,7 @@ def search(
             num_steps += num_taken
             account = Account(
                 num_tokens=account.num_tokens
-                + _count_tokens(scorer, host_state, host_state.num_passes - num_passes),
+                + _count_tokens(algorithm, scorer, host_state, host_state.num_passes - num_passes),
                 seconds=earlier_seconds + time.perf_counter() - start,
             )
             blocks.append(info._asdict())
@@ -131,13 +133,6 @@ def search(
     )
 
 
-@functools.partial(jax.jit, static_argnames=("algorithm", "num_options"))
-def _init(
-    rng_key: Array, rules: PairRules, clamped: Array, *, algorithm: Algorithm, num_options: int
-) -> Any:
-    return algorithm.init(rng_key, rules, clamped, num_options)
-
-
 @functools.partial(jax.jit, static_argnames="algorithm", donate_argnames="state")
 def _run_block(
     rng_key: Array,
@@ -160,11 +155,11 @@ def _run_block(
     return lax.scan(step, state, num_steps + jnp.arange(algorithm.block_size))
 
 
-def _count_tokens(scorer: Scorer, state: Any, num_passes: np.ndarray) -> int:
+def _count_tokens(algorithm: Algorithm, scorer: Scorer, state: Any, num_passes: np.ndarray) -> int:
     """Tokens read in a block, as if all its passes had scored its last labels."""
     labels = state.current.labels.reshape(-1, scorer.num_claims)
     return sum(
-        int(count) * scorer.tokens_per_pass(row)
+        int(count) * algorithm.tokens_per_pass(scorer, row)
         for count, row in zip(num_passes.ravel(), labels, strict=True)
     )
 
