@@ -11,6 +11,8 @@ import jax.numpy as jnp
 MASKED = float(jnp.finfo(jnp.float32).min) / 2
 # Rows attend to themselves in at most MAX_BLOCKS blocks, of at least MIN_BLOCK queries each.
 MIN_BLOCK, MAX_BLOCKS = 64, 8
+# Attention to a segment goes in chunks of queries with about so many scores in memory at a time.
+CHUNK_SCORES = 1 << 24
 NO_WINDOW = int(jnp.iinfo(jnp.int32).max)
 
 ScoreFn = Callable[[jax.Array], jax.Array]
@@ -168,13 +170,41 @@ def attend_part(
     if tempering is not None:
         temperature = tempering.temperature
         plain_fn, score_fn = score_fn, lambda products: plain_fn(products) / temperature
-    scores = _scores(_group(rows, keys.shape[2]), _heads_first(keys), is_seen, score_fn)
-    highest = jax.lax.stop_gradient(jnp.max(scores, axis=-1, keepdims=True, initial=MASKED))
-    weights = jnp.where(is_seen[:, None, None], jnp.exp(scores - highest), 0.0)
-    total = jnp.sum(weights, axis=-1, keepdims=True)
-    statistics = (highest, total, _mix(weights, _heads_first(values)))
-    part = Part(*(_ungroup(each).reshape(batch, length, num_heads, -1) for each in statistics))
+    keys, values = _heads_first(keys), _heads_first(values)
+
+    def attend_chunk(chunk: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, ...]:
+        rows, is_seen = chunk
+        scores = _scores(_group(rows, keys.shape[1]), keys, is_seen, score_fn)
+        highest = jax.lax.stop_gradient(jnp.max(scores, axis=-1, keepdims=True, initial=MASKED))
+        weights = jnp.where(is_seen[:, None, None], jnp.exp(scores - highest), 0.0)
+        total = jnp.sum(weights, axis=-1, keepdims=True)
+        return tuple(map(_ungroup, (highest, total, _mix(weights, values))))
+
+    num_queries = rows.shape[1]
+    per_query = max(1, len(keys) * num_heads * keys.shape[2])
+    num_chunks = -(-num_queries * per_query // CHUNK_SCORES)
+    statistics = _in_chunks(attend_chunk, (rows, is_seen), min(num_chunks, num_queries))
+    part = Part(*(each.reshape(batch, length, *each.shape[2:]) for each in statistics))
     return part if tempering is None else _temper(part, tempering)
+
+
+def _in_chunks(function: Callable, arrays: tuple[jax.Array, ...], num_chunks: int) -> tuple:
+    """Map arrays `[B', T, ...]` to a tuple of arrays `[B', T, ...]`, one chunk of T at a time."""
+    if num_chunks <= 1:
+        return function(arrays)
+    length = arrays[0].shape[1]
+    size = -(-length // num_chunks)
+
+    def split(array: jax.Array) -> jax.Array:
+        amounts = [(0, 0), (0, size * num_chunks - length)] + [(0, 0)] * (array.ndim - 2)
+        chunks = jnp.pad(array, amounts).reshape(len(array), num_chunks, size, *array.shape[2:])
+        return jnp.moveaxis(chunks, 1, 0)
+
+    def join(chunks: jax.Array) -> jax.Array:
+        whole = jnp.moveaxis(chunks, 0, 1)
+        return whole.reshape(len(whole), num_chunks * size, *whole.shape[3:])[:, :length]
+
+    return jax.tree.map(join, jax.lax.map(function, jax.tree.map(split, arrays)))
 
 
 def _temper(part: Part, tempering: Tempering) -> Part:

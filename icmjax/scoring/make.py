@@ -7,16 +7,28 @@ import jax.numpy as jnp
 import numpy as np
 
 from icmjax.claims import ClaimSet
+from icmjax.compilation import use_compilation_cache
 from icmjax.errors import Fault, InputError
 from icmjax.lm.loading import LanguageModel
 from icmjax.scoring.blockwise import BlockwiseScorer, make_blockwise_scorer
-from icmjax.scoring.sequential import Leave, SequentialScorer, prompt_widths
-from icmjax.scoring.tree import MEMORY_BUDGET, TreeScorer, make_tree_scorer
+from icmjax.scoring.chain_rule import ChainRuleScorer, make_chain_rule_scorer
+from icmjax.scoring.orders import OrderMeanScorer
+from icmjax.scoring.planner import MEMORY_BUDGET
+from icmjax.scoring.sequential import Leave, SequentialScorer, make_sequential_scorer
+from icmjax.scoring.subset import TreeSubsetScorer, make_tree_subset_scorer
+from icmjax.scoring.tree import TreeScorer, make_tree_orders, make_tree_scorer
 from icmjax.templates import resolve_template
 from icmjax.tokens import check_prompt_lengths, tokenize_claims
 
-Method = Literal["sequential", "tree", "blockwise"]
-BATCH_TOKENS = 4096  # of prompts in memory at a time, where no batch size is asked for
+Method = Literal["sequential", "tree", "blockwise", "chain_rule"]
+Scorer = (
+    SequentialScorer
+    | TreeScorer
+    | BlockwiseScorer
+    | ChainRuleScorer
+    | OrderMeanScorer
+    | TreeSubsetScorer
+)
 
 
 def make_scorer(
@@ -27,49 +39,129 @@ def make_scorer(
     leave: Leave = "claim",
     batch_size: int | None = None,
     memory_budget: int = MEMORY_BUDGET,
-) -> SequentialScorer | TreeScorer | BlockwiseScorer:
+    *,
+    context_size: int | None = None,
+    num_orders: int = 1,
+    num_queries: int | None = None,
+    attention_temperature: float = 1.0,
+    attention_scale: float = 1.0,
+    is_shared: bool = True,
+    rng_key: jax.Array | None = None,
+) -> Scorer:
     """A scorer of these claims under this model.
 
     Args:
       method: "sequential", where every query reads the others in their given order; "tree", where
-        it reads them in an order of its own, for a fraction of the tokens; or "blockwise", where
-        it reads them side by side, an approximation.
+        it reads them in an order of its own, for a fraction of the tokens; "blockwise", where it
+        reads them side by side, an approximation; "chain_rule", where it reads those before it.
       template: name of the template; by default the model's own, then the one of the claims.
       leave: what a query's context leaves out: the claim itself (as the reference does), or its
         whole consistency group, so that an opposite cannot give its label away.
-      batch_size: prompts ("sequential") or labellings ("tree") computed at a time; changes memory
-        and speed, not scores.
-      memory_budget: bytes that a "tree" pass may take beside the weights; the same holds.
+      batch_size: prompts ("sequential"), labellings ("tree"), queries ("blockwise") or texts
+        ("chain_rule") computed at a time; changes memory and speed, not scores.
+      memory_budget: bytes that a pass may take beside the weights; the same holds.
+      context_size: the most others that a query reads, drawn anew for each query among those that
+        are labelled; "sequential" only. N may then exceed the model's context.
+      num_orders: K > 1 averages over K random orders, and gives the standard error.
+      num_queries: S: a scorer of any S of the claims, `scorer(labels, queries)`; "tree" only
+        (a sequential scorer has `score_queries`).
+      attention_temperature: of the attention to blocks; "blockwise" only.
+      attention_scale: of the log-sum-exp of the attention to blocks; "blockwise" only.
+      is_shared: whether a tree takes shapes that other numbers of claims share, so that they
+        compile nothing, rather than those that pad least.
+      rng_key: draws subsets and orders; by default from seed 0.
 
     Raises:
-      InputError: an unknown method, `leave` or template; a pass does not fit the memory budget.
+      InputError: an unknown method, `leave` or template; arguments that do not go together; a pass
+        does not fit the memory budget.
       PromptError: a prompt does not fit the model, or labels share their first token.
     """
+    faults = _choice_faults(method, leave)
+    faults += _number_faults(
+        len(claims),
+        batch_size=batch_size,
+        context_size=context_size,
+        num_orders=num_orders,
+        num_queries=num_queries,
+    )
+    is_tempered = (attention_temperature, attention_scale) != (1.0, 1.0)
+    wanted = (
+        ("context_size", context_size is not None, method == "sequential"),
+        ("num_orders", num_orders > 1, method != "blockwise" and num_queries is None),
+        ("num_queries", num_queries is not None, method == "tree" and leave == "claim"),
+        ("attention_temperature", is_tempered, method == "blockwise"),
+        ("leave='group'", leave == "group", method != "chain_rule"),
+    )
+    faults += [
+        Fault(
+            "An option goes with a method that has it.",
+            f"{name} with method {method!r}, leave {leave!r}, num_queries {num_queries}",
+            name,
+            "leave it out, or choose another method (see make_scorer)",
+        )
+        for name, is_wanted, is_possible in wanted
+        if is_wanted and not is_possible
+    ]
+    if faults:
+        raise InputError(faults)
+    use_compilation_cache()
+    tokens = tokenize_claims(
+        claims, resolve_template(template, lm.default_template, claims), lm.tokenizer
+    )
+    check_prompt_lengths(tokens, lm.max_length, context_size)
+    rng_key = jax.random.key(0) if rng_key is None else rng_key
+    units = claims.group_index if leave == "group" else np.arange(len(claims))
+    if method == "blockwise":
+        return make_blockwise_scorer(
+            lm, tokens, units, batch_size, attention_temperature, attention_scale
+        )
+    if method == "chain_rule":
+        return make_chain_rule_scorer(lm, tokens, rng_key, num_orders, batch_size)
+    if method == "tree" and num_queries is not None:
+        return make_tree_subset_scorer(lm, tokens, num_queries, batch_size, memory_budget)
+    if method == "tree" and num_orders > 1:
+        return OrderMeanScorer(
+            *make_tree_orders(lm, tokens, units, rng_key, num_orders, batch_size, memory_budget)
+        )
+    if method == "tree":
+        return make_tree_scorer(lm, tokens, units, batch_size, memory_budget, is_shared)
+    subset_key, order_key = jax.random.split(rng_key)
+    scorer = make_sequential_scorer(
+        lm, tokens, claims.group_index, leave, batch_size, memory_budget, context_size, subset_key
+    )
+    if num_orders == 1:
+        return scorer
+    keys = jax.random.split(order_key, num_orders)
+    orders = jax.vmap(lambda key: jax.random.permutation(key, len(claims)))(keys)
+    return OrderMeanScorer(scorer, {"order": orders.astype(jnp.int32)})
+
+
+def _choice_faults(method: str, leave: str) -> list[Fault]:
     choices = (("method", method, get_args(Method)), ("leave", leave, get_args(Leave)))
-    faults = [
+    return [
         Fault(f"{name} is one of {', '.join(known)}.", repr(value), name, "choose one of them")
         for name, value, known in choices
         if value not in known
     ]
-    if batch_size is not None and batch_size < 1:
-        faults.append(Fault("A batch has a prompt.", str(batch_size), "batch_size", "1 or more"))
-    if faults:
-        raise InputError(faults)
-    tokens = tokenize_claims(
-        claims, resolve_template(template, lm.default_template, claims), lm.tokenizer
-    )
-    check_prompt_lengths(tokens, lm.max_length)
-    units = claims.group_index if leave == "group" else np.arange(len(claims))
-    if method == "blockwise":
-        return make_blockwise_scorer(lm, tokens, units, batch_size)
-    if method == "tree":
-        return make_tree_scorer(lm, tokens, units, batch_size, memory_budget)
-    widths = prompt_widths(tokens)
-    return SequentialScorer(
-        lm=lm,
-        claims=jax.tree.map(jnp.asarray, tokens),
-        groups=jnp.asarray(claims.group_index, np.int32),
-        leave=leave,
-        batch_size=batch_size or max(1, BATCH_TOKENS // widths[-1]),
-        widths=widths,
-    )
+
+
+def _number_faults(num_claims: int, **numbers: int | None) -> list[Fault]:
+    faults = [
+        Fault(f"{RULES[name]}.", str(number), name, "1 or more")
+        for name, number in numbers.items()
+        if number is not None and number < 1
+    ]
+    num_queries = numbers["num_queries"]
+    if num_queries is not None and num_queries >= num_claims:
+        rule = "A subset of the claims is smaller than their number."
+        remedy = "ask about fewer, or leave num_queries out to score all"
+        faults.append(Fault(rule, f"{num_queries} of {num_claims}", "num_queries", remedy))
+    return faults
+
+
+RULES = {
+    "batch_size": "A batch has a prompt",
+    "context_size": "A context of a bounded size has a claim",
+    "num_orders": "Scores are averaged over one order or more",
+    "num_queries": "A subset has a claim",
+}

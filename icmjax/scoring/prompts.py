@@ -25,6 +25,12 @@ def shown_lengths(claims: TokenizedClaims, labels: Any, xp: Any = jnp) -> Any:
     return xp.where(labels >= 0, xp.take_along_axis(lengths, known, axis=-1)[..., 0], 0)
 
 
+def longest_lengths(claims: TokenizedClaims) -> tuple[np.ndarray, np.ndarray]:
+    """Tokens of each claim with its longest label, and of each query, int32 `[N]`; on the host."""
+    demonstrations = np.asarray(claims.demonstration_lengths)
+    return demonstrations.max(axis=1), np.asarray(claims.query_lengths)
+
+
 def build_context(
     claims: TokenizedClaims, labels: jax.Array, is_shown: jax.Array, order: jax.Array, width: int
 ) -> tuple[jax.Array, jax.Array]:

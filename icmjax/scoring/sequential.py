@@ -5,7 +5,7 @@ tokens reads about N² L tokens.
 """
 
 import dataclasses
-import functools
+from functools import partial
 from typing import Literal
 
 import jax
@@ -15,12 +15,14 @@ import numpy as np
 from icmjax.lm.decoder import Segment
 from icmjax.lm.loading import LanguageModel
 from icmjax.scoring.labels import Prompts, label_log_probs, last_real
+from icmjax.scoring.planner import MEMORY_BUDGET, call_bytes, key_value_bytes, refuse
 from icmjax.scoring.prompts import add_query, build_context, shown_lengths
-from icmjax.tokens import TokenizedClaims
+from icmjax.tokens import TokenizedClaims, prompt_lengths
 
 Leave = Literal["claim", "group"]
 NUM_WIDTHS = 3  # shapes that one scorer may compile: the full width, a half, a quarter
 MIN_WIDTH = 64
+BATCH_TOKENS = 4096  # of prompts in memory at a time, where no batch size is asked for
 
 
 @jax.tree_util.register_dataclass
@@ -38,6 +40,10 @@ class SequentialScorer:
     leave: Leave = dataclasses.field(metadata={"static": True})
     batch_size: int = dataclasses.field(metadata={"static": True})  # prompts in memory at a time
     widths: tuple[int, ...] = dataclasses.field(metadata={"static": True})  # of prompts, rising
+    order: jax.Array | None = None  # int32 [N], in which claims are read; None for the given one
+    rng_key: jax.Array | None = None  # [], draws which claims a query reads of those it may
+    # The most claims that a query reads: the labelled ones that come first in an order of its own.
+    context_size: int | None = dataclasses.field(default=None, metadata={"static": True})
 
     @property
     def num_claims(self) -> int:
@@ -56,35 +62,96 @@ class SequentialScorer:
         pass over few labelled claims is cheap. Under `jax.vmap` all widths would be computed:
         hand a batch of labellings over as leading axes instead.
         """
-        return _score(self, jnp.asarray(labels))
+        return self.score_queries(labels, jnp.arange(self.num_claims, dtype=jnp.int32))
 
-    def is_read(self) -> np.ndarray:
-        """Whether query i may read claim j: bool `[N, N]`."""
-        return _is_read(np.asarray(self.groups), self.leave)
+    def score_queries(self, labels: jax.Array, queries: jax.Array) -> jax.Array:
+        """Label log-probs of the claims int32 `[S]` alone, in nats: float32 `[..., S, Y]`."""
+        return _score(self, jnp.asarray(labels), jnp.asarray(queries))
 
-    def demonstration_orders(self) -> np.ndarray:
-        """The order in which query i reads the others: int32 `[N, N - 1]`, -1 after the last."""
+    def is_read(self, labels: np.ndarray | None = None) -> np.ndarray:
+        """Whether query i reads claim j: bool `[..., N, N]`.
+
+        Args:
+          labels: int8 `[..., N]`, on which it depends under a `context_size`; by default all
+            claims are labelled.
+        """
+        if labels is None:
+            labels = np.zeros(self.num_claims, np.int8)
+        flat = jnp.asarray(labels).reshape(-1, self.num_claims)
+        read = _is_read(self, flat)
+        return np.asarray(read).reshape(*np.shape(labels), self.num_claims)
+
+    def demonstration_orders(self, labels: np.ndarray | None = None) -> np.ndarray:
+        """The order in which query i reads the others: int32 `[N, N - 1]`, -1 after the last.
+
+        Args:
+          labels: as of `is_read`, int8 `[N]`.
+        """
+        order = np.arange(self.num_claims) if self.order is None else np.asarray(self.order)
         orders = np.full((self.num_claims, self.num_claims - 1), -1, np.int32)
-        for query, is_read in enumerate(self.is_read()):
-            others = np.flatnonzero(is_read)
+        for query, is_read in enumerate(self.is_read(labels)):
+            others = order[is_read[order]]
             orders[query, : len(others)] = others
         return orders
 
     def tokens_per_pass(self, labels: np.ndarray) -> int:
         """Real tokens that scoring int8 `[..., N]` reads, those of long label forms included."""
         lengths = shown_lengths(self.claims, np.asarray(labels), np)
-        context = np.einsum("...j,ij->...", lengths, self.is_read())
+        context = np.einsum("...j,...ij->...", lengths, self.is_read(labels))
         num_labellings = int(np.prod(labels.shape[:-1]))
         forms = np.maximum(np.asarray(self.claims.label_form_lengths) - 1, 0).sum()
         each = len(self.claims.preamble) * self.num_claims + np.sum(self.claims.query_lengths)
         return int(context.sum() + num_labellings * (each + forms * self.num_claims))
 
 
-def prompt_widths(claims: TokenizedClaims) -> tuple[int, ...]:
+def make_sequential_scorer(
+    lm: LanguageModel,
+    claims: TokenizedClaims,
+    groups: np.ndarray,
+    leave: Leave = "claim",
+    batch_size: int | None = None,
+    memory_budget: int = MEMORY_BUDGET,
+    context_size: int | None = None,
+    rng_key: jax.Array | None = None,
+) -> SequentialScorer:
+    """A sequential scorer of claims that fit the model.
+
+    Args:
+      claims: numpy arrays.
+      groups: int `[N]`, the consistency group of each claim.
+      leave: what a query's context leaves out.
+      batch_size: prompts in memory at a time; by default as many as make `BATCH_TOKENS` within the
+        memory budget.
+      memory_budget: bytes for key-values and activations, the weights apart.
+      context_size: the most others that a query reads.
+      rng_key: draws which ones; needed for a `context_size`.
+
+    Raises:
+      InputError: not even one prompt fits the budget.
+    """
+    if context_size is not None:
+        context_size = min(context_size, len(groups) - 1)
+    widths = prompt_widths(claims, context_size)
+    needed = widths[-1] * key_value_bytes(lm) + call_bytes(lm, 1, widths[-1])
+    if batch_size is None:
+        refuse(needed, memory_budget)
+        batch_size = max(1, min(BATCH_TOKENS // widths[-1], memory_budget // needed))
+    return SequentialScorer(
+        lm=lm,
+        claims=jax.tree.map(jnp.asarray, claims),
+        groups=jnp.asarray(groups, np.int32),
+        leave=leave,
+        batch_size=batch_size,
+        widths=widths,
+        rng_key=None if context_size is None else rng_key,
+        context_size=context_size,
+    )
+
+
+def prompt_widths(claims: TokenizedClaims, context_size: int | None = None) -> tuple[int, ...]:
     """The widths that prompts of these claims are padded to, the last wide enough for any."""
-    demonstrations = np.asarray(claims.demonstration_lengths).max(axis=1)
-    queries = np.asarray(claims.query_lengths)
-    longest = len(claims.preamble) + (demonstrations.sum() - demonstrations + queries).max()
+    label = int(np.asarray(claims.label_form_lengths).max())
+    longest = prompt_lengths(claims, context_size).max() - label
     widths = {_round_up(max(MIN_WIDTH, -(-int(longest) >> shift))) for shift in range(NUM_WIDTHS)}
     full = _round_up(int(longest))
     return tuple(sorted({min(width, full) for width in widths}))
@@ -94,19 +161,16 @@ def _round_up(width: int, multiple: int = 16) -> int:
     return -(-width // multiple) * multiple
 
 
-def _is_read(groups: np.ndarray, leave: Leave) -> np.ndarray:
-    if leave == "group":
-        return groups[:, None] != groups[None, :]
-    return ~np.eye(len(groups), dtype=bool)
-
-
 def _score_query(
     scorer: SequentialScorer, labels: jax.Array, query: jax.Array, width: int
 ) -> jax.Array:
     """Label log-probs of one query: float32 `[Y]`."""
     claims = scorer.claims
-    order = jnp.arange(scorer.num_claims, dtype=jnp.int32)
-    context = build_context(claims, labels, _row_is_read(scorer, query), order, width)
+    order = scorer.order
+    if order is None:
+        order = jnp.arange(scorer.num_claims, dtype=jnp.int32)
+    is_read = _row_is_read(scorer, labels, query)
+    context = build_context(claims, labels, is_read, order, width)
     tokens, num_tokens = add_query(claims, *context, query)
     positions = jnp.arange(width, dtype=jnp.int32)[None]
     is_real = positions < num_tokens
@@ -120,17 +184,34 @@ def _score_query(
     return label_log_probs(decoder, prompts, claims)[0]
 
 
-def _row_is_read(scorer: SequentialScorer, query: jax.Array) -> jax.Array:
+def _row_is_read(scorer: SequentialScorer, labels: jax.Array, query: jax.Array) -> jax.Array:
+    """Which claims one query reads under labels int8 `[N]`: bool `[N]`."""
+    num_claims = scorer.num_claims
     if scorer.leave == "group":
-        return scorer.groups != scorer.groups[query]
-    return jnp.arange(scorer.num_claims) != query
+        is_read = scorer.groups != scorer.groups[query]
+    else:
+        is_read = jnp.arange(num_claims) != query
+    if scorer.context_size is None or scorer.rng_key is None:
+        return is_read
+    is_read &= labels >= 0
+    own_order = jax.random.permutation(jax.random.fold_in(scorer.rng_key, query), num_claims)
+    first = jnp.argsort(jnp.where(is_read, own_order, num_claims))[: scorer.context_size]
+    return is_read & jnp.zeros(num_claims, bool).at[first].set(True)
 
 
 @jax.jit
-def _score(scorer: SequentialScorer, labels: jax.Array) -> jax.Array:
+def _is_read(scorer: SequentialScorer, labels: jax.Array) -> jax.Array:
+    """bool `[B, N, N]` under labels int8 `[B, N]`."""
+    queries = jnp.arange(scorer.num_claims, dtype=jnp.int32)
+    by_query = jax.vmap(partial(_row_is_read, scorer), (None, 0))
+    return jax.vmap(by_query, (0, None))(labels, queries)
+
+
+@jax.jit
+def _score(scorer: SequentialScorer, labels: jax.Array, queries: jax.Array) -> jax.Array:
     num_claims = scorer.num_claims
     flat = labels.reshape(-1, num_claims)
-    num_prompts = flat.shape[0] * num_claims
+    num_prompts = flat.shape[0] * len(queries)
     # Batches of one size, the last filled up with earlier prompts, compile one program a width.
     num_batches = -(-num_prompts // scorer.batch_size)
     batch_size = -(-num_prompts // num_batches)
@@ -138,16 +219,18 @@ def _score(scorer: SequentialScorer, labels: jax.Array) -> jax.Array:
 
     def score_at(width: int, flat: jax.Array) -> jax.Array:
         def score_one(prompt: jax.Array) -> jax.Array:
-            return _score_query(scorer, flat[prompt // num_claims], prompt % num_claims, width)
+            row, query = prompt // len(queries), queries[prompt % len(queries)]
+            return _score_query(scorer, flat[row], query, width)
 
         logp = jax.lax.map(jax.vmap(score_one), prompts.reshape(num_batches, batch_size))
         return logp.reshape(-1, scorer.num_options)[:num_prompts]
 
-    shown = shown_lengths(scorer.claims, flat).sum(-1).max()
+    longest = jax.lax.top_k(shown_lengths(scorer.claims, flat), scorer.context_size or num_claims)
+    shown = longest[0].sum(-1).max()
     needed = scorer.claims.preamble.shape[0] + shown + scorer.claims.query_lengths.max()
     choice = jnp.searchsorted(jnp.asarray(scorer.widths), needed, side="left")
-    # The sum counts the query's own demonstration too, so that it can pass the largest width.
+    # The sum can count the query's own demonstration, and so pass the largest width.
     choice = jnp.minimum(choice, len(scorer.widths) - 1)
-    branches = [functools.partial(score_at, width) for width in scorer.widths]
+    branches = [partial(score_at, width) for width in scorer.widths]
     logp = jax.lax.switch(choice, branches, flat)
-    return logp.reshape(*labels.shape, scorer.num_options)
+    return logp.reshape(*labels.shape[:-1], len(queries), scorer.num_options)

@@ -17,16 +17,17 @@ import jax.numpy as jnp
 import numpy as np
 
 from icmjax.claims import UNLABELLED
-from icmjax.errors import Fault, InputError
 from icmjax.lm.decoder import Segment
 from icmjax.lm.loading import LanguageModel
 from icmjax.scoring.labels import Prompts, label_log_probs, last_real
-from icmjax.scoring.prompts import add_query, build_context, shown_lengths
-from icmjax.scoring.tree_plan import TreePlan, plan_tree
+from icmjax.scoring.planner import MEMORY_BUDGET, level_bytes, refuse
+from icmjax.scoring.prompts import add_query, build_context, longest_lengths, shown_lengths
+from icmjax.scoring.shapes import shared_shapes
+from icmjax.scoring.tree_plan import TreePlan, plan_random_trees, plan_tree
 from icmjax.tokens import TokenizedClaims
 
 BATCH_TOKENS = 8192  # padding included; passes of fewer are read together with others
-MEMORY_BUDGET = 4 << 30  # bytes
+LAYOUT = ("order", "leaves", "bounds")  # the fields in which trees of one shape differ
 
 
 @jax.tree_util.register_dataclass
@@ -40,17 +41,20 @@ class TreeScorer:
     lm: LanguageModel
     claims: TokenizedClaims
     order: jax.Array  # int32 [N], the claims in leaf order
-    leaves: jax.Array  # int32 [N], the leaf of each claim
+    queries: jax.Array  # int32 [S], the claims that are scored: all of them, or a subset
+    leaves: jax.Array  # int32 [S], the leaf of each query
     bounds: tuple[jax.Array, ...]  # per level int32 [nodes, 4], what each node reads: `TreePlan`
     widths: tuple[int, ...] = dataclasses.field(metadata={"static": True})  # per level, tokens
     batch_size: int = dataclasses.field(metadata={"static": True})  # labellings read together
     # Levels, from the top, whose nodes are read one after another, to save memory.
     num_serial: int = dataclasses.field(metadata={"static": True})
+    # Rows at the end of `claims` that hold none, so that other N share the program.
+    num_spare: int = dataclasses.field(default=0, metadata={"static": True})
 
     @property
     def num_claims(self) -> int:
         """N."""
-        return self.claims.queries.shape[0]
+        return self.claims.queries.shape[0] - self.num_spare
 
     @property
     def num_options(self) -> int:
@@ -62,10 +66,19 @@ class TreeScorer:
 
         Hand a batch of labellings over as leading axes: `batch_size` of them are read together.
         """
-        return _score(self, jnp.asarray(labels))
+        if not self.num_spare:
+            return _score(self, jnp.asarray(labels))
+        filled = dataclasses.replace(self, num_spare=0)
+        return _score(filled, self._fill(labels))[..., : self.num_claims, :]
+
+    def _fill(self, labels: jax.Array | np.ndarray) -> jax.Array:
+        """Labels of the spare rows too, added on the host where labels are known."""
+        xp = jnp if isinstance(labels, jax.core.Tracer) else np
+        spare = xp.full((*labels.shape[:-1], self.num_spare), UNLABELLED, np.int8)
+        return jnp.asarray(xp.concatenate([xp.asarray(labels), spare], axis=-1))
 
     def demonstration_orders(self) -> np.ndarray:
-        """The order in which query i reads the others: int32 `[N, N - 1]`, -1 after the last."""
+        """The order in which query i reads the others: int32 `[S, N - 1]`, -1 after the last."""
         return self.plan().demonstration_orders()
 
     @property
@@ -78,8 +91,8 @@ class TreeScorer:
         """The tree, on the host."""
         return TreePlan(
             arities=self.arities,
-            order=np.asarray(self.order),
-            leaves=np.asarray(self.leaves),
+            order=np.asarray(self.order)[: self.num_claims],
+            leaves=np.asarray(self.leaves)[: self.num_claims],
             bounds=tuple(np.asarray(bounds) for bounds in self.bounds),
             widths=self.widths,
         )
@@ -87,13 +100,14 @@ class TreeScorer:
     def tokens_per_pass(self, labels: np.ndarray) -> int:
         """Real tokens that scoring int8 `[..., N]` reads, those of long label forms included."""
         labels = np.asarray(labels)
-        starts = _piece_starts(self, labels, np)
+        starts = _piece_starts(self, np.asarray(self._fill(labels)), np)
         segments = sum(
             int(_stretches(starts, np.asarray(bounds))[1].sum()) for bounds in self.bounds
         )
         forms = np.maximum(np.asarray(self.claims.label_form_lengths) - 1, 0).sum()
-        queries = int(np.sum(self.claims.query_lengths) + forms * self.num_claims)
-        return segments + math.prod(labels.shape[:-1]) * queries
+        num_queries = min(len(self.queries), self.num_claims)
+        queries = np.asarray(self.claims.query_lengths)[np.asarray(self.queries)].sum()
+        return segments + math.prod(labels.shape[:-1]) * int(queries + forms * num_queries)
 
 
 def make_tree_scorer(
@@ -102,6 +116,7 @@ def make_tree_scorer(
     units: np.ndarray,
     batch_size: int | None = None,
     memory_budget: int = MEMORY_BUDGET,
+    is_shared: bool = False,
 ) -> TreeScorer:
     """A tree scorer of claims that fit the model, the tree being planned for their lengths.
 
@@ -110,54 +125,81 @@ def make_tree_scorer(
       units: int `[N]`, from 0 on; claims of one unit do not read each other.
       batch_size: labellings read together; by default as many as make a batch of `BATCH_TOKENS`
         within the memory budget.
-      memory_budget: bytes for key-values and attention scores, the weights apart. Where a single
-        pass takes more, the tree is read depth-first from the top, as far down as needed.
+      memory_budget: bytes for key-values and activations, the weights apart. Where a single pass
+        takes more, the tree is read depth-first from the top, as far down as needed.
+      is_shared: whether to take the shapes of a bucket, which other numbers of claims and claims
+        of other lengths share (see `shapes`), rather than the shapes that pad least.
 
     Raises:
       InputError: a pass does not fit the budget even depth-first.
     """
-    plan = plan_tree(
-        np.asarray(claims.demonstration_lengths).max(axis=1),
-        np.asarray(claims.query_lengths),
-        len(claims.preamble),
-        units,
-    )
-    taken = [_pass_bytes(plan, num_serial, lm) for num_serial in range(len(plan.arities))]
-    fitting = [num_serial for num_serial, size in enumerate(taken) if size <= memory_budget]
-    if not fitting:
-        raise InputError(
-            Fault(
-                "A scoring pass fits the memory budget.",
-                f"{taken[-1]} bytes at the least, {taken[-1] - memory_budget} more than the budget",
-                "memory_budget",
-                "allow more memory, or search over fewer or shorter claims",
-            )
-        )
+    if is_shared:
+        claims, plan, num_spare = shared_shapes(lm.config, claims, units)
+    else:
+        plan, num_spare = plan_tree(*longest_lengths(claims), len(claims.preamble), units), 0
+    return scorer_of_plan(lm, claims, plan, batch_size, memory_budget, num_spare)
+
+
+def scorer_of_plan(
+    lm: LanguageModel,
+    claims: TokenizedClaims,
+    plan: TreePlan,
+    batch_size: int | None,
+    memory_budget: int,
+    num_spare: int = 0,
+) -> TreeScorer:
+    """The scorer that reads a plan; arguments as of `make_tree_scorer`."""
+    taken = [
+        level_bytes(lm, plan.arities, plan.widths, num_serial)[1]
+        for num_serial in range(len(plan.arities))
+    ]
+    refuse(min(taken), memory_budget)
+    num_serial = next(level for level, size in enumerate(taken) if size <= memory_budget)
     if batch_size is None:
         wanted = -(-BATCH_TOKENS // plan.num_padded_tokens)
-        batch_size = max(1, min(wanted, memory_budget // taken[fitting[0]]))
+        batch_size = max(1, min(wanted, memory_budget // taken[num_serial]))
+    num_rows = len(plan.leaves) + num_spare
+    spare = np.arange(len(plan.order), len(plan.order) + num_spare, dtype=np.int32)
     return TreeScorer(
         lm=lm,
         claims=jax.tree.map(jnp.asarray, claims),
-        order=jnp.asarray(plan.order),
-        leaves=jnp.asarray(plan.leaves),
+        order=jnp.asarray(np.concatenate([plan.order, spare])),
+        queries=jnp.arange(num_rows, dtype=jnp.int32),
+        # A spare row's leaf is none: nothing is written there.
+        leaves=jnp.asarray(np.append(plan.leaves, np.full(num_spare, plan.num_leaves, np.int32))),
         bounds=tuple(jnp.asarray(bounds) for bounds in plan.bounds),
         widths=plan.widths,
         batch_size=batch_size,
-        num_serial=fitting[0],
+        num_serial=num_serial,
+        num_spare=num_spare,
     )
 
 
-def _pass_bytes(plan: TreePlan, num_serial: int, lm: LanguageModel) -> int:
-    """Bytes that a pass of one labelling needs: all key-values, and one layer's most scores."""
-    config = lm.config
-    itemsize = jax.tree.leaves(lm.params)[0].dtype.itemsize
-    per_token = 2 * config.num_layers * config.num_kv_heads * config.head_dim * itemsize
-    arities = [1] * num_serial + list(plan.arities[num_serial:])
-    rows = np.cumprod(arities) * np.array(plan.widths)
-    most_pairs = max(rows * np.cumsum(plan.widths))
-    # Scores, their exponentials and what masks them, 4 bytes each.
-    return int(rows.sum()) * per_token + int(most_pairs) * (2 * config.num_heads + 2) * 4
+def make_tree_orders(
+    lm: LanguageModel,
+    claims: TokenizedClaims,
+    units: np.ndarray,
+    rng_key: jax.Array,
+    num_orders: int,
+    batch_size: int | None = None,
+    memory_budget: int = MEMORY_BUDGET,
+) -> tuple[TreeScorer, dict[str, Any]]:
+    """Trees whose claims are put into the leaves at random, of one shape.
+
+    Args:
+      rng_key: draws the leaves.
+      num_orders: K, trees.
+
+    Returns:
+      the scorer of the first tree, and the fields in which the others differ, with a leading [K].
+    """
+    rng = np.random.default_rng(np.asarray(jax.random.key_data(rng_key)))
+    plans = plan_random_trees(
+        *longest_lengths(claims), len(claims.preamble), units, num_orders, rng
+    )
+    scorers = [scorer_of_plan(lm, claims, plan, batch_size, memory_budget) for plan in plans]
+    layouts = [{name: getattr(scorer, name) for name in LAYOUT} for scorer in scorers]
+    return scorers[0], jax.tree.map(lambda *each: jnp.stack(each), *layouts)
 
 
 def _piece_starts(scorer: TreeScorer, labels: jax.Array | np.ndarray, xp: ModuleType = jnp) -> Any:
@@ -202,12 +244,12 @@ def _score(scorer: TreeScorer, labels: jax.Array) -> jax.Array:
     padding = jnp.full((num_batches * batch - flat.shape[0], num_claims), UNLABELLED, flat.dtype)
     batches = jnp.concatenate([flat, padding]).reshape(num_batches, batch, num_claims)
     logp = jax.lax.map(lambda labels: _score_batch(scorer, labels), batches)
-    logp = logp.reshape(-1, num_claims, scorer.num_options)
-    return logp[: flat.shape[0]].reshape(*labels.shape, scorer.num_options)
+    logp = logp.reshape(num_batches * batch, -1, scorer.num_options)
+    return logp[: flat.shape[0]].reshape(*labels.shape[:-1], -1, scorer.num_options)
 
 
 def _score_batch(scorer: TreeScorer, labels: jax.Array) -> jax.Array:
-    """Label log-probs `[b, N, Y]` of labellings `[b, N]` that are read together."""
+    """Label log-probs `[b, S, Y]` of labellings `[b, N]` that are read together."""
     claims = scorer.claims
     num_claims, _, width = claims.demonstrations.shape
     text_width = claims.preamble.shape[0] + num_claims * width
@@ -218,7 +260,7 @@ def _score_batch(scorer: TreeScorer, labels: jax.Array) -> jax.Array:
     text = Text(tokens, _piece_starts(scorer, labels))
     root = Path(segments=(), num_tokens=jnp.zeros(labels.shape[0], jnp.int32))
     by_leaf = _read_children(scorer, text, 0, jnp.zeros(1, jnp.int32), root)
-    return by_leaf[:, scorer.leaves]
+    return by_leaf.at[:, scorer.leaves].get(mode="clip")
 
 
 def _read_children(
@@ -285,5 +327,5 @@ def _node_texts(text: Text, bounds: jax.Array, width: int) -> tuple[jax.Array, j
 
 def _claim_of_leaf(scorer: TreeScorer) -> jax.Array:
     """The claim in each leaf, int32 `[leaves]`; any claim in those that hold none."""
-    claims = jnp.arange(scorer.num_claims, dtype=jnp.int32)
-    return jnp.zeros(scorer.bounds[-1].shape[0], jnp.int32).at[scorer.leaves].set(claims)
+    claims = jnp.zeros(scorer.bounds[-1].shape[0], jnp.int32)
+    return claims.at[scorer.leaves].set(scorer.queries, mode="drop")

@@ -28,7 +28,7 @@ class TreePlan(NamedTuple):
 
     arities: tuple[int, ...]  # [K], children of a node of the level above
     order: np.ndarray  # int32 [N], the claims in leaf order
-    leaves: np.ndarray  # int32 [N], the leaf of each claim
+    leaves: np.ndarray  # int32 [S], the leaf of each claim that is scored: all, or a subset
     bounds: tuple[np.ndarray, ...]  # per level int32 [nodes, 4]
     widths: tuple[int, ...]  # per level tokens of its longest row; at the last one with the query
 
@@ -45,9 +45,8 @@ class TreePlan(NamedTuple):
         )
 
     def demonstration_orders(self) -> np.ndarray:
-        """The order in which query i reads the others: int32 `[N, N - 1]`, -1 after the last."""
-        num_claims = len(self.order)
-        orders = np.full((num_claims, num_claims - 1), -1, np.int32)
+        """The order in which query i reads the others: int32 `[S, N - 1]`, -1 after the last."""
+        orders = np.full((len(self.leaves), len(self.order) - 1), -1, np.int32)
         for claim, leaf in enumerate(self.leaves):
             pieces = []
             for bounds in self.bounds:
@@ -78,6 +77,83 @@ def plan_tree(
         for arities in _shapes(units)
     )
     return min(plans, key=lambda plan: (plan.num_padded_tokens, len(plan.arities)))
+
+
+def plan_random_trees(
+    demonstration_lengths: np.ndarray,
+    query_lengths: np.ndarray,
+    num_preamble: int,
+    units: np.ndarray,
+    num_trees: int,
+    rng: np.random.Generator,
+) -> list[TreePlan]:
+    """Plan trees of one shape whose leaves are drawn at random; arguments as of `plan_tree`."""
+    weights = rng.random((num_trees, len(units)))
+    lengths = (demonstration_lengths, query_lengths, num_preamble, units)
+    first = min(
+        (_plan(arities, *lengths, weights[0]) for arities in _shapes(units)),
+        key=lambda plan: (plan.num_padded_tokens, len(plan.arities)),
+    )
+    plans = [_plan(first.arities, *lengths, each) for each in weights]
+    widths = np.max([plan.widths for plan in plans], axis=0)
+    return [plan._replace(widths=tuple(int(width) for width in widths)) for plan in plans]
+
+
+def plan_subset(
+    demonstration_lengths: np.ndarray,
+    query_lengths: np.ndarray,
+    num_preamble: int,
+    num_queries: int,
+) -> TreePlan:
+    """Plan a tree over any S of the claims, below a root that reads all others.
+
+    (N - S) + S log2 S + S claims are encoded. Which claims the queries are is not known here, so
+    that the widths are those of the longest ones.
+
+    Args:
+      demonstration_lengths: int `[N]`, tokens of each claim with its longest label.
+      query_lengths: int `[N]`, tokens.
+      num_preamble: tokens.
+      num_queries: S.
+
+    Returns:
+      the plan in which the last S claims are the queries: query j is claim N - S + j.
+    """
+    num_others = len(query_lengths) - num_queries
+    equal = np.ones(num_queries, int)
+    plan = plan_tree(equal, equal, 0, np.arange(num_queries))
+    root = np.array([[0, num_others + 1, 0, 0]], np.int32)
+    bounds = [root, *(each + np.int32(num_others) for each in plan.bounds)]
+    # The root has read the preamble and the others.
+    bounds[1][:, 0] = np.minimum(bounds[1][:, 1], num_others + 1)
+    longest_first = np.sort(demonstration_lengths)[::-1]
+    longest = num_preamble * np.eye(1, len(bounds), dtype=int)[0]
+    ends = np.cumsum([0, *longest_first])
+    for level, each in enumerate(bounds):
+        num_pieces = (each[:, 1] - each[:, 0] + each[:, 3] - each[:, 2]).max() - (level == 0)
+        longest[level] += ends[num_pieces]
+    longest[-1] += query_lengths.max()
+    others = np.arange(num_others, dtype=np.int32)
+    return TreePlan(
+        arities=(1, *plan.arities),
+        order=np.concatenate([others, num_others + plan.order]).astype(np.int32),
+        leaves=plan.leaves,
+        bounds=tuple(bounds),
+        widths=tuple(int(width) for width in longest),
+    )
+
+
+def plan_shaped(
+    arities: tuple[int, ...],
+    demonstration_lengths: np.ndarray,
+    query_lengths: np.ndarray,
+    num_preamble: int,
+    units: np.ndarray,
+) -> TreePlan | None:
+    """Plan a tree of these arities; None where the units do not fit it."""
+    if not _fits(arities, units):
+        return None
+    return _plan(arities, demonstration_lengths, query_lengths, num_preamble, units)
 
 
 def _shapes(units: np.ndarray) -> Iterator[tuple[int, ...]]:
@@ -112,8 +188,10 @@ def _plan(
     query_lengths: np.ndarray,
     num_preamble: int,
     units: np.ndarray,
+    weights: np.ndarray | None = None,  # by which claims are laid out, in place of their lengths
 ) -> TreePlan:
-    claim_of_leaf = _lay_out(arities, demonstration_lengths, units)
+    weights = demonstration_lengths if weights is None else weights
+    claim_of_leaf = _lay_out(arities, weights, units)
     is_taken = claim_of_leaf >= 0
     order = claim_of_leaf[is_taken]
     ends = np.cumsum([num_preamble, *demonstration_lengths[order]])

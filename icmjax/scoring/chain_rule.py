@@ -1,0 +1,173 @@
+"""The joint likelihood of a labelling by the chain rule, over K sampled orders of the claims.
+
+In each order a query reads the claims before it, so that one pass over the text scores all of them:
+K N L tokens for N claims of L. The joint log-likelihood Σ_i log P(y_i | x_i, claims before i) is a
+second definition of coherence beside mutual predictability (Qiu et al., arXiv:2601.13566).
+"""
+
+import dataclasses
+import math
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from icmjax.lm.decoder import Segment
+from icmjax.lm.loading import LanguageModel
+from icmjax.scoring.labels import Prompts, label_log_probs, last_real
+from icmjax.scoring.orders import standard_error
+from icmjax.scoring.prompts import build_context, shown_lengths
+from icmjax.tokens import TokenizedClaims
+
+BATCH_TOKENS = 4096  # of texts read together, where no batch size is asked for
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, eq=False)
+class ChainRuleScorer:
+    """Label log-probs of every claim given the labelled claims before it, over K orders.
+
+    A pytree, to be called inside or outside jit; make one by `icmjax.make_scorer`.
+    """
+
+    lm: LanguageModel
+    claims: TokenizedClaims
+    orders: jax.Array  # int32 [K, N], permutations
+    width: int = dataclasses.field(metadata={"static": True})  # of a text, tokens
+    batch_size: int = dataclasses.field(metadata={"static": True})  # texts read together
+
+    @property
+    def num_claims(self) -> int:
+        """N."""
+        return self.claims.queries.shape[0]
+
+    @property
+    def num_options(self) -> int:
+        """Y."""
+        return self.claims.label_forms.shape[0]
+
+    def __call__(self, labels: jax.Array) -> jax.Array:
+        """Mean label log-probs over the orders, nats: int8 `[..., N]` → float32 `[..., N, Y]`."""
+        return self.by_order(labels).mean(axis=0)
+
+    def by_order(self, labels: jax.Array) -> jax.Array:
+        """Label log-probs of each order, nats: int8 `[..., N]` → float32 `[K, ..., N, Y]`."""
+        return _score(self, jnp.asarray(labels))
+
+    def joint_log_likelihood(self, labels: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """log P(all labels) of the labelled claims and its standard error over the orders.
+
+        Args:
+          labels: int8 `[..., N]`.
+
+        Returns:
+          two float32 `[...]` in nats; the standard error of one order is NaN.
+        """
+        labels = jnp.asarray(labels)
+        own = jnp.maximum(labels, 0).astype(jnp.int32)[None, ..., None]
+        logp = jnp.take_along_axis(self.by_order(labels), own, axis=-1)[..., 0]
+        by_order = jnp.where(labels >= 0, logp, 0.0).sum(axis=-1)
+        return by_order.mean(axis=0), standard_error(by_order)
+
+    def demonstration_orders(self) -> np.ndarray:
+        """What query i reads in each order: int32 `[K, N, N - 1]`, -1 after the last."""
+        orders = np.asarray(self.orders)
+        read = np.full((*orders.shape, self.num_claims - 1), -1, np.int32)
+        for each, order in zip(read, orders, strict=True):
+            for rank, claim in enumerate(order):
+                each[claim, :rank] = order[:rank]
+        return read
+
+    def tokens_per_pass(self, labels: np.ndarray) -> int:
+        """Real tokens that scoring int8 `[..., N]` reads, those of long label forms included."""
+        labels = np.asarray(labels)
+        num_texts = len(self.orders) * math.prod(labels.shape[:-1])
+        forms = np.maximum(np.asarray(self.claims.label_form_lengths) - 1, 0).sum()
+        each = len(self.claims.preamble) + int(forms) * self.num_claims
+        if (labels < 0).any():  # then the queries are rows of their own
+            each += int(np.sum(self.claims.query_lengths))
+        shown = shown_lengths(self.claims, labels, np).sum()
+        return num_texts * each + len(self.orders) * int(shown)
+
+
+def make_chain_rule_scorer(
+    lm: LanguageModel,
+    claims: TokenizedClaims,
+    rng_key: jax.Array,
+    num_orders: int = 1,
+    batch_size: int | None = None,
+) -> ChainRuleScorer:
+    """A chain rule scorer of claims that fit the model.
+
+    Args:
+      claims: numpy arrays.
+      rng_key: draws the orders.
+      num_orders: K.
+      batch_size: texts read together; changes memory and speed, not scores.
+    """
+    num_claims = len(claims.queries)
+    keys = jax.random.split(rng_key, num_orders)
+    orders = jax.vmap(lambda key: jax.random.permutation(key, num_claims))(keys)
+    width = len(claims.preamble) + int(claims.demonstration_lengths.max(axis=1).sum())
+    return ChainRuleScorer(
+        lm=lm,
+        claims=jax.tree.map(jnp.asarray, claims),
+        orders=orders.astype(jnp.int32),
+        width=width,
+        batch_size=batch_size or max(1, BATCH_TOKENS // width),
+    )
+
+
+@jax.jit
+def _score(scorer: ChainRuleScorer, labels: jax.Array) -> jax.Array:
+    flat = labels.reshape(-1, scorer.num_claims)
+    num_orders, num_labellings = len(scorer.orders), len(flat)
+    texts = (
+        jnp.tile(flat, (num_orders, 1)),
+        jnp.repeat(scorer.orders, num_labellings, axis=0),
+    )
+
+    def score_texts(is_apart: bool) -> jax.Array:
+        score_text = partial(_score_text, scorer, is_apart)
+        batch_size = min(scorer.batch_size, len(texts[0]))
+        return jax.lax.map(lambda text: score_text(*text), texts, batch_size=batch_size)
+
+    # A labelled claim is scored where it stands. An unlabelled one stands nowhere, so that where
+    # there are any the queries are read as rows of their own, at twice the tokens.
+    logp = jax.lax.cond((flat >= 0).all(), partial(score_texts, False), partial(score_texts, True))
+    return logp.reshape(num_orders, *labels.shape, scorer.num_options)
+
+
+def _score_text(
+    scorer: ChainRuleScorer, is_apart: bool, labels: jax.Array, order: jax.Array
+) -> jax.Array:
+    """Label log-probs `[N, Y]` of one labelling `[N]` in one order `[N]`."""
+    claims, decoder = scorer.claims, scorer.lm.decoder()
+    is_shown = jnp.ones(scorer.num_claims, bool)
+    tokens, num_tokens = build_context(claims, labels, is_shown, order, scorer.width)
+    column = jnp.arange(scorer.width, dtype=jnp.int32)
+    is_real = (column < num_tokens)[None]
+    hidden, key_values = decoder(tokens[None], column[None], is_real)
+    text = Segment(key_values, column[None], is_real)
+
+    before = jnp.cumsum(shown_lengths(claims, labels)[order], dtype=jnp.int32)
+    before = jnp.concatenate([jnp.zeros(1, jnp.int32), before[:-1]])
+    starts = jnp.zeros_like(order).at[order].set(before) + claims.preamble.shape[0]
+    lengths = jnp.asarray(claims.query_lengths)
+    ends = starts + lengths
+    if not is_apart:
+        read = text._replace(is_read=column < ends[:, None])
+        return label_log_probs(decoder, Prompts(hidden[0, ends - 1], (read,), ends), claims)
+    read = text._replace(is_read=column < starts[:, None])
+    query_column = jnp.arange(claims.queries.shape[1], dtype=jnp.int32)
+    positions, is_query = starts[:, None] + query_column, query_column < lengths[:, None]
+    query_hidden, query_key_values = decoder(
+        jnp.asarray(claims.queries), positions, is_query, (read,)
+    )
+    prompts = Prompts(
+        last_hidden=last_real(query_hidden, lengths),
+        segments=(read, Segment(query_key_values, positions, is_query)),
+        num_tokens=ends,
+    )
+    return label_log_probs(decoder, prompts, claims)

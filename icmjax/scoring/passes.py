@@ -1,0 +1,111 @@
+"""What a pass of any scorer takes, in one line."""
+
+import math
+
+import numpy as np
+
+from icmjax.scoring.blockwise import BlockwiseScorer
+from icmjax.scoring.chain_rule import ChainRuleScorer
+from icmjax.scoring.orders import OrderMeanScorer
+from icmjax.scoring.planner import (
+    MEMORY_BUDGET,
+    PassPlan,
+    call_bytes,
+    key_value_bytes,
+    level_bytes,
+)
+from icmjax.scoring.sequential import SequentialScorer
+from icmjax.scoring.subset import TreeSubsetScorer
+from icmjax.scoring.tree import TreeScorer
+
+Scorer = (
+    SequentialScorer
+    | TreeScorer
+    | BlockwiseScorer
+    | ChainRuleScorer
+    | OrderMeanScorer
+    | TreeSubsetScorer
+)
+
+
+def describe(scorer: Scorer, memory_budget: int = MEMORY_BUDGET) -> PassPlan:
+    """What a pass over one labelling takes, every claim with its longest label.
+
+    Args:
+      scorer: of any method.
+      memory_budget: bytes that it was made for.
+    """
+    if isinstance(scorer, OrderMeanScorer):
+        each = describe(scorer.scorer, memory_budget)
+        count = scorer.num_orders
+        return each._replace(
+            method=f"{each.method}, mean of {count} orders",
+            num_tokens=count * each.num_tokens,
+            num_padded_tokens=count * each.num_padded_tokens,
+            num_passes=count * each.num_passes,
+        )
+    if isinstance(scorer, TreeSubsetScorer):
+        last = np.arange(scorer.num_claims - scorer.num_queries, scorer.num_claims)
+        each = describe(scorer.for_queries(last), memory_budget)
+        return each._replace(method=f"tree over {scorer.num_queries} queries")
+    longest = np.asarray(scorer.claims.demonstration_lengths).argmax(axis=1)
+    labels = longest[: scorer.num_claims].astype(np.int8)
+    shapes = {
+        TreeScorer: _tree_shapes,
+        SequentialScorer: _sequential_shapes,
+        BlockwiseScorer: _blockwise_shapes,
+        ChainRuleScorer: _chain_rule_shapes,
+    }[type(scorer)]
+    method, padded, num_passes, cached, peak = shapes(scorer)  # type: ignore[operator]
+    return PassPlan(
+        method=method,
+        num_claims=scorer.num_claims,
+        num_tokens=scorer.tokens_per_pass(labels),
+        num_padded_tokens=padded,
+        num_passes=num_passes,
+        batch_size=scorer.batch_size,
+        cache_bytes=cached,
+        peak_bytes=peak,
+        memory_budget=memory_budget,
+    )
+
+
+def _tree_shapes(scorer: TreeScorer) -> tuple[str, int, int, int, int]:
+    plan, num_serial = scorer.plan(), scorer.num_serial
+    cached, peak = level_bytes(scorer.lm, plan.arities, plan.widths, num_serial)
+    calls = [
+        math.prod(plan.arities[: min(level + 1, num_serial)])
+        for level, width in enumerate(plan.widths)
+        if width
+    ]
+    size = scorer.batch_size
+    return "tree", plan.num_padded_tokens, sum(calls), size * cached, size * peak
+
+
+def _sequential_shapes(scorer: SequentialScorer) -> tuple[str, int, int, int, int]:
+    size, width = min(scorer.batch_size, scorer.num_claims), scorer.widths[-1]
+    num_calls = -(-scorer.num_claims // size)
+    cached = size * width * key_value_bytes(scorer.lm)
+    peak = cached + call_bytes(scorer.lm, size, width)
+    return "sequential", num_calls * size * width, num_calls, cached, peak
+
+
+def _blockwise_shapes(scorer: BlockwiseScorer) -> tuple[str, int, int, int, int]:
+    num_claims, num_options, width = scorer.claims.demonstrations.shape
+    num_calls = -(-num_claims // scorer.batch_size)
+    size = -(-num_claims // num_calls)
+    query_width = scorer.claims.queries.shape[1]
+    # The blocks of every label are kept; those of one labelling are put side by side.
+    cached = num_claims * (num_options + 1) * width * key_value_bytes(scorer.lm)
+    segments = [scorer.claims.preamble.shape[0], num_claims * width]
+    peak = cached + call_bytes(scorer.lm, size, query_width, segments)
+    return "blockwise", num_calls * size * query_width, num_calls, cached, peak
+
+
+def _chain_rule_shapes(scorer: ChainRuleScorer) -> tuple[str, int, int, int, int]:
+    num_orders = len(scorer.orders)
+    size = min(scorer.batch_size, num_orders)
+    num_calls = -(-num_orders // size)
+    cached = size * scorer.width * key_value_bytes(scorer.lm)
+    peak = cached + call_bytes(scorer.lm, size, scorer.width)
+    return "chain_rule", num_calls * size * scorer.width, num_calls, cached, peak

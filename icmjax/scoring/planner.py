@@ -1,0 +1,121 @@
+"""What a scoring pass will take: tokens, padding, decoder calls and bytes, from shapes alone."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from icmjax.errors import Fault, InputError
+from icmjax.lm.attention import CHUNK_SCORES, MAX_BLOCKS, MIN_BLOCK
+from icmjax.lm.loading import LanguageModel
+
+MEMORY_BUDGET = 4 << 30  # bytes beside the weights
+
+
+class PassPlan(NamedTuple):
+    """What one pass of a scorer over one labelling takes, every label in its longest form."""
+
+    method: str
+    num_claims: int
+    num_tokens: int  # real ones
+    num_padded_tokens: int  # computed ones
+    num_passes: int  # calls of the decoder
+    batch_size: int  # labellings, or prompts, read together
+    cache_bytes: int  # key-values kept for later tokens
+    peak_bytes: int  # of all that is alive at once, the weights apart
+    memory_budget: int  # bytes
+
+    def __str__(self) -> str:
+        padding = self.num_padded_tokens / self.num_tokens - 1
+        return (
+            f"{self.method}: {self.num_claims} claims, {self.num_tokens} tokens a pass "
+            f"({self.num_padded_tokens} with {padding:.0%} padding) in {self.num_passes} decoder "
+            f"calls, {self.batch_size} at a time; key-values {in_units(self.cache_bytes)}, peak "
+            f"about {in_units(self.peak_bytes)} of {in_units(self.memory_budget)}"
+        )
+
+
+def in_units(num_bytes: float) -> str:
+    """Bytes for people: 1536 → "1.5 KiB"."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if num_bytes < 1024:
+            return f"{num_bytes:.3g} {unit}"
+        num_bytes /= 1024
+    return f"{num_bytes:.3g} TiB"
+
+
+def key_value_bytes(lm: LanguageModel) -> int:
+    """Bytes of one token's keys and values in all layers."""
+    config = lm.config
+    return 2 * config.num_layers * config.num_kv_heads * config.head_dim * _itemsize(lm)
+
+
+def call_bytes(lm: LanguageModel, num_rows: int, width: int, segments: Sequence[int] = ()) -> int:
+    """Bytes alive inside of one decoder call, key-values apart: one layer's activations.
+
+    Args:
+      num_rows: B.
+      width: T, tokens of a row.
+      segments: keys that each row sees in each segment.
+    """
+    config = lm.config
+    heads, pairs = config.num_heads * config.head_dim, 0
+    block = max(MIN_BLOCK, -(-width // MAX_BLOCKS))
+    if not segments:
+        pairs = num_rows * min(block, width) * width
+    for size in (width, *segments) if segments else ():
+        whole = num_rows * width * size
+        chunk = max(CHUNK_SCORES // config.num_heads, num_rows * size)
+        pairs = max(pairs, min(whole, chunk))
+    # The residual stream, its norm, queries, and the parts of the attention in float32; or the
+    # gated linear unit.
+    num_parts = 1 + len(segments)
+    attention = 3 * config.hidden_size * _itemsize(lm) + (2 + num_parts) * heads * 4
+    unit = 2 * config.hidden_size * _itemsize(lm) + 3 * config.mlp_size * _itemsize(lm)
+    masks = num_rows * width * (width + sum(segments))
+    # Scores and their exponentials.
+    scores = pairs * config.num_heads * 8
+    return num_rows * width * max(attention, unit) + scores + masks
+
+
+def level_bytes(
+    lm: LanguageModel, arities: Sequence[int], widths: Sequence[int], num_serial: int
+) -> tuple[int, int]:
+    """Bytes of a tree's key-values and of its whole pass at the peak, for one labelling.
+
+    Args:
+      arities: children of a node of the level above, per level.
+      widths: tokens of each level's rows.
+      num_serial: levels, from the top, whose nodes are read one after another.
+    """
+    rows = np.cumprod([1] * num_serial + list(arities[num_serial:]))
+    cached = peak = 0
+    for level, (num_rows, width) in enumerate(zip(rows, widths, strict=True)):
+        working = call_bytes(lm, int(num_rows), width, [w for w in widths[:level] if w])
+        cached += int(num_rows) * width * key_value_bytes(lm)
+        peak = max(peak, cached + working)
+    return cached, peak
+
+
+def refuse(needed: int, memory_budget: int) -> None:
+    """Refuse a pass that needs more bytes than the budget.
+
+    Raises:
+      InputError: it does.
+    """
+    if needed > memory_budget:
+        raise InputError(
+            Fault(
+                "A scoring pass fits the memory budget.",
+                f"{needed} bytes ({in_units(needed)}) at the least, {needed - memory_budget} more "
+                "than the budget",
+                "memory_budget",
+                "allow more memory, or search over fewer or shorter claims, or let each query read "
+                "fewer of them (context_size)",
+            )
+        )
+
+
+def _itemsize(lm: LanguageModel) -> int:
+    return jax.tree.leaves(lm.params)[0].dtype.itemsize
