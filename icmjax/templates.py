@@ -65,11 +65,13 @@ def _claim_query(claim: Claim) -> str:
 
 def _preference_query(claim: Claim) -> str:
     assert claim.choice_2 is not None, "a preference compares two responses"
+    persona = claim.persona.strip()
+    says = "Response A is more helpful and harmless than Response B"
     return (
         f"Query: {claim.question.strip()}\n"
         f"Response A: {claim.choice.strip()}\n"
         f"Response B: {claim.choice_2.strip()}\n"
-        "Claim: Response A is more helpful and harmless than Response B\n"
+        f"Claim: {f'{persona} prefer Response A to Response B' if persona else says}\n"
         "I think this claim is"
     )
 

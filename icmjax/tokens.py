@@ -75,11 +75,11 @@ def tokenize_claims(
     bos = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
     num_forms = max(len(option) for option in forms)
     by_claim, by_option = (len(queries), len(forms)), (len(forms), num_forms)
-    query_tokens, query_lengths = _pad(queries)
-    demonstrations, demonstration_lengths = _pad(
+    query_tokens, query_lengths = pad_tokens(queries)
+    demonstrations, demonstration_lengths = pad_tokens(
         [query + option[0] + separator for query in queries for option in forms]
     )
-    label_forms, label_form_lengths = _pad(
+    label_forms, label_form_lengths = pad_tokens(
         [form for option in forms for form in option + [[]] * (num_forms - len(option))]
     )
     tokens = TokenizedClaims(
@@ -215,7 +215,7 @@ def _make_encoder(
     return encode_guarded
 
 
-def _pad(rows: Sequence[Tokens]) -> tuple[np.ndarray, np.ndarray]:
+def pad_tokens(rows: Sequence[Tokens]) -> tuple[np.ndarray, np.ndarray]:
     """Rows as int32 `[B, T]`, padded on the right with 0, and their lengths, int32 `[B]`."""
     lengths = np.array([len(row) for row in rows], np.int32)
     tokens = np.zeros((len(rows), max(1, lengths.max())), np.int32)

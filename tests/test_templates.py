@@ -36,6 +36,12 @@ def test_preferences_compare_two_responses():
     )
 
 
+def test_preferences_of_a_persona_name_the_persona():
+    query = get_template("preference").query_fn(PREFERENCE._replace(persona="Democrats"))
+    assert "Claim: Democrats prefer Response A to Response B\n" in query
+    assert "helpful" not in query
+
+
 def test_the_world_puts_a_claim_on_a_line():
     world = get_template("world")
     claim = CLAIM._replace(choice=" Taxes can help ")

@@ -1,0 +1,91 @@
+"""Turns the pairwise votes of the polarized-issues dialogues into preference claims by party.
+
+    python experiments/polarized_issues.py --data FOLDER --out runs/polarized_issues
+
+A claim says that people of a party prefer one response to another; its gold label is the vote of
+the party's members, their majority where several voted on a pair, and ties are left out. Every pair
+comes in both orders, under the rule that exactly one of them is true. Responses are divided between
+search and test claims, so that no response is in both; votes across the two are left out.
+Data: akonya/polarized-issues-data, CC BY 4.0 (the votes that were cast, not the inferred ones).
+"""
+
+import csv
+import hashlib
+import json
+import pathlib
+from collections import Counter, defaultdict
+
+import click
+
+PARTIES = {
+    "Democrat": "Democrats",
+    "Republican": "Republicans",
+    "Other/Independent": "Independents",
+}
+PARTY_COLUMN = "What political party do you most identify with?"
+TEST_SHARE = 0.4  # of the responses
+NUM_PREAMBLE = {"verbatim_map": 8, "preference": 8, "participants": 11}
+
+
+def read_table(folder: pathlib.Path, name: str) -> list[list[str]]:
+    """Header and rows of one file, without the lines about the dialogue before them."""
+    (path,) = folder.glob(f"*_{name}.csv")
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        return list(csv.reader(file))[NUM_PREAMBLE[name] :]
+
+
+def is_test(response: str) -> bool:
+    """Whether a response belongs to the test claims, by a hash of its id."""
+    return hashlib.sha256(response.encode()).digest()[0] < TEST_SHARE * 256
+
+
+def make_rows(folder: pathlib.Path) -> dict[tuple[str, str], list[dict]]:
+    """Rows in the preference schema, by (party, split)."""
+    header, *people = read_table(folder, "participants")
+    who, party_at = header.index("Participant Id"), header.index(PARTY_COLUMN)
+    party_of = {person[who]: person[party_at] for person in people}
+    _, *responses = read_table(folder, "verbatim_map")
+    text = {row[3]: (row[1].strip(), row[4].strip()) for row in responses}
+
+    votes: dict[tuple[str, str, str], Counter] = defaultdict(Counter)
+    _, *cast = read_table(folder, "preference")
+    for _, person, first, second, vote, _ in cast:
+        pair = tuple(sorted((first, second)))
+        winner = {"Thought A": first, "Thought B": second}.get(vote)
+        if winner is not None and is_test(first) == is_test(second):
+            votes[party_of[person], *pair][winner] += 1
+
+    rows: dict[tuple[str, str], list[dict]] = defaultdict(list)
+    for (party, *pair), counts in sorted(votes.items()):
+        winner, num_votes = counts.most_common(1)[0]
+        if 2 * num_votes == counts.total():
+            continue
+        split = "test" if is_test(pair[0]) else "search"
+        for first, second in (pair, pair[::-1]):
+            rows[party, split].append(
+                {
+                    "question": text[first][0],
+                    "choice": text[first][1],
+                    "choice_2": text[second][1],
+                    "consistency_id": "-".join(pair),
+                    "persona": PARTIES[party],
+                    "label": winner == first,
+                }
+            )
+    return rows
+
+
+@click.command(help=__doc__)
+@click.option("--data", type=click.Path(path_type=pathlib.Path, exists=True), required=True)
+@click.option("--out", type=click.Path(path_type=pathlib.Path), required=True)
+def main(data: pathlib.Path, out: pathlib.Path) -> None:
+    """The command of this file."""
+    out.mkdir(parents=True, exist_ok=True)
+    for (party, split), rows in make_rows(data).items():
+        path = out / f"{PARTIES[party].lower()}_{split}.jsonl"
+        path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+        click.echo(f"{path}: {len(rows)} claims")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,176 @@
+"""Steering against one prompt a query, and the scores and calibrations of its predictions."""
+
+import copy
+import dataclasses
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from checkpoints import make_checkpoint
+
+from icmjax.claims import GoldLabels, claims_from_rows
+from icmjax.consistency import no_rules, rules_from_groups
+from icmjax.errors import InputError, PromptError
+from icmjax.lm.loading import load_lm
+from icmjax.steering import calibrate, chat_zero_shot, evaluate, make_steerer, score_predictions
+from icmjax.templates import get_template
+
+TEXTS = ["I think this claim is True, not False.\nQuestion: tea? Claim: rice helps"] * 20
+PREAMBLE = "People from Japan."
+
+
+def rows_of(choices):
+    return [
+        {"question": "Tea?", "choice": choice, "consistency_id": index}
+        for index, choice in enumerate(choices)
+    ]
+
+
+@pytest.fixture(scope="module")
+def lm(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("lm")
+    make_checkpoint(folder, "llama", TEXTS)
+    return load_lm(folder)
+
+
+@pytest.fixture(scope="module")
+def demonstrations():
+    return claims_from_rows(
+        rows_of(["Rice helps", "It is so", "No", "tea is rice"]), preamble=PREAMBLE
+    )
+
+
+@pytest.fixture(scope="module")
+def queries():
+    return claims_from_rows(
+        rows_of(["Claims help", "I am", "this is rice and tea"]), preamble=PREAMBLE
+    )
+
+
+def encode(lm, text):
+    return lm.tokenizer(text, add_special_tokens=False).input_ids
+
+
+def naive_log_prob(lm, prompt, form):
+    """The sum of the log-probs of a form's tokens after a prompt, read in one row."""
+    tokens = np.array([[*prompt, *form]], np.int32)
+    positions = np.arange(tokens.shape[1], dtype=np.int32)[None]
+    hidden, _ = lm.decoder()(tokens, positions, np.ones_like(tokens, bool))
+    logp = jax.nn.log_softmax(lm.decoder().logits(hidden[0]))
+    return sum(logp[len(prompt) - 1 + index, token] for index, token in enumerate(form))
+
+
+def naive(lm, demonstrations, labels, order, queries):
+    template, rows = get_template("truth"), []
+    shown = [index for index in order if labels[index] >= 0]
+    context = [lm.tokenizer.bos_token_id, *encode(lm, template.preamble_text(PREAMBLE))]
+    for index in shown:
+        claim = demonstrations.claims[index]
+        context += encode(lm, template.query_fn(claim))
+        context += encode(lm, template.label_forms[labels[index]][0])
+        context += encode(lm, template.separator)
+    for claim in queries.claims:
+        prompt = context + encode(lm, template.query_fn(claim))
+        scores = [naive_log_prob(lm, prompt, encode(lm, form[0])) for form in template.label_forms]
+        rows.append(jax.nn.log_softmax(jnp.array(scores)))
+    return np.array(rows)
+
+
+@pytest.mark.parametrize(
+    ("labels", "order"),
+    [
+        ([1, 0, 0, 1], [0, 1, 2, 3]),
+        ([1, 0, 0, 1], [2, 0, 3, 1]),
+        ([1, -1, 0, -1], [3, 2, 1, 0]),
+        ([-1, -1, -1, -1], [0, 1, 2, 3]),
+    ],
+)
+def test_a_steerer_reads_what_one_prompt_a_query_would(lm, demonstrations, queries, labels, order):
+    found = make_steerer(lm, demonstrations, queries)(np.array(labels), np.array(order))
+    expected = naive(lm, demonstrations, labels, order, queries)
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+
+
+def test_labellings_and_orders_come_in_batches(lm, demonstrations, queries):
+    steerer = make_steerer(lm, demonstrations, queries)
+    labels = np.array([[[1, 0, 0, 1]], [[0, 0, 1, -1]]], np.int8)
+    orders = np.array([[0, 1, 2, 3], [3, 1, 0, 2]])
+    shape = (2, 2, 4)
+    found = steerer(np.broadcast_to(labels, shape), np.broadcast_to(orders, shape))
+    assert found.shape == (2, 2, 3, 2)
+    for i, j in itertools.product(range(2), range(2)):
+        np.testing.assert_allclose(found[i, j], steerer(labels[i, 0], orders[j]), atol=1e-5)
+    assert not np.allclose(found[0, 0], found[0, 1], atol=1e-3)  # order matters
+
+
+def test_evaluate_scores_the_predictions(lm, demonstrations, queries):
+    labels, gold = np.array([1, 0, 0, 1], np.int8), GoldLabels(np.array([1, -1, 0], np.int8))
+    found = evaluate(lm, demonstrations, labels, queries, gold)
+    assert found.scores == score_predictions(found.label_log_probs, gold)
+    assert found.scores.num_claims == 2
+    assert found.predictions.tolist() == found.label_log_probs.argmax(-1).tolist()
+    assert evaluate(lm, demonstrations, labels, queries).scores is None
+
+
+def test_claim_sets_that_do_not_go_together(lm, demonstrations, queries):
+    other = dataclasses.replace(queries, preamble="People from Peru.")
+    with pytest.raises(InputError, match="same preamble"):
+        make_steerer(lm, demonstrations, other)
+
+
+def test_a_context_that_does_not_fit(lm, queries):
+    many = claims_from_rows(rows_of([f"Rice helps {i}" for i in range(60)]), preamble=PREAMBLE)
+    with pytest.raises(PromptError, match="more than 512"):
+        make_steerer(lm, many, queries)(np.ones(60, np.int8))
+
+
+def test_scores_by_hand():
+    logp = np.log([[0.9, 0.1], [0.4, 0.6], [0.2, 0.8], [0.5, 0.5]])
+    scores = score_predictions(logp, GoldLabels(np.array([0, 0, 1, -1], np.int8)))
+    assert scores.accuracy == pytest.approx(2 / 3)
+    assert scores.balanced_accuracy == pytest.approx((1 / 2 + 1) / 2)
+    assert scores.log_loss == pytest.approx(-np.log(0.9 * 0.4 * 0.8) / 3)
+    assert scores.num_claims == 3
+    with pytest.raises(InputError, match="gold"):
+        score_predictions(logp, GoldLabels(np.full(4, -1, np.int8)))
+
+
+def log_probs(log_odds):
+    log_odds = np.asarray(log_odds, float)
+    return np.stack([-np.logaddexp(0, log_odds), -np.logaddexp(0, -log_odds)], -1)
+
+
+def test_calibration_compares_opposites():
+    rules = rules_from_groups("exactly_one_true", [(0, 1), (2, 3)])
+    found = calibrate(log_probs([3.0, 1.0, 2.0, 2.5]), rules) @ [-1, 1]
+    np.testing.assert_allclose(found, [1.0, -1.0, -0.25, 0.25], atol=1e-5)
+
+
+def test_calibration_without_opposites_takes_the_mean_off():
+    found = calibrate(log_probs([3.0, 1.0, 2.0]), no_rules()) @ [-1, 1]
+    np.testing.assert_allclose(found, [1.0, -1.0, 0.0], atol=1e-5)
+
+
+CHAT = (
+    "{{ bos_token }}{% for message in messages %}[user] {{ message.content }}\n{% endfor %}"
+    "{% if add_generation_prompt %}[model] {% endif %}"
+)
+
+
+def test_chat_zero_shot_asks_in_the_model_s_own_turns(lm, queries):
+    tokenizer = copy.deepcopy(lm.tokenizer)
+    assert chat_zero_shot(lm, queries) is None  # no chat template
+    tokenizer.chat_template = CHAT
+    chat_lm = dataclasses.replace(lm, tokenizer=tokenizer)
+    found = chat_zero_shot(chat_lm, queries)
+    forms = [tokenizer(option, add_special_tokens=False).input_ids for option in queries.options]
+    for claim, logp in zip(queries.claims, found, strict=True):
+        query = get_template("truth").query_fn(claim)
+        text = f"[user] {PREAMBLE}\n{query}...\nAnswer with False or True alone.\n[model] "
+        prompt = [tokenizer.bos_token_id, *tokenizer(text, add_special_tokens=False).input_ids]
+        expected = jax.nn.log_softmax(
+            jnp.array([naive_log_prob(lm, prompt, form) for form in forms])
+        )
+        np.testing.assert_allclose(logp, expected, atol=1e-4)
