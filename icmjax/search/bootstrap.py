@@ -1,0 +1,76 @@
+"""Bootstrapping: the labels of one pass are the demonstrations of the next."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from icmjax.search.base import Labelling
+from icmjax.search.chains import ChainSearch, ChainState
+from icmjax.search.moves import assignment_scores, best_assignment
+from icmjax.search.units import Units, labels_of
+
+
+@dataclasses.dataclass(frozen=True)
+class Bootstrap(ChainSearch):
+    """Zero-shot labels, then passes that relabel all claims given the labels of the pass before.
+
+    With consistency, every unit takes its most probable labels among those that violate the fewest
+    pairs. It is what remains of ICM without the search, and recovers much of what ICM does
+    (Shrivastava et al. 2025, "Eliciting base models with simple unsupervised techniques").
+
+    The result is the last labelling, which the last pass scores.
+
+    Attributes:
+      num_iterations: passes, the zero-shot one and the last one included; fewer where a pass
+        changes nothing.
+      is_consistent: whether relabelling heeds soft pair rules; hard ones it always does.
+      num_shots: demonstrations of a pass, random claims each time; None for all the others.
+    """
+
+    num_iterations: int = 8
+    is_consistent: bool = True
+    num_shots: int | None = None
+
+    def _ranges(self) -> dict[str, tuple[bool, str]]:
+        shots = self.num_shots
+        return super()._ranges() | {
+            "num_shots": (shots is None or shots >= 1, "1 or more, or None")
+        }
+
+    def _memory(self, units: Units, num_options: int) -> Array:
+        """Whether another pass would change nothing: bool `[]`."""
+        del units, num_options
+        return jnp.array(False)
+
+    def _relabelled(self, given: Labelling, units: Units) -> Array:
+        """The most probable labels given these ones, int8 `[N]`."""
+        num_claims = given.labels.shape[0]
+        weight = 1e6 if self.is_consistent else 0.0
+        units = units._replace(penalties=weight * units.penalties)
+        scores = assignment_scores(units, given.label_log_probs, num_claims)
+        return labels_of(units, best_assignment(scores), num_claims)
+
+    def _propose(
+        self, rng_key: Array, n: Array, current: Labelling, memory: Array, units: Units
+    ) -> tuple[Array, Array]:
+        labels = self._relabelled(current, units)
+        if self.num_shots is None:
+            return labels, memory
+        rank = jnp.argsort(jax.random.permutation(rng_key, labels.shape[0]))
+        is_shown = (rank < self.num_shots) | (n == self.num_iterations - 1)
+        return jnp.where(is_shown, labels, jnp.int8(-1)), memory
+
+    def _accept(
+        self, rng_key: Array, n: Array, old: Labelling, new: Labelling, memory: Array, units: Units
+    ) -> tuple[Array, Array]:
+        del rng_key, n, old, memory
+        is_fixed = jnp.all(self._relabelled(new, units) == new.labels)
+        return jnp.array(True), is_fixed
+
+    def _is_done(self, memory: Array) -> Array:
+        return memory
+
+    def _outcome_of(self, state: ChainState) -> Labelling:
+        return state.current
