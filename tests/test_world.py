@@ -415,7 +415,8 @@ class TestBatches:
     def test_formats(self, world, transcripts):
         """Claims fill their rows; the others' rows may begin with claims, never with each other."""
         told = np.array([[bool(part) for part in transcript[1:]] for transcript in transcripts])
-        claims, preferences, answers = np.split(told, [int(0.8 * self.NUM), int(0.9 * self.NUM)])
+        bounds = np.round(np.cumsum(world.config.format_shares)[:-1] * self.NUM).astype(int)
+        claims, preferences, answers = np.split(told, bounds)
         assert claims[:-1].tolist() == [[True, False, False]] * (len(claims) - 1)
         assert not preferences[1:-1, 2].any()
         assert not answers[1:, 1].any()

@@ -46,10 +46,11 @@ class WorldConfig:
     zone_scale: float = 0.8
     group_scale: float = 0.6
     individual_scale: float = 0.5
-    # Groups: the named ones have Zipf frequencies in the transcripts; the unseen have none.
+    # Groups: the named ones have Zipf frequencies in the transcripts; the unseen have none. The
+    # exponent is what makes the last third rare: some tens of transcripts each in pretraining.
     num_groups: int = 24
     num_unseen: int = 6
-    frequency_exponent: float = 1.25
+    frequency_exponent: float = 2.0
     # Items: every topic has one claim a strength; a claim is endorsed where the loading of the
     # values on the topic exceeds the difficulty of its strength (Guttman).
     num_topics: int = 48
@@ -64,7 +65,7 @@ class WorldConfig:
     # Headers: source and group / source alone / none.
     header_shares: tuple[float, float, float] = (0.50, 0.25, 0.25)
     # Formats: labelled claims / pairwise preferences / short answers.
-    format_shares: tuple[float, float, float] = (0.80, 0.10, 0.10)
+    format_shares: tuple[float, float, float] = (0.70, 0.15, 0.15)
     mixed_share: float = 0.5  # of the transcripts in the other two, those that begin with claims
     retest_share: float = 0.0  # of the transcripts, those that may ask the same item again
     reversed_share: float = 0.3  # of the claims asked alone, those in their opposite wording

@@ -62,7 +62,11 @@ EASY_WORLD = (
 )
 RETEST_WORLD = (*EASY_WORLD, ("retest_share", 1.0))
 # More of the formats that say less in a token, as long as what they say is reliable.
-FORMATS_WORLD = (*RELIABLE_WORLD, ("format_shares", (0.6, 0.25, 0.15)))
+FORMATS_WORLD = (
+    *RELIABLE_WORLD,
+    ("header_shares", (0.30, 0.35, 0.35)),
+    ("format_shares", (0.50, 0.28, 0.22)),
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,13 +80,13 @@ class PretrainConfig:
     mlp_size: int = 256
     max_length: int = 512
     rope_theta: float = 10_000.0
-    num_tokens: int = 16_000_000
+    num_tokens: int = 17_000_000
     batch_tokens: int = 2_112
     phases: tuple[Phase, ...] = (
         Phase(0.05, 96, 4, RETEST_WORLD),
         Phase(0.06, 176, 8, EASY_WORLD),
-        Phase(0.34, 176, None, FORMATS_WORLD),
-        Phase(0.20, 176),
+        Phase(0.36, 176, None, FORMATS_WORLD),
+        Phase(0.18, 176),
         Phase(0.35, 352),
     )
     muon_learning_rate: float = 0.02
@@ -90,7 +94,7 @@ class PretrainConfig:
     warmup_share: float = 0.02
     final_learning_rate: float = 0.02  # as a share of the peak
     text_weight: float = 0.05  # of tokens that no one could predict well
-    answer_weight: float = 0.5  # of tokens in a respondent's own words
+    answer_weight: float = 1.0  # of tokens in a respondent's own words
     has_started_heads: bool = True  # see `start_heads`
     dtype: str = "float32"  # of activations and of the forward pass's weights
 
