@@ -224,8 +224,8 @@ class ChainSearch:
         found = self._outcome_of(state)
         chain = int(np.lexsort((-found.utility, found.num_hard_violated))[0])
         labelling = Labelling(*(field[chain] for field in found))
-        moves = trace.is_move[1:]
-        of_utility = mixing(trace.utility[len(trace.utility) // 2 :])
+        moves = np.asarray(trace.is_move[1:])
+        of_utility = mixing(np.asarray(trace.utility[len(trace.utility) // 2 :]))
         diagnostics = {
             "num_steps": int(state.num_steps.max()),
             "num_passes": int(state.num_passes.sum()),

@@ -72,6 +72,7 @@ class FixedAccuracy(ChainSearch):
     num_errors: Any = dataclasses.field(default=0, compare=False)
     inverse_temperatures: tuple[float, ...] = dataclasses.field(default=(1.0,), compare=False)
     num_iterations: int = 128
+    num_chains: int = dataclasses.field(default=1, init=False)  # that of inverse_temperatures
     is_balanced: bool = True
     keeps_pairs: bool = True
     burn_in: float = 0.5
@@ -138,7 +139,7 @@ class FixedAccuracy(ChainSearch):
             table = kept_counts(units, labels, num_options, self.is_balanced)
             wanted = (num_errors, *np.bincount(labels, minlength=num_options))
             wanted = wanted[: table.shape[-1]]
-            rng = np.random.default_rng(np.asarray(jax.random.key_data(rng_key)).tolist() + [chain])
+            rng = np.random.default_rng([*np.asarray(jax.random.key_data(rng_key)), chain])
             start = random_assignment(rng, table, np.asarray(units.is_allowed), wanted)
             if start is None:
                 faults.append(_count_fault(num_errors, chain, self.is_balanced))
@@ -147,9 +148,9 @@ class FixedAccuracy(ChainSearch):
                 counts.append(table)
         if faults:
             raise InputError(faults)
-        labels = jnp.stack(starts)
-        state = self._state(labels, units, (), num_options)
-        assignment = jax.vmap(lambda labels: assignment_of(units, labels))(labels)
+        stacked = jnp.stack(starts)
+        state = self._state(stacked, units, (), num_options)
+        assignment = jax.vmap(lambda labels: assignment_of(units, labels))(stacked)
         num_chains = len(starts)
         swap = Swap(
             old=assignment,
@@ -242,7 +243,7 @@ def kept_counts(
 def random_assignment(
     rng: np.random.Generator, counts: np.ndarray, is_allowed: np.ndarray, wanted: Sequence[int]
 ) -> np.ndarray | None:
-    """An assignment whose counts sum to what is wanted, all equally probable; None if there is none.
+    """An assignment whose counts sum to what is wanted, all equally probable; None for none.
 
     Args:
       counts: int `[G, A, K]`.

@@ -22,13 +22,13 @@ class Votes(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Gibbs(ChainSearch):
-    """Large Language Gibbs (arXiv:2606.19264): units resampled from their conditionals, then a vote.
+    """Large Language Gibbs (arXiv:2606.19264): units drawn from their conditionals, then a vote.
 
-    The first labels are drawn from the zero-shot probabilities. Then every pass draws `num_resampled`
-    random units anew, each from its leave-one-out probabilities: exp(Σ log-probs of its labels −
-    violated pairs inside it), to the power of 1 / temperature. The last pass scores the vote, the
-    most frequent assignment of every unit. Conditionals that are no one's joint law, drawn for
-    several units at once, have a stationary law of their own, which U has no part in.
+    The first labels are drawn from the zero-shot probabilities. Then every pass draws
+    `num_resampled` random units anew, each from its leave-one-out probabilities: exp(Σ log-probs of
+    its labels − violated pairs inside it), to the power of 1 / temperature. The last pass scores
+    the vote, the most frequent assignment of every unit. Conditionals that are no one's joint law,
+    drawn for several units at once, have a stationary law of their own: U has no part in it.
 
     Attributes:
       num_resampled: units drawn anew in a pass.
