@@ -18,7 +18,17 @@ from icmjax.lm.loading import LanguageModel, load_lm
 from icmjax.persona_world.tasks import load_task
 from icmjax.runs import open_run, read_run, search_configuration
 from icmjax.scoring import make_scorer
-from icmjax.search import ICM, SearchResult, search
+from icmjax.search import (
+    ICM,
+    Bootstrap,
+    FixedAccuracy,
+    Gibbs,
+    Greedy,
+    ParallelTempering,
+    ScreenedScorer,
+    SearchResult,
+    search,
+)
 from icmjax.steering import Evaluation, Scores, calibrate, evaluate, make_steerer
 from icmjax.templates import TEMPLATES, Template
 from icmjax.utility import mutual_predictability, utility
@@ -27,14 +37,20 @@ __all__ = [
     "ICM",
     "TEMPLATES",
     "UNLABELLED",
+    "Bootstrap",
     "Claim",
     "ClaimSet",
     "Evaluation",
+    "FixedAccuracy",
+    "Gibbs",
     "GoldLabels",
+    "Greedy",
     "InputError",
     "LanguageModel",
     "PairRules",
+    "ParallelTempering",
     "Scores",
+    "ScreenedScorer",
     "SearchResult",
     "Template",
     "__version__",

@@ -1,5 +1,6 @@
 """The command `icmjax`: search, score, evaluate."""
 
+import dataclasses
 import functools
 import json
 import pathlib
@@ -20,10 +21,11 @@ from icmjax.consistency import count_violations
 from icmjax.errors import ClaimsError, Fault, InputError
 from icmjax.lm.loading import load_lm
 from icmjax.persona_world.tasks import is_task_name, load_task
-from icmjax.report import comparison_table, plot_comparison
+from icmjax.report import comparison_table, plot_comparison, plot_search
 from icmjax.runs import open_run, read_run, search_configuration
 from icmjax.scoring import make_scorer
-from icmjax.search import ICM, search
+from icmjax.search import ICM, Bootstrap, Gibbs, Greedy, ParallelTempering, search
+from icmjax.search.base import Algorithm
 from icmjax.utility import mutual_predictability, utility
 
 CLAIMS_HELP = "A JSON, JSONL, CSV or Parquet file, or persona-world:GROUP:SEED[:test]."
@@ -160,6 +162,65 @@ _utility_options = _options(
 )
 
 
+ALGORITHMS: dict[str, type] = {
+    "icm": ICM,
+    "tempering": ParallelTempering,
+    "gibbs": Gibbs,
+    "bootstrap": Bootstrap,
+    "greedy": Greedy,
+}
+_algorithm_options = _options(
+    click.option(
+        "--algorithm",
+        default="icm",
+        show_default=True,
+        type=click.Choice(list(ALGORITHMS)),
+        help="An option below that has no meaning for it is refused.",
+    ),
+    click.option("--iterations", "num_iterations", type=int, help="Steps of the search."),
+    click.option("--chains", "num_chains", type=int, help="Independent searches."),
+    click.option("--seeds", "num_seeds", type=int, help="icm: claims labelled at first."),
+    click.option("--initial-temperature", type=float, help="icm."),
+    click.option("--final-temperature", type=float, help="icm; tempering: annealed to it."),
+    click.option("--cooling-rate", type=float, help="icm."),
+    click.option(
+        "--reference-deviations", type=bool, help="icm: as the authors' code, where it differs."
+    ),
+    click.option("--replicas", "num_replicas", type=int, help="tempering: of each chain."),
+    click.option("--temperature", type=float, help="tempering: of the coldest rung; gibbs."),
+    click.option("--hot-temperature", type=float, help="tempering: of the hottest rung."),
+    click.option("--burn-in", type=float, help="tempering, gibbs: share of the steps."),
+    click.option("--warm-start", help="tempering: zero_shot, bootstrap or random."),
+    click.option("--shots", "num_shots", type=int, help="bootstrap: demonstrations of a pass."),
+)
+
+
+def make_algorithm(name: str, alpha: float, objective: str, options: dict[str, Any]) -> Algorithm:
+    """The algorithm of a name with the options that are given, its own defaults elsewhere.
+
+    Args:
+      options: by field, None where not given.
+
+    Raises:
+      InputError: the algorithm has no such field, or the value is out of its range.
+    """
+    kind = ALGORITHMS[name]
+    given = {field: value for field, value in options.items() if value is not None}
+    known = {field.name for field in dataclasses.fields(kind)}
+    faults = [
+        Fault(
+            f"An option means something for the algorithm {name}.",
+            f"{field} = {given[field]!r}",
+            f"--algorithm {name}",
+            "leave it out, or choose another algorithm",
+        )
+        for field in sorted(given.keys() - known)
+    ]
+    if faults:
+        raise InputError(faults)
+    return kind(alpha=alpha, objective=objective, **given)
+
+
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__)
 def main() -> None:
@@ -170,15 +231,7 @@ def main() -> None:
 @_model_options
 @_claims_options
 @_utility_options
-@click.option("--algorithm", default="icm", show_default=True, type=click.Choice(["icm"]))
-@click.option("--iterations", type=int, help="Steps of the search; by default from N.")
-@click.option(
-    "--seeds", "num_seeds", default=8, show_default=True, help="Claims labelled at first."
-)
-@click.option("--chains", "num_chains", default=1, show_default=True, help="Independent searches.")
-@click.option("--initial-temperature", default=10.0, show_default=True)
-@click.option("--final-temperature", default=0.01, show_default=True)
-@click.option("--cooling-rate", default=0.99, show_default=True)
+@_algorithm_options
 @click.option("--seed", default=0, show_default=True, help="Of all random numbers.")
 @click.option("--clamp", help="File of labels that must not move; null where free.")
 @click.option("--out", required=True, type=click.Path(), help="Run folder; new, or with --resume.")
@@ -200,30 +253,16 @@ def search_command(
     alpha: float,
     objective: str,
     algorithm: str,
-    iterations: int | None,
-    num_seeds: int,
-    num_chains: int,
-    initial_temperature: float,
-    final_temperature: float,
-    cooling_rate: float,
     seed: int,
     clamp: str | None,
     out: str,
     resume: bool,
     quiet: bool,
+    **options: Any,
 ) -> None:
-    """Label claims without labels, and write DIR/labels.jsonl and DIR/summary.json."""
+    """Label claims without labels; write DIR/labels.jsonl, summary.json and diagnostics.png."""
+    chosen = make_algorithm(algorithm, alpha, objective, options)
     claims, gold = read_claims(source, persona, rule, limit, is_hard)
-    chosen = ICM(
-        alpha=alpha,
-        objective=objective,  # type: ignore[arg-type]  # click has checked it
-        num_seeds=num_seeds,
-        num_iterations=iterations,
-        initial_temperature=initial_temperature,
-        final_temperature=final_temperature,
-        cooling_rate=cooling_rate,
-        num_chains=num_chains,
-    )
     clamped = None if clamp is None else read_labels(clamp, claims)
     lm = load_lm(model, dtype)
     scorer = make_scorer(lm, claims, method, template, leave, batch_size)  # type: ignore[arg-type]
@@ -237,6 +276,7 @@ def search_command(
             scorer, claims.rules, chosen, rng_key, clamped=clamped, run=run, progress=not quiet
         )
         summary = run.write_results(result, gold)
+        plot_search(result, pathlib.Path(out) / "diagnostics.png", f"{source}, {algorithm}")
     shown = {key: value for key, value in summary.items() if key not in ("diagnostics", "versions")}
     click.echo(json.dumps(shown, indent=1))
 

@@ -42,6 +42,9 @@ def consistency_fix(
     rules: PairRules,
     max_fixes: Array,
     score_fn: Callable[[Array], Labelling],
+    *,
+    is_opposites_only: bool = False,
+    is_first_taken: Array | bool = False,
 ) -> Fix:
     """Score labels, then up to `max_fixes` times try to mend a violated pair.
 
@@ -61,6 +64,9 @@ def consistency_fix(
       rules: E ≥ 1 pair rules; see `at_least_one_pair`.
       max_fixes: int32 `[]`.
       score_fn: int8 `[N]` → the `Labelling`, by one pass.
+      is_opposites_only: whether the only choices are one claim true and the other false.
+      is_first_taken: bool `[]`, whether the best choice for the first pair is taken even where U
+        falls.
     """
     num_options = rules.penalties.shape[-1]
     choices = jnp.asarray(np.argwhere(np.ones((num_options, num_options))), jnp.int8)  # [Y * Y, 2]
@@ -87,6 +93,8 @@ def consistency_fix(
         claims = rules.pairs[pair]
         is_kept = jnp.all(is_free[claims] | (choices == labels[claims]), axis=-1)
         is_tried = consistent_options(rules)[pair].ravel() & is_kept & ~fix.is_settled[pair]
+        if is_opposites_only:
+            is_tried &= jnp.abs(choices[:, 0] - choices[:, 1]) == num_options - 1
         # Round 0 looks once, at the labels as they are.
         is_tried = jnp.where(is_first, jnp.arange(len(choices)) == 0, is_tried)
 
@@ -97,7 +105,8 @@ def consistency_fix(
 
         start = Scored(fix.labelling, jnp.array(False), fix.num_passes, fix.is_nonfinite)
         scored, _ = lax.scan(try_choice, start, (choices, is_tried))
-        is_fix = ~is_first & scored.is_found & (gain(scored.best, fix.labelling) > 0)
+        is_gain = gain(scored.best, fix.labelling) > 0
+        is_fix = ~is_first & scored.is_found & (is_gain | (is_first_taken & (fix.num_rounds == 1)))
         is_settled = jnp.where(is_fix, False, fix.is_settled.at[pair].set(True))
         return Fix(
             labelling=select(is_first | is_fix, scored.best, fix.labelling),

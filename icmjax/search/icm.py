@@ -34,6 +34,7 @@ class ICMState(NamedTuple):
     is_settled: Array  # bool [C, E], violated pairs that no relabelling of `current` improves
     is_free: Array  # bool [C, N], False where the label is clamped
     num_steps: Array  # int32 [C]
+    num_accepted: Array  # int32 [C], accepted proposals that changed a label
     num_passes: Array  # int32 [C], labellings scored
     is_nonfinite: Array  # bool [C, N], claims that ever had a score that is not finite
 
@@ -92,6 +93,12 @@ class ICM:
       max_fixes: the most pairs that one consistency fix tries; 0 for no fix.
       partner_weight: weight of an unlabelled claim with a labelled partner.
       num_chains: C; chain c is the same whatever C.
+      reference_deviations: search as the authors' code does where it differs from their paper: U
+        averages log-odds, whatever `objective`; n in the temperature is one plus the number of
+        accepted moves; a proposal's first consistency fix is taken even where U falls, and any fix
+        makes one claim of the pair true and the other false, though both false may be consistent;
+        a proposal that changes nothing is left without a fix; and the last state is the result.
+        Their cooling_rate is 2.
       block_size: steps between two visits of the host (progress bar, trace, checkpoint).
 
     Raises:
@@ -108,6 +115,7 @@ class ICM:
     max_fixes: int = 10
     partner_weight: float = 100.0
     num_chains: int = 1
+    reference_deviations: bool = False
     block_size: int = 16
 
     info_type: ClassVar[type] = ICMInfo
@@ -176,6 +184,7 @@ class ICM:
             is_settled=jnp.zeros((self.num_chains, len(at_least_one_pair(rules).pairs)), bool),
             is_free=jnp.broadcast_to(is_free, labels.shape),
             num_steps=per_chain,
+            num_accepted=per_chain,
             num_passes=per_chain,
             is_nonfinite=jnp.zeros(labels.shape, bool),
         )
@@ -213,6 +222,8 @@ class ICM:
         label = jnp.argmax(before.label_log_probs[claim], axis=-1).astype(jnp.int8)
         label = jnp.where(is_drawing, label, before.labels[claim])
         is_same = label == before.labels[claim]
+        objective: Objective = "log_odds" if self.reference_deviations else self.objective
+        is_unfixed = is_finished | (is_drawing & is_same & self.reference_deviations)
         fix = consistency_fix(
             fix_key,
             before.labels.at[claim].set(label),
@@ -221,17 +232,22 @@ class ICM:
             is_settled=state.is_settled & is_same,
             is_free=state.is_free,
             rules=at_least_one_pair(rules),
-            max_fixes=jnp.where(is_finished, 0, self.max_fixes),
-            score_fn=lambda labels: score_labels(labels, scorer, rules, self.alpha, self.objective),
+            max_fixes=jnp.where(is_unfixed, 0, self.max_fixes),
+            score_fn=lambda labels: score_labels(labels, scorer, rules, self.alpha, objective),
+            is_opposites_only=self.reference_deviations,
+            is_first_taken=is_drawing & self.reference_deviations,
         )
         proposal = fix.labelling
 
-        inverse_temperature = self.inverse_temperature(state.num_steps)
+        time = 1 + state.num_accepted if self.reference_deviations else state.num_steps
+        inverse_temperature = self.inverse_temperature(time)
         is_accepted = metropolis_accept(accept_key, gain(proposal, before) * inverse_temperature)
         is_accepted |= is_seeding | is_completing
         current = select(is_accepted, proposal, before)
         more = jnp.sum(current.labels >= 0) - jnp.sum(state.best.labels >= 0)
         is_best = is_seeding | (more > 0) | ((more == 0) & (gain(current, state.best) > 0))
+        is_best |= self.reference_deviations
+        is_move = jnp.any(proposal.labels != before.labels)
 
         new_state = ICMState(
             current=current,
@@ -239,6 +255,8 @@ class ICM:
             is_settled=jnp.where(is_accepted, fix.is_settled, state.is_settled),
             is_free=state.is_free,
             num_steps=state.num_steps + (~is_finished).astype(jnp.int32),
+            num_accepted=state.num_accepted
+            + (is_move & is_accepted & ~is_seeding).astype(jnp.int32),
             num_passes=state.num_passes + fix.num_passes,
             is_nonfinite=state.is_nonfinite | fix.is_nonfinite,
         )
@@ -247,7 +265,7 @@ class ICM:
             proposed_label=jnp.where(is_drawing, label, jnp.int8(-1)),
             proposed_utility=proposal.utility,
             utility=current.utility,
-            is_move=jnp.any(proposal.labels != before.labels),
+            is_move=is_move,
             is_accepted=is_accepted,
             num_fixes=fix.num_fixes,
             num_passes=fix.num_passes,

@@ -167,7 +167,10 @@ class ParallelTempering:
             {
                 "alpha": (self.alpha > 0, "a number above 0"),
                 "objective": (self.objective in OBJECTIVES, f"one of {', '.join(OBJECTIVES)}"),
-                "num_iterations": (self.num_iterations >= 1, "1 or more"),
+                "num_iterations": (
+                    self.num_iterations > 1 + self.num_warm_steps,
+                    "more than the steps of the warm start",
+                ),
                 "num_replicas": (self.num_replicas >= 1, "1 or more"),
                 "num_chains": (self.num_chains >= 1, "1 or more"),
                 "temperature": (self.temperature > 0, "a number above 0"),

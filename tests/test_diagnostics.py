@@ -1,0 +1,135 @@
+"""Diagnostics against laws whose answers are known, and the figure and command that show them."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+from checkpoints import make_checkpoint
+from click.testing import CliRunner
+from scorers import table_scorer
+
+from icmjax.cli import ALGORITHMS, main, make_algorithm
+from icmjax.consistency import no_rules
+from icmjax.errors import InputError
+from icmjax.report import plot_search
+from icmjax.search import ICM, FixedAccuracy, ParallelTempering, search
+from icmjax.search.diagnostics import (
+    count_round_trips,
+    effective_sample_size,
+    mixing,
+    split_r_hat,
+)
+
+
+def autoregressive(rng, correlation, shape):
+    samples = np.zeros(shape)
+    samples[:, 0] = rng.normal(size=shape[0])
+    for t in range(1, shape[1]):
+        noise = rng.normal(size=shape[0], scale=np.sqrt(1 - correlation**2))
+        samples[:, t] = correlation * samples[:, t - 1] + noise
+    return samples
+
+
+@pytest.mark.parametrize("correlation", [0.0, 0.5, 0.9])
+@pytest.mark.parametrize("num_chains", [1, 4])
+def test_effective_sample_size_of_an_autoregression(correlation, num_chains):
+    """T (1 − ρ) / (1 + ρ) in closed form; the estimate is good to some 10 %."""
+    samples = autoregressive(np.random.default_rng(0), correlation, (num_chains, 8000))
+    expected = num_chains * 8000 * (1 - correlation) / (1 + correlation)
+    assert effective_sample_size(samples) == pytest.approx(expected, rel=0.2)
+
+
+def test_effective_sample_size_gives_the_error_of_the_mean():
+    """Over 200 repetitions; the relative error of a standard deviation is 0.05."""
+    samples = autoregressive(np.random.default_rng(1), 0.8, (200, 2000))
+    errors = [row.std() / np.sqrt(effective_sample_size(row[None])) for row in samples]
+    assert samples.mean(axis=1).std() == pytest.approx(np.mean(errors), rel=0.2)
+
+
+def test_r_hat_tells_chains_apart():
+    rng = np.random.default_rng(2)
+    samples = rng.normal(size=(4, 1000))
+    assert split_r_hat(samples) == pytest.approx(1, abs=0.01)
+    assert split_r_hat(samples + np.array([0, 0, 0, 2])[:, None]) > 1.3
+    assert split_r_hat(samples + np.linspace(0, 3, 1000)) > 1.3  # not stationary
+
+
+def test_samples_of_one_value_have_no_mixing():
+    assert mixing(np.ones((100, 2))) == {"ess": None, "r_hat": None}
+    assert mixing(np.ones((3, 2))) == {"ess": None, "r_hat": None}
+    stuck = np.stack([np.zeros(100), np.ones(100)], axis=1)
+    assert mixing(stuck)["r_hat"] is None
+
+
+def test_round_trips_are_counted():
+    rungs = np.array([0, 1, 2, 1, 0, 1, 0, 1, 2, 2, 1, 0])  # of replica 0: two trips
+    paths = np.stack([rungs, (rungs + 1) % 3, (rungs + 2) % 3], axis=1)
+    replica_of_rung = np.argsort(paths, axis=1)[:, None]
+    expected = 0
+    for path in paths.T:
+        has_been_hot = False
+        for rung in path:
+            if rung == 0:
+                expected += has_been_hot
+            has_been_hot = rung == 2 or (has_been_hot and rung != 0)
+    assert count_round_trips(replica_of_rung) == expected >= 2
+    assert count_round_trips(np.zeros((10, 1, 1), int)) == 0
+
+
+@pytest.mark.parametrize(
+    "algorithm",
+    [
+        ParallelTempering(num_iterations=40, num_chains=2),
+        ICM(num_iterations=20),
+        FixedAccuracy(target=(1, 0) * 4, num_errors=2, num_iterations=16),
+    ],
+    ids=lambda algorithm: type(algorithm).__name__,
+)
+def test_every_search_has_diagnostics_and_a_figure(algorithm, tmp_path):
+    scorer = table_scorer(1, 8, coupling=2.0)
+    result = search(scorer, no_rules(), algorithm, jax.random.key(0), progress=False)
+    json.dumps(result.diagnostics, allow_nan=False)
+    plot_search(result, tmp_path / "search.png", "a search")
+    assert (tmp_path / "search.png").stat().st_size > 10_000
+    if isinstance(algorithm, ParallelTempering):
+        assert len(result.diagnostics["acceptance_rates"]) == 4
+        assert len(result.diagnostics["swap_rates"]) == 3
+        assert result.diagnostics["num_passes"] == 40 * 4 * 2
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("algorithms")
+    texts = ["Trade helps", "Trade harms", "Taxes help", "Taxes harm"]
+    make_checkpoint(folder / "model", "llama", [*texts, "I think this claim is True", "False"] * 20)
+    rows = [
+        {"question": "?", "choice": text, "consistency_id": i // 2, "label": i % 2}
+        for i, text in enumerate(texts)
+    ]
+    (folder / "claims.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return folder
+
+
+@pytest.mark.parametrize("name", ["tempering", "bootstrap"])
+def test_the_command_searches_by_any_algorithm(folder, tmp_path, name):
+    out = tmp_path / "run"
+    arguments = ["search", "--model", folder / "model", "--claims", folder / "claims.jsonl"]
+    arguments += ["--algorithm", name, "--iterations", 8, "--out", out, "--quiet"]
+    result = CliRunner().invoke(main, [str(argument) for argument in arguments])
+    assert result.exit_code == 0, result.output
+    summary = json.loads((out / "summary.json").read_text())
+    assert summary["num_claims"] == 4
+    manifest = json.loads((out / "manifest.json").read_text())
+    assert manifest["configuration"]["algorithm"]["name"] == ALGORITHMS[name].__name__
+    assert manifest["configuration"]["algorithm"]["num_iterations"] == 8
+    assert (out / "diagnostics.png").stat().st_size > 10_000
+
+
+def test_options_without_a_meaning_are_refused():
+    made = make_algorithm("tempering", 30.0, "log_odds", {"num_replicas": 6, "num_seeds": None})
+    assert made == ParallelTempering(alpha=30.0, objective="log_odds", num_replicas=6)
+    options = {"num_replicas": 6, "num_shots": 2, "num_chains": 2}
+    with pytest.raises(InputError, match="algorithm icm") as caught:
+        make_algorithm("icm", 50.0, "log_prob", options)
+    assert len(caught.value.faults) == 2

@@ -1,0 +1,208 @@
+"""Chains of one accuracy: invariance by enumeration, constant counts, and coherence either way."""
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import stats
+from scorers import table_scorer
+from transitions import Space, check_invariant
+
+from icmjax.consistency import make_rules, no_rules, penalty_table, violated_pairs
+from icmjax.errors import InputError
+from icmjax.search import FixedAccuracy, search
+from icmjax.search.base import acceptance_probability
+from icmjax.search.fixed_accuracy import (
+    Swap,
+    draw_swap,
+    kept_counts,
+    random_assignment,
+    swap_log_prob,
+    swap_log_ratio,
+)
+from icmjax.search.loop import _run_block
+from icmjax.search.moves import flip_log_weights
+from icmjax.search.units import make_units
+
+TARGET = np.array([1, 0, 0, 1, 1, 0, 1, 0, 0, 1], np.int8)
+PAIRS = make_rules([(0, 1), (2, 3), (4, 5)], penalty_table("exactly_one_true"))
+FREE = np.full(4, -1, np.int8)
+
+
+def run(algorithm, rules=PAIRS, seed=0, scorer=None):
+    scorer = scorer or table_scorer(1, 10, coupling=1.0)
+    return search(scorer, rules, algorithm, jax.random.key(seed), progress=False)
+
+
+def swap_matrix(space, counts, beta, guide):
+    """All swaps of two units in either order, and single moves; a null move stays."""
+    counts, num_units = jnp.asarray(counts), space.assignments.shape[1]
+    weights = jax.vmap(lambda s, a: flip_log_weights(s, a, guide))(space.scores, space.assignments)
+    matrix, total = np.zeros((len(space), len(space))), np.zeros(len(space))
+    kept = np.asarray(counts)[np.arange(num_units), space.assignments].sum(axis=1)
+    orders = list(itertools.permutations(range(num_units), 2))
+    singles = [(unit, (unit + 1) % num_units) for unit in range(num_units)]
+    for units, is_single in [(o, False) for o in orders] + [(s, True) for s in singles]:
+        pairs = space.neighbours(units[:1] if is_single else units)
+        is_kept = (kept[pairs[0]] == kept[pairs[1]]).all(axis=1)
+        if not is_single:
+            # The first move by itself must change a count; else it is the whole move.
+            own = np.asarray(counts)[units[0], space.assignments[:, units[0]]]
+            is_kept &= (own[pairs[0]] != own[pairs[1]]).any(axis=1)
+        pairs = pairs[:, is_kept]
+        num_moves = pairs.shape[1]
+        swap = Swap(
+            old=jnp.asarray(space.assignments[pairs[0]]),
+            new=jnp.asarray(space.assignments[pairs[1]]),
+            units=jnp.tile(jnp.asarray(units, jnp.int32), (num_moves, 1)),
+            is_single=jnp.full(num_moves, is_single),
+        )
+        if not num_moves:
+            continue
+        log_prob = jax.vmap(lambda s, w: swap_log_prob(s, w, counts))(swap, weights[pairs[0]])
+        ratio = jax.vmap(lambda s, w, v: swap_log_ratio(s, w, v, counts))(
+            swap, weights[pairs[0]], weights[pairs[1]]
+        )
+        ratio += beta * (space.utility[pairs[1]] - space.utility[pairs[0]])
+        proposed = np.exp(np.asarray(log_prob))
+        np.add.at(total, pairs[0], proposed)
+        np.add.at(matrix, tuple(pairs), proposed * np.asarray(acceptance_probability(ratio)))
+    assert total.max() < 1 + 1e-12
+    np.fill_diagonal(matrix, matrix.diagonal() + 1 - matrix.sum(axis=1))
+    return matrix, kept
+
+
+@pytest.mark.parametrize("beta", [0.8, -0.8])
+@pytest.mark.parametrize(
+    ("rules", "is_balanced"),
+    [
+        (no_rules(), True),
+        (no_rules(), False),
+        (make_rules([(0, 1), (2, 3)], penalty_table("exactly_one_true"), True), True),
+        (make_rules([(0, 1)], penalty_table("not_both_true"), True), False),
+        (no_rules(3), True),
+    ],
+    ids=["free", "unbalanced", "pairs", "excluding", "options"],
+)
+def test_moves_are_invariant_within_every_class(rules, is_balanced, beta):
+    """π is exp(β U) on the labellings of one number of errors, for each such class."""
+    num_options = rules.penalties.shape[-1]
+    with jax.enable_x64(True), jax.numpy_dtype_promotion("standard"):
+        scorer = table_scorer(0, 4, num_options, coupling=3.0, bias=1.0)
+        space = Space(make_units(rules, FREE, num_options), scorer, rules)
+        target = np.array([1, 0, 0, 1])
+        counts = kept_counts(space.units, target, num_options, is_balanced)
+        matrix, kept = swap_matrix(space, counts, beta, 1.5 * beta)
+    num_moving = 0
+    for row in np.unique(kept, axis=0):
+        members = np.flatnonzero((kept == row).all(axis=1))
+        inside = matrix[np.ix_(members, members)]
+        np.testing.assert_allclose(inside.sum(axis=1), 1, atol=1e-12)  # no way out
+        weights = np.exp(beta * (space.utility[members] - space.utility[members].mean()))
+        if inside.trace() < len(members) - 0.01:
+            check_invariant(inside, weights / weights.sum())
+            num_moving += 1
+    assert num_moving > 0
+
+
+def test_swaps_are_drawn_with_their_probability():
+    """Chi-square; false alarms 1e-6."""
+    rules, num_draws = no_rules(), 20_000
+    units = make_units(rules, FREE, 2)
+    counts = jnp.asarray(kept_counts(units, np.array([1, 0, 0, 1]), 2, False))
+    start = jnp.array([0, 1, 0, 1])
+    scores = jnp.asarray(np.random.default_rng(0).normal(size=(4, 2)), jnp.float32)
+    weights = flip_log_weights(scores, start, 1.0)
+    keys = jax.random.split(jax.random.key(1), num_draws)
+    swaps = jax.vmap(lambda key: draw_swap(key, weights, counts, start))(keys)
+    rows, first, seen = np.unique(swaps.units, axis=0, return_index=True, return_counts=True)
+    log_prob = jax.vmap(lambda s: swap_log_prob(s, weights, counts))(
+        jax.tree.map(lambda leaf: leaf[first], swaps)
+    )
+    expected = num_draws * np.exp(np.asarray(log_prob, np.float64))
+    assert len(rows) == 8  # two errors and two right ones, in either order
+    np.testing.assert_allclose(expected.sum(), num_draws, rtol=1e-4)
+    assert stats.chisquare(seen, expected / expected.sum() * num_draws).pvalue > 1e-6
+
+
+def test_errors_balance_and_pairs_never_change():
+    algorithm = FixedAccuracy(
+        target=TARGET, num_errors=(0, 2, 4, 4), inverse_temperatures=(0.1, -0.1, 0.0, 0.1)
+    )
+    result = run(algorithm)
+    labels = result.trace.labels
+    errors = (labels != TARGET).sum(axis=-1)
+    assert (errors == np.array([0, 2, 4, 4])).all()
+    assert (labels.sum(axis=-1) == TARGET.sum()).all()
+    assert not np.asarray(violated_pairs(jnp.asarray(labels), PAIRS)).any()
+    assert result.diagnostics["chain_num_errors"] == [0, 2, 4, 4]
+    assert (np.array(result.diagnostics["chain_labels"]) == labels[-1]).all()
+    assert result.labels.tolist() == labels[-1, 0].tolist()
+    moved = (labels[1:] != labels[:-1]).any(axis=-1).sum(axis=0)
+    assert moved[0] == 0
+    assert (moved[1:] > 5).all()
+
+
+def test_what_need_not_be_kept_is_not():
+    algorithm = FixedAccuracy(
+        target=TARGET,
+        num_errors=3,
+        inverse_temperatures=(0.0,),
+        is_balanced=False,
+        keeps_pairs=False,
+    )
+    labels = run(algorithm).trace.labels[:, 0]
+    assert ((labels != TARGET).sum(axis=1) == 3).all()
+    assert len(set(labels.sum(axis=1).tolist())) > 1
+    assert np.asarray(violated_pairs(jnp.asarray(labels), PAIRS)).any()
+
+
+def test_coherence_is_driven_up_and_down_at_one_accuracy():
+    algorithm = FixedAccuracy(
+        target=TARGET,
+        num_errors=4,
+        inverse_temperatures=(-2.0,) * 3 + (0.0,) * 3 + (2.0,) * 3,
+        num_iterations=150,
+    )
+    trace = run(algorithm).trace
+    low, middle, high = trace.utility[75:].mean(axis=0).reshape(3, 3).mean(axis=1)
+    assert low < middle - 2 < high - 4
+
+
+def test_targets_differ_by_chain_and_share_one_program():
+    targets = np.stack([TARGET, 1 - TARGET])
+    config = FixedAccuracy(target=targets, num_errors=(2, 4), inverse_temperatures=(1.0, 1.0))
+    labels = run(config).trace.labels
+    assert ((labels != targets).sum(axis=-1) == [2, 4]).all()
+    cache_size = _run_block._cache_size()
+    other = FixedAccuracy(target=TARGET, num_errors=(6, 0), inverse_temperatures=(-1.0, 0.0))
+    labels = run(other, seed=1).trace.labels
+    assert ((labels != TARGET).sum(axis=-1) == [6, 0]).all()
+    assert _run_block._cache_size() == cache_size
+
+
+def test_starts_are_uniform():
+    """Chi-square over all labellings of two errors in six free claims; false alarms 1e-6."""
+    units = make_units(no_rules(), np.full(6, -1, np.int8), 2)
+    counts = kept_counts(units, np.zeros(6, int), 2, False)
+    rng = np.random.default_rng(0)
+    drawn = [
+        tuple(random_assignment(rng, counts, np.asarray(units.is_allowed), (2,)))
+        for _ in range(3000)
+    ]
+    _, seen = np.unique(drawn, axis=0, return_counts=True)
+    assert len(seen) == 15
+    assert stats.chisquare(seen).pvalue > 1e-6
+
+
+def test_what_cannot_be_is_refused():
+    all_pairs = make_rules([(i, i + 1) for i in range(0, 10, 2)], penalty_table("exactly_one_true"))
+    with pytest.raises(InputError, match="none with 3 errors"):
+        run(FixedAccuracy(target=[1, 0] * 5, num_errors=3), all_pairs)
+    with pytest.raises(InputError, match="4 labels up to 1, 10 claims"):
+        run(FixedAccuracy(target=[1, 0] * 2, num_errors=2))
+    with pytest.raises(InputError) as caught:
+        FixedAccuracy(target=TARGET, num_errors=(1, 2), inverse_temperatures=(np.inf,))
+    assert len(caught.value.faults) == 2

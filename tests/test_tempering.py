@@ -1,0 +1,297 @@
+"""Parallel tempering: the optimum, the law it samples, and that nothing but the key decides."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from exact import boltzmann, enumerated, true_shares, worst_p_value
+from scorers import TableScorer, table_scorer
+
+from icmjax.claims import claims_from_rows
+from icmjax.consistency import make_rules, no_rules, penalty_table, violated_pairs
+from icmjax.errors import InputError
+from icmjax.runs import open_run
+from icmjax.search import ParallelTempering, ScreenedScorer, search
+from icmjax.search.loop import _run_block
+from icmjax.search.tempering import FIRST_ROUND
+
+PAIRS = [(0, 1), (1, 4), (2, 3)]
+SOFT, HARD = (
+    make_rules(PAIRS, penalty_table("exactly_one_true"), is_hard) for is_hard in (False, True)
+)
+# Searches of one config and shape share a compiled program, which takes far longer than they do.
+NUM_CLAIMS = 8
+SHORT = ParallelTempering(num_iterations=40)
+SAMPLER = ParallelTempering(
+    num_iterations=1200, num_replicas=3, num_chains=4, temperature=4.0, hot_temperature=30.0
+)
+
+
+def run(scorer, rules, algorithm, seed=0, **kwargs):
+    return search(scorer, rules, algorithm, jax.random.key(seed), progress=False, **kwargs)
+
+
+def samples_of(result, algorithm):
+    return result.trace.cold_labels[algorithm.num_burn_in :]
+
+
+@pytest.mark.parametrize("rules", [SOFT, HARD], ids=["soft", "hard"])
+def test_reaches_the_enumerated_optimum(rules):
+    for seed in range(15):
+        scorer = table_scorer(seed, NUM_CLAIMS, coupling=2.0)
+        result = run(scorer, rules, SHORT, seed)
+        labellings, utilities = enumerated(scorer, rules)
+        assert result.utility == pytest.approx(utilities.max(), abs=1e-3)
+        assert result.labels.tolist() == labellings[utilities.argmax()].tolist()
+
+
+@pytest.mark.parametrize("case", ["soft", "hard", "clamped"])
+def test_cold_marginals_are_exact(case):
+    """False alarms about 1e-4 in each case."""
+    scorer, rules = table_scorer(3, NUM_CLAIMS, coupling=0.8), HARD if case == "hard" else SOFT
+    clamped = np.full(NUM_CLAIMS, -1, np.int8)
+    if case == "clamped":
+        clamped[[1, 5]] = 1, 0
+    expected = true_shares(scorer, rules, SAMPLER.temperature, clamped)
+    result = run(scorer, rules, SAMPLER, clamped=clamped)
+    samples = samples_of(result, SAMPLER)
+    assert worst_p_value(samples, expected) > 1e-4
+    np.testing.assert_allclose(result.marginals[:, 1], (samples == 1).mean((0, 1)), atol=1e-6)
+    # The test has teeth: at half the temperature the law is another.
+    colder = true_shares(scorer, rules, SAMPLER.temperature / 2, clamped)
+    assert worst_p_value(samples, colder) < 1e-4
+    if case == "clamped":
+        assert (result.trace.cold_labels[..., [1, 5]] == [1, 0]).all()
+    if case == "hard":
+        assert not np.asarray(violated_pairs(jnp.asarray(result.trace.cold_labels), rules)).any()
+
+
+def bimodal_scorer():
+    """Claims that agree with one another, all true somewhat better than all false."""
+    same = np.eye(2)[None, None] * (1 - np.eye(NUM_CLAIMS))[:, :, None, None]
+    bias = np.tile([0.0, 0.02], (NUM_CLAIMS, 1))
+    return TableScorer(jnp.asarray(bias, jnp.float32), jnp.asarray(0.5 * same, jnp.float32))
+
+
+def test_a_target_of_two_modes_is_passed_which_one_replica_fails():
+    scorer, rules, temperature = bimodal_scorer(), no_rules(), 1.5
+    labellings, utilities = enumerated(scorer, rules)
+    law, num_true = boltzmann(utilities, temperature), labellings.sum(axis=1)
+    both_modes = law[[0, -1]]
+    assert both_modes.min() > 0.1
+    # From x a reversible chain is in the set L within T steps with probability ≤ T π(L) / π(x);
+    # single flips from one mode to the other pass through L, half the labels true.
+    single = ParallelTempering(
+        num_iterations=1200,
+        num_replicas=1,
+        num_chains=4,
+        temperature=temperature,
+        hot_temperature=40.0,
+        flip_sizes=(1,),
+        resample_rate=0.0,
+        mirror_rate=0.0,
+        warm_start=(0,) * NUM_CLAIMS,
+    )
+    bound = single.num_iterations * law[num_true == NUM_CLAIMS // 2].sum() / law[0]
+    assert bound < 0.01
+    ensemble = dataclasses.replace(single, num_replicas=6)
+    expected = law @ (labellings == 1)
+    alone, together = (run(scorer, rules, config) for config in (single, ensemble))
+    assert (samples_of(alone, single)[:, 0].mean(axis=-1) < 0.5).all()
+    assert worst_p_value(samples_of(alone, single)[:, :1], expected) < 1e-4
+    assert worst_p_value(samples_of(together, ensemble), expected) > 1e-4
+    assert together.diagnostics["num_round_trips"] > 10
+
+
+def test_chain_does_not_depend_on_the_others():
+    scorer = table_scorer(8, NUM_CLAIMS, coupling=2.0)
+    alone = run(scorer, SOFT, SHORT)
+    together = run(scorer, SOFT, ParallelTempering(num_iterations=40, num_chains=3))
+    for name in ("cold_labels", "is_accepted", "is_swapped", "replica", "kind"):
+        one, several = getattr(alone.trace, name), getattr(together.trace, name)
+        np.testing.assert_array_equal(one[:, 0], several[:, 0])
+        assert name == "kind" or (several[:, 0] != several[:, 1]).any()
+    np.testing.assert_allclose(alone.trace.utility[:, 0], together.trace.utility[:, 0], atol=1e-4)
+
+
+def test_step_is_traced_once_and_blocks_change_nothing():
+    num_traces = 0
+
+    class Counting(ParallelTempering):
+        def _step(self, *args):
+            nonlocal num_traces
+            num_traces += 1
+            return super()._step(*args)
+
+    scorer = table_scorer(9, NUM_CLAIMS)
+    config = Counting(num_iterations=40, block_size=16)  # the last block has 8 steps
+    results = [run(scorer, SOFT, config, seed) for seed in (0, 0, 1)]
+    assert num_traces <= 2  # abstractly for the Info of a finished state, and to compile
+    jax.tree.map(np.testing.assert_array_equal, results[0].trace, results[1].trace)
+    other = run(scorer, SOFT, dataclasses.replace(config, block_size=7))
+    jax.tree.map(np.testing.assert_array_equal, results[0].trace, other.trace)
+    assert len(other.trace.utility) == 40
+    assert other.diagnostics["num_passes"] == 40 * 4
+
+
+def test_a_block_moves_nothing_between_host_and_device():
+    scorer, config = table_scorer(9, NUM_CLAIMS), SHORT
+    clamped, key = np.full(NUM_CLAIMS, -1, np.int8), jax.random.key(0)
+    rules, start = jax.tree.map(jnp.asarray, SOFT), jnp.asarray(0)
+    # Copies, because the blocks donate it.
+    state = jax.tree.map(jnp.array, config.init(key, SOFT, clamped, 2))
+    state, _ = _run_block(key, state, scorer, rules, start, algorithm=config)  # compiled here
+    with jax.transfer_guard("disallow"):
+        state, info = _run_block(key, state, scorer, rules, start, algorithm=config)
+        jax.block_until_ready(info)
+    assert int(state.num_steps[0]) == 32
+
+
+class CutOff:
+    """A run store that dies at its third save, before or after the files are written."""
+
+    def __init__(self, run):
+        self.run, self.num_saves, self.restore = run, 0, run.restore
+
+    def save(self, *args):
+        self.num_saves += 1
+        if self.num_saves == 3:
+            raise KeyboardInterrupt
+        self.run.save(*args)
+
+
+def test_the_ensemble_resumes_bit_for_bit(tmp_path):
+    claims = claims_from_rows(
+        [{"question": "?", "choice": f"claim {i}"} for i in range(NUM_CLAIMS)], rule="none"
+    )
+    scorer, config = table_scorer(4, NUM_CLAIMS, coupling=2.0), SAMPLER
+    config = dataclasses.replace(config, num_iterations=70, final_temperature=0.5)
+    whole = run(scorer, SOFT, config)
+    with open_run(tmp_path / "run", claims, {}) as store, pytest.raises(KeyboardInterrupt):
+        run(scorer, SOFT, config, run=CutOff(store))
+    with open_run(tmp_path / "run", claims, {}, resume=True) as store:
+        resumed = run(scorer, SOFT, config, run=store)
+    jax.tree.map(np.testing.assert_array_equal, whole.trace, resumed.trace)
+    np.testing.assert_array_equal(whole.labels, resumed.labels)
+    assert whole.utility == resumed.utility
+    assert whole.diagnostics["num_passes"] == resumed.diagnostics["num_passes"]
+
+
+def test_the_ladder_is_adapted_in_the_burn_in_and_then_frozen():
+    result = run(table_scorer(3, NUM_CLAIMS, coupling=0.8), SOFT, SAMPLER)
+    beta, end = result.trace.inverse_temperature[:, 0], SAMPLER.num_burn_in
+    changes = np.flatnonzero((np.diff(beta, axis=0) != 0).any(axis=1))
+    assert changes[0] + 1 == SAMPLER.num_warm_steps + FIRST_ROUND + 1
+    assert changes[-1] < end
+    np.testing.assert_allclose(beta[:, 0], 1 / 4.0, rtol=1e-6)
+    np.testing.assert_allclose(beta[:, -1], 1 / 30.0, rtol=1e-6)
+    assert (np.diff(beta, axis=1) < 0).all()
+    # Swaps of all neighbours are rejected about equally often, which they were not before.
+    rates = result.trace.swap_probability[end:].mean(axis=(0, 1))
+    assert abs(rates[0] - rates[1]) < 0.1
+
+
+def test_the_cold_end_is_annealed():
+    config = ParallelTempering(num_iterations=40, final_temperature=0.02)
+    trace = run(table_scorer(1, NUM_CLAIMS), SOFT, config).trace
+    beta = trace.inverse_temperature[:, 0]
+    np.testing.assert_allclose(1 / beta[[0, -1], 0], [0.2, 0.02], rtol=1e-4)
+    np.testing.assert_allclose(1 / beta[:, -1], 10.0, rtol=1e-4)
+    assert (np.diff(beta[config.num_burn_in + 1 :, 0]) > 0).all()
+
+
+def test_replicas_start_where_the_warm_start_says():
+    scorer = table_scorer(5, NUM_CLAIMS)
+    labels = {}
+    for start in ("zero_shot", "random", (1, 0) * 4):
+        config = ParallelTempering(num_iterations=8, warm_start=start, num_chains=2)
+        state = config.init(jax.random.key(0), no_rules(), np.full(NUM_CLAIMS, -1, np.int8), 2)
+        labels[start] = np.asarray(state.current.labels)
+        result = run(scorer, no_rules(), config)
+        assert (result.labels >= 0).all()
+    assert (labels["zero_shot"][0, 0] == -1).all()
+    assert (labels["zero_shot"][0, 1] == 1).all()
+    assert (labels["zero_shot"][0, 2] == 0).all()
+    assert labels[(1, 0) * 4][0, 0].tolist() == [1, 0] * 4
+    for first in (labels["random"], labels["zero_shot"][1:]):
+        assert 0.2 < first.mean() < 0.8
+    assert (labels["random"] >= 0).all()
+
+
+def test_labels_to_start_from_are_checked():
+    def start(labels, rules):
+        run(table_scorer(0, NUM_CLAIMS), rules, ParallelTempering(warm_start=labels))
+
+    with pytest.raises(InputError, match="Every claim has a label"):
+        start((0, 1), SOFT)
+    with pytest.raises(InputError, match=r"claims \[3\]"):
+        start((0, 1, 0, -1, 0, 0, 0, 0), no_rules())
+    with pytest.raises(InputError, match=r"claims \[2, 3\]"):
+        start((1, 0, 1, 1, 1, 0, 0, 0), HARD)
+
+
+CHANGES = {
+    "alpha": 20.0,
+    "objective": "log_odds",
+    "num_iterations": 20,
+    "num_replicas": 3,
+    "temperature": 1.0,
+    "hot_temperature": 50.0,
+    "final_temperature": 0.05,
+    "burn_in": 0.9,
+    "num_bootstraps": 0,
+    "flip_sizes": (3,),
+    "resample_rate": 0.9,
+    "mirror_rate": 0.9,
+    "balancing": "sqrt",
+    "proposal_scale": 0.1,
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("field", CHANGES)
+def test_every_field_matters(field):
+    scorer, config = table_scorer(6, NUM_CLAIMS, coupling=2.0), ParallelTempering(num_iterations=36)
+    changed = dataclasses.replace(config, **{field: CHANGES[field]})
+    one, other = (run(scorer, SOFT, c).trace for c in (config, changed))
+    same = [
+        np.shape(a) == np.shape(b) and np.array_equal(a, b) for a, b in zip(one, other, strict=True)
+    ]
+    assert not all(same)
+
+
+def test_config_faults_are_reported_together():
+    with pytest.raises(InputError) as caught:
+        ParallelTempering(temperature=2.0, hot_temperature=1.0, flip_sizes=(), warm_start="gold")
+    assert len(caught.value.faults) == 3
+    with pytest.raises(InputError, match="num_iterations"):
+        ParallelTempering(num_iterations=3)
+    with pytest.raises(InputError, match="ScreenedScorer"):
+        run(table_scorer(0, NUM_CLAIMS), SOFT, ParallelTempering(num_screenings=1))
+
+
+SCREENED = dataclasses.replace(SAMPLER, num_screenings=2)
+
+
+def test_delayed_acceptance_samples_the_exact_law():
+    """Behind a cheap scorer of other claims altogether; false alarms about 1e-4."""
+    exact = table_scorer(3, NUM_CLAIMS, coupling=0.8)
+    cheap = table_scorer(11, NUM_CLAIMS, coupling=0.4)
+    result = run(ScreenedScorer(exact, cheap), SOFT, SCREENED)
+    samples = samples_of(result, SCREENED)
+    assert worst_p_value(samples, true_shares(exact, SOFT, SCREENED.temperature)) > 1e-4
+    assert worst_p_value(samples, true_shares(cheap, SOFT, SCREENED.temperature)) < 1e-4
+    per_pass = exact.tokens_per_pass(result.labels) + 2 * cheap.tokens_per_pass(result.labels)
+    assert result.diagnostics["num_tokens"] == per_pass * result.diagnostics["num_passes"]
+
+
+def test_a_good_cheap_scorer_makes_proposals_likely():
+    exact = table_scorer(3, NUM_CLAIMS, coupling=0.8)
+    rates = [
+        run(ScreenedScorer(exact, cheap), SOFT, SCREENED).diagnostics["acceptance_rates"][0]
+        for cheap in (exact, table_scorer(11, NUM_CLAIMS, coupling=0.8))
+    ]
+    assert rates[0] == pytest.approx(1.0)
+    assert rates[1] < 0.8
