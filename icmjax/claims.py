@@ -311,7 +311,7 @@ def _make_gold(
     labels = np.full(len(fields), UNLABELLED, np.int8)
     for index, row in enumerate(table.rows):
         value = row.values.get(schema.label)
-        label = _label_index(value, label_options)
+        label = label_index(value, label_options)
         if label is None:
             names = ", ".join(label_options)
             table.faults.append(
@@ -330,7 +330,7 @@ def _make_gold(
     return GoldLabels(selected) if np.any(selected != UNLABELLED) else None
 
 
-def _label_index(value: Any, options: tuple[str, ...]) -> int | None:
+def label_index(value: Any, options: tuple[str, ...]) -> int | None:
     """The index of a label's option, UNLABELLED where there is none, None where it is no label."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return UNLABELLED

@@ -1,12 +1,10 @@
-"""The command `icmjax`: search, score, evaluate."""
+"""The command `icmjax`: search, score, evaluate; those on a run folder are in `cli_runs`."""
 
 import dataclasses
-import functools
 import json
 import pathlib
 import shlex
 import sys
-from collections.abc import Callable
 from typing import Any
 
 import click
@@ -16,6 +14,8 @@ import numpy as np
 
 from icmjax._version import __version__
 from icmjax.claims import UNLABELLED, ClaimSet, GoldLabels, load_claims, load_gold
+from icmjax.cli_common import grouped_options, reports_faults
+from icmjax.cli_runs import COMMANDS
 from icmjax.comparison import compare, random_labels
 from icmjax.consistency import count_violations
 from icmjax.errors import ClaimsError, Fault, InputError
@@ -26,6 +26,7 @@ from icmjax.runs import open_run, read_run, search_configuration
 from icmjax.scoring import make_scorer
 from icmjax.search import ICM, Bootstrap, Gibbs, Greedy, ParallelTempering, search
 from icmjax.search.base import Algorithm
+from icmjax.templates import resolve_template
 from icmjax.utility import mutual_predictability, utility
 
 CLAIMS_HELP = "A JSON, JSONL, CSV or Parquet file, or persona-world:GROUP:SEED[:test]."
@@ -96,33 +97,12 @@ def read_labels(path: str, claims: ClaimSet) -> np.ndarray:
     return np.array([by_id[claim.id] for claim in claims.claims], np.int8)
 
 
-def _reports_faults(command: Callable[..., None]) -> Callable[..., None]:
-    """Turns an InputError into its message and exit status 2."""
-
-    @functools.wraps(command)
-    def wrapped(*args: Any, **kwargs: Any) -> None:
-        try:
-            command(*args, **kwargs)
-        except InputError as error:
-            click.echo(f"error: {error}", err=True)
-            sys.exit(2)
-
-    return wrapped
-
-
-def _options(*decorators: Callable) -> Callable:
-    """Several click options as one decorator, in the order in which help shows them."""
-    return lambda command: functools.reduce(
-        lambda f, option: option(f), reversed(decorators), command
-    )
-
-
-_model_options = _options(
+_model_options = grouped_options(
     click.option("--model", required=True, help="persona-world, a folder, or a hub id."),
     click.option("--dtype", default="float32", show_default=True, help="Of the weights."),
     click.option("--template", help="By default the model's own, then the data's."),
 )
-_claims_options = _options(
+_claims_options = grouped_options(
     click.option("--claims", "source", required=True, help=CLAIMS_HELP),
     click.option("--persona", help="Take this persona's claims alone."),
     click.option("--limit", type=int, help="Take the first so many claims."),
@@ -135,7 +115,7 @@ _claims_options = _options(
     ),
     click.option("--hard", "is_hard", is_flag=True, help="Keep the rule instead of paying for it."),
 )
-_utility_options = _options(
+_utility_options = grouped_options(
     click.option(
         "--method",
         default="sequential",
@@ -169,7 +149,7 @@ ALGORITHMS: dict[str, type] = {
     "bootstrap": Bootstrap,
     "greedy": Greedy,
 }
-_algorithm_options = _options(
+_algorithm_options = grouped_options(
     click.option(
         "--algorithm",
         default="icm",
@@ -237,7 +217,7 @@ def main() -> None:
 @click.option("--out", required=True, type=click.Path(), help="Run folder; new, or with --resume.")
 @click.option("--resume", is_flag=True, help="Go on with a search that was cut off.")
 @click.option("--quiet", is_flag=True, help="No progress bar.")
-@_reports_faults
+@reports_faults
 def search_command(
     model: str,
     dtype: str,
@@ -266,12 +246,19 @@ def search_command(
     clamped = None if clamp is None else read_labels(clamp, claims)
     lm = load_lm(model, dtype)
     scorer = make_scorer(lm, claims, method, template, leave, batch_size)  # type: ignore[arg-type]
+    recorded = click.get_current_context().params | {
+        "template": resolve_template(template, lm.default_template, claims).name
+    }
+    for name in ("out", "resume", "quiet", "clamp"):
+        recorded.pop(name)
     rng_key = jax.random.key(seed)
     configuration = search_configuration(
         scorer, claims, chosen, rng_key, model=model, clamped=clamped
     )
     command = shlex.join(["icmjax", *sys.argv[1:]])
-    with open_run(out, claims, configuration, resume=resume, command=command) as run:
+    with open_run(
+        out, claims, configuration, resume=resume, command=command, options=recorded
+    ) as run:
         result = search(
             scorer, claims.rules, chosen, rng_key, clamped=clamped, run=run, progress=not quiet
         )
@@ -286,7 +273,7 @@ def search_command(
 @_claims_options
 @_utility_options
 @click.option("--labels", "labels_path", required=True, help="Rows with id and label.")
-@_reports_faults
+@reports_faults
 def score_command(
     model: str,
     dtype: str,
@@ -334,7 +321,7 @@ def score_command(
 @click.option("--gold", "gold_source", help="Claims file with gold labels of the demonstrations.")
 @click.option("--draws", default=10, show_default=True, help="Of random labels.")
 @click.option("--seed", default=0, show_default=True, help="Of random labels.")
-@_reports_faults
+@reports_faults
 def evaluate_command(
     model: str,
     dtype: str,
@@ -395,3 +382,7 @@ def _gold_of(claims: ClaimSet, source: str) -> np.ndarray:
     if faults:
         raise ClaimsError(faults)
     return np.array([labels[claim] for claim in claims.claims], np.int8)
+
+
+for _command in COMMANDS:
+    main.add_command(_command)

@@ -245,6 +245,7 @@ def open_run(
     *,
     resume: bool = False,
     command: str | None = None,
+    options: Mapping[str, Any] | None = None,
 ) -> Iterator[Run]:
     """Open a run folder for writing, until the context ends.
 
@@ -254,6 +255,7 @@ def open_run(
       configuration: of the search, from `search_configuration`.
       resume: go on with the search that the folder holds, rather than start one in a new folder.
       command: the command line, for the record.
+      options: of the command, so that others can run it again.
 
     Raises:
       RunError: the folder is in use or not writable; there is nothing to resume, or it is another
@@ -282,6 +284,8 @@ def open_run(
         else:
             _check_empty(folder)  # again: another process may have been first
             manifest = {"configuration": configuration, "sessions": []}
+            if options is not None:
+                manifest["options"] = dict(options)
         manifest["sessions"].append(environment(command))
         with _writing(folder):
             (folder / CHECKPOINTS).mkdir(exist_ok=True)

@@ -1,0 +1,90 @@
+"""The page of a run: one HTML file that needs nothing else."""
+
+import base64
+import pathlib
+from typing import Any
+
+import jinja2
+import numpy as np
+
+from icmjax.runs import RunRecord
+
+_PAGE = """<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<title>{{ title }}</title>
+<style>
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; color: #222; }
+table { border-collapse: collapse; margin: 1rem 0; }
+th, td { padding: .2rem .7rem; border-bottom: 1px solid #ddd; }
+th, td { text-align: left; vertical-align: top; }
+td.number { text-align: right; font-variant-numeric: tabular-nums; }
+tr.uncertain { background: #fff6dd; }
+img { max-width: 100%; }
+</style>
+</head>
+<body>
+<h1>{{ title }}</h1>
+<table>
+{% for name, value in facts %}<tr><th>{{ name }}</th><td>{{ value }}</td></tr>
+{% endfor %}</table>
+{% for name, image in figures %}<h2>{{ name }}</h2>
+<img alt="{{ name }}" src="data:image/png;base64,{{ image }}">
+{% endfor %}
+<h2>Labels</h2>
+<p>Marked: claims whose label is less than 80 % probable.</p>
+<table>
+<tr><th>claim</th><th>persona</th><th>label</th><th>probability</th><th>log-odds</th></tr>
+{% for row in rows %}<tr{% if row.is_uncertain %} class="uncertain"{% endif %}>
+<td>{{ row.text }}</td><td>{{ row.persona }}</td><td>{{ row.label }}</td>
+<td class="number">{{ "%.2f"|format(row.marginal) }}</td>
+<td class="number">{{ "%+.2f"|format(row.log_odds) }}</td></tr>
+{% endfor %}</table>
+</body>
+</html>
+"""
+UNCERTAIN = 0.8
+SHOWN = (
+    "utility",
+    "mutual_predictability",
+    "num_inconsistent",
+    "num_claims",
+    "accuracy",
+    "num_tokens",
+    "wall_seconds",
+)
+
+
+def make_page(run: RunRecord, folder: pathlib.Path) -> str:
+    """The HTML page of a complete run, with the figures that lie in its folder."""
+    configuration = run.manifest["configuration"]
+    facts: list[tuple[str, Any]] = [
+        ("model", configuration.get("model")),
+        ("algorithm", configuration["algorithm"]["name"]),
+    ]
+    facts += [(name, run.summary[name]) for name in SHOWN if run.summary.get(name) is not None]
+    figures = [
+        (path.stem, base64.b64encode(path.read_bytes()).decode())
+        for path in sorted(folder.glob("*.png"))
+    ]
+    rows = [
+        {
+            "text": " / ".join(filter(None, (claim.question, claim.choice, claim.choice_2))),
+            "persona": claim.persona,
+            "label": run.claims.options[label] if label >= 0 else "",
+            "marginal": float(np.max(marginal)),
+            "log_odds": float(log_odds),
+            "is_uncertain": np.max(marginal) < UNCERTAIN,
+        }
+        for claim, label, marginal, log_odds in zip(
+            run.claims.claims, run.labels, run.marginals, run.log_odds, strict=True
+        )
+    ]
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
+    return environment.from_string(_PAGE).render(
+        title=f"{folder.resolve().name}: {len(rows)} claims",
+        facts=facts,
+        figures=figures,
+        rows=rows,
+    )
