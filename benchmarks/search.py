@@ -129,6 +129,8 @@ def run_task(setting: Setting, names: list[str], index: int, num_claims: int) ->
         }
     if {"icm", "tempering"} <= traces.keys():
         row["few_passes"] = few_passes(setting, task, scorer, row, traces)
+    brief = {name: (row[name]["passes"], round(row[name]["utility"], 3)) for name in names}
+    click.echo(f"task {index}, N = {num_claims}: passes and U {brief}", err=True)
     return row
 
 

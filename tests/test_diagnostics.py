@@ -52,7 +52,7 @@ def test_r_hat_tells_chains_apart():
     samples = rng.normal(size=(4, 1000))
     assert split_r_hat(samples) == pytest.approx(1, abs=0.01)
     assert split_r_hat(samples + np.array([0, 0, 0, 2])[:, None]) > 1.3
-    assert split_r_hat(samples + np.linspace(0, 3, 1000)) > 1.3  # not stationary
+    assert split_r_hat(samples + np.linspace(0, 3, 1000)) > 1.2  # not stationary
 
 
 def test_samples_of_one_value_have_no_mixing():

@@ -164,7 +164,8 @@ class CutOff:
 
 def test_the_ensemble_resumes_bit_for_bit(tmp_path):
     claims = claims_from_rows(
-        [{"question": "?", "choice": f"claim {i}"} for i in range(NUM_CLAIMS)], rule="none"
+        [{"question": "?", "choice": f"{i}", "consistency_id": i} for i in range(NUM_CLAIMS)],
+        rule="none",
     )
     scorer, config = table_scorer(4, NUM_CLAIMS, coupling=2.0), SAMPLER
     config = dataclasses.replace(config, num_iterations=70, final_temperature=0.5)
