@@ -2,6 +2,7 @@
 
 import math
 
+import jax.numpy as jnp
 import numpy as np
 
 from icmjax.scoring.blockwise import BlockwiseScorer
@@ -46,7 +47,7 @@ def describe(scorer: Scorer, memory_budget: int = MEMORY_BUDGET) -> PassPlan:
         )
     if isinstance(scorer, TreeSubsetScorer):
         last = np.arange(scorer.num_claims - scorer.num_queries, scorer.num_claims)
-        each = describe(scorer.for_queries(last), memory_budget)
+        each = describe(scorer.for_queries(jnp.asarray(last)), memory_budget)
         return each._replace(method=f"tree over {scorer.num_queries} queries")
     longest = np.asarray(scorer.claims.demonstration_lengths).argmax(axis=1)
     labels = longest[: scorer.num_claims].astype(np.int8)
@@ -83,8 +84,8 @@ def _tree_shapes(scorer: TreeScorer) -> tuple[str, int, int, int, int]:
 
 
 def _sequential_shapes(scorer: SequentialScorer) -> tuple[str, int, int, int, int]:
-    size, width = min(scorer.batch_size, scorer.num_claims), scorer.widths[-1]
-    num_calls = -(-scorer.num_claims // size)
+    num_calls = -(-scorer.num_claims // scorer.batch_size)
+    size, width = -(-scorer.num_claims // num_calls), scorer.widths[-1]
     cached = size * width * key_value_bytes(scorer.lm)
     peak = cached + call_bytes(scorer.lm, size, width)
     return "sequential", num_calls * size * width, num_calls, cached, peak

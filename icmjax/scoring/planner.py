@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from icmjax.errors import Fault, InputError
-from icmjax.lm.attention import CHUNK_SCORES, MAX_BLOCKS, MIN_BLOCK
+from icmjax.lm.attention import MAX_BLOCKS, MIN_BLOCK, chunk_scores
 from icmjax.lm.loading import LanguageModel
 
 MEMORY_BUDGET = 4 << 30  # bytes beside the weights
@@ -66,7 +66,7 @@ def call_bytes(lm: LanguageModel, num_rows: int, width: int, segments: Sequence[
         pairs = num_rows * min(block, width) * width
     for size in (width, *segments) if segments else ():
         whole = num_rows * width * size
-        chunk = max(CHUNK_SCORES // config.num_heads, num_rows * size)
+        chunk = max(chunk_scores() // config.num_heads, num_rows * size)
         pairs = max(pairs, min(whole, chunk))
     # The residual stream, its norm, queries, and the parts of the attention in float32; or the
     # gated linear unit.

@@ -1,0 +1,71 @@
+"""Random weights in the shapes of known models, and claims of random tokens for them."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from icmjax.lm import Decoder, DecoderConfig, LanguageModel, RopeConfig
+from icmjax.tokens import TokenizedClaims
+
+# Llama 3.2 1B and Llama 3.1 8B: layers, width, MLP width, heads, key-value heads, head size.
+SHAPES = {
+    "tiny": (2, 64, 128, 4, 2, 16),
+    "1b": (16, 2048, 8192, 32, 8, 64),
+    "8b": (32, 4096, 14336, 32, 8, 128),
+}
+VOCAB_SIZE = 128_256
+
+
+def random_lm(name: str) -> LanguageModel:
+    """A Llama of random bfloat16 weights, without a tokenizer."""
+    num_layers, hidden, mlp, heads, kv_heads, head_dim = SHAPES[name]
+    config = DecoderConfig(
+        vocab_size=512 if name == "tiny" else VOCAB_SIZE,
+        num_layers=num_layers,
+        hidden_size=hidden,
+        mlp_size=mlp,
+        num_heads=heads,
+        num_kv_heads=kv_heads,
+        head_dim=head_dim,
+        max_length=1 << 17,
+        ropes=(RopeConfig(theta=500_000.0),) * num_layers,
+        windows=(None,) * num_layers,
+    )
+    abstract = nnx.eval_shape(lambda: Decoder(config, nnx.Rngs(0), jnp.dtype(jnp.bfloat16)))
+    graphdef, shapes = nnx.split(abstract)
+
+    # Drawn leaf by leaf in bfloat16, so that float32 copies never fill the device.
+    leaves, tree = jax.tree.flatten(shapes)
+    keys = jax.random.split(jax.random.key(0), len(leaves))
+    drawn = [
+        jnp.ones(leaf.shape, leaf.dtype)
+        if leaf.ndim == 1 or leaf.shape == (num_layers, hidden)
+        else 0.02 * jax.random.normal(key, leaf.shape, leaf.dtype)
+        for key, leaf in zip(keys, leaves, strict=True)
+    ]
+    return LanguageModel(config, jax.tree.unflatten(tree, drawn), graphdef, None, name)
+
+
+def random_tokens(num_claims: int, length: int, vocab_size: int) -> TokenizedClaims:
+    """Claims of about `length` tokens with labels of one token."""
+    rng = np.random.default_rng(0)
+    lengths = rng.integers(length * 4 // 5, length * 6 // 5 + 1, num_claims).astype(np.int32)
+    width = int(lengths.max())
+    texts = rng.integers(10, vocab_size, (num_claims, width)).astype(np.int32)
+    column = np.arange(width)
+    queries = np.where(column < lengths[:, None], texts, 0)
+    demonstrations = np.zeros((num_claims, 2, width + 2), np.int32)
+    demonstrations[:, :, :width] = queries[:, None]
+    for label in range(2):
+        demonstrations[np.arange(num_claims), label, lengths] = 3 + label
+        demonstrations[np.arange(num_claims), label, lengths + 1] = 2
+    return TokenizedClaims(
+        preamble=np.array([1], np.int32),
+        queries=queries,
+        query_lengths=lengths,
+        demonstrations=demonstrations,
+        demonstration_lengths=np.repeat(lengths[:, None] + 2, 2, axis=1),
+        label_forms=np.array([[[3]], [[4]]], np.int32),
+        label_form_lengths=np.ones((2, 1), np.int32),
+    )

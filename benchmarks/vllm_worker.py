@@ -1,0 +1,46 @@
+"""Scores prompts by vLLM with automatic prefix caching; run by an environment that has vLLM.
+
+    python benchmarks/vllm_worker.py JOB.json RESULT.json
+
+The job has `model` (a folder), `prompts` (lists of tokens), `labels` (token ids), `repeats`.
+"""
+
+import json
+import sys
+import time
+from pathlib import Path
+
+
+def main(job_path: str, result_path: str) -> None:
+    """The command of this file."""
+    import vllm
+
+    job = json.loads(Path(job_path).read_text())
+    longest = max(map(len, job["prompts"]))
+    model = vllm.LLM(
+        job["model"],
+        dtype="float32",
+        enable_prefix_caching=True,
+        block_size=32,
+        max_model_len=longest + 1,
+        disable_log_stats=True,
+    )
+    parameters = vllm.SamplingParams(max_tokens=1, logprob_token_ids=job["labels"])
+    prompts = [{"prompt_token_ids": prompt} for prompt in job["prompts"]]
+    model.generate(prompts[:1], parameters, use_tqdm=False)
+    seconds = []
+    for _ in range(job["repeats"]):
+        model.reset_prefix_cache()
+        start = time.perf_counter()
+        outputs = model.generate(prompts, parameters, use_tqdm=False)
+        seconds.append(time.perf_counter() - start)
+    log_probs = [
+        [output.outputs[0].logprobs[0][label].logprob for label in job["labels"]]
+        for output in outputs
+    ]
+    result = {"seconds": seconds, "log_probs": log_probs, "version": vllm.__version__}
+    Path(result_path).write_text(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
