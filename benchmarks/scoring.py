@@ -5,11 +5,11 @@
 Survey claims under a checkpoint of random weights (6 layers, width 256, made here) or any other
 model. For every method and N: seconds to compile, median seconds of a pass, real and padded tokens,
 peak memory, FLOP/s on real tokens as a share of the matmul rate measured in the same run, and κ,
-the time of a pass over the time of one plain forward over the same claims' N·L tokens, each claim
-a row of its own. Beside them, on the same checkpoint and claims: transformers on torch with every
-prompt anew and with a reused prefix, in the fixed order and in the tree's, and vLLM with automatic
-prefix caching where --vllm-python names an environment that has it. An engine's time is printed
-only where its scores equal ours.
+the time of a pass over the time of one plain forward over the same claims' N·L tokens, as one text
+(in the JSON also with each claim a row of its own). Beside them, on the same checkpoint and claims:
+transformers on torch with every prompt anew and with a reused prefix, in the fixed order and in the
+tree's, and vLLM with automatic prefix caching where --vllm-python names an environment that has it.
+An engine's time is printed only where its scores equal ours.
 
 Cost: about 25 minutes on 2 cores for the default sizes, --quick one minute. On a GPU,
 --shapes 1b,8b adds random weights in these shapes in bfloat16.
@@ -72,23 +72,31 @@ def seconds(function, *arguments) -> float:
 
 @jax.jit
 def plain_forward(lm, tokens, lengths):
-    """Hidden states of claims, each on its own: what no method can do without."""
+    """Hidden states of texts: what no method can do without."""
     positions = jnp.broadcast_to(jnp.arange(tokens.shape[1], dtype=jnp.int32), tokens.shape)
     return lm.decoder()(tokens, positions, positions < lengths[:, None])[0]
 
 
-def measure_plain(lm, tokens, labels: np.ndarray, repeats: int) -> float:
-    """Median seconds of a plain forward over the labelled claims."""
+def measure_plain(lm, tokens, labels: np.ndarray, repeats: int) -> dict[str, float]:
+    """Median seconds of one forward over the labelled claims, as one text and each apart."""
     index = np.arange(len(labels)), labels.astype(int)
-    rows = (
-        jnp.asarray(tokens.demonstrations[index]),
-        jnp.asarray(tokens.demonstration_lengths[index]),
-    )
-    seconds(plain_forward, lm, *rows)
-    return statistics.median(seconds(plain_forward, lm, *rows) for _ in range(repeats))
+    lengths = tokens.demonstration_lengths[index]
+    rows = [row[:length] for row, length in zip(tokens.demonstrations[index], lengths, strict=True)]
+    text = np.concatenate([tokens.preamble, *rows])
+    inputs = {
+        "text": (text[None], np.array([len(text)], np.int32)),
+        "apart": (tokens.demonstrations[index], lengths),
+    }
+    plain = {}
+    for name, arguments in inputs.items():
+        on_device = [jnp.asarray(each) for each in arguments]
+        seconds(plain_forward, lm, *on_device)
+        times = [seconds(plain_forward, lm, *on_device) for _ in range(repeats)]
+        plain[name] = statistics.median(times)
+    return plain
 
 
-def measure(scorer, labels: np.ndarray, plain: float, rate: float, repeats: int, budget: int):
+def measure(scorer, labels: np.ndarray, plain: dict, rate: float, repeats: int, budget: int):
     """One row of the table, and the scores."""
     start = time.perf_counter()
     if getattr(scorer, "num_spare", 0):
@@ -117,7 +125,8 @@ def measure(scorer, labels: np.ndarray, plain: float, rate: float, repeats: int,
         "flops": flops,
         "flops_per_second": flops / steady,
         "roofline_share": flops / steady / rate,
-        "kappa": steady / plain,
+        "kappa": steady / plain["text"],
+        "kappa_apart": steady / plain["apart"],
         "peak_bytes": peak.num_bytes,
         "planned_peak_bytes": plan.peak_bytes,
         "compiler_peak_bytes": None if planned is None else planned.temp_size_in_bytes,

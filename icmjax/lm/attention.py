@@ -10,7 +10,7 @@ import jax.numpy as jnp
 # scores does not overflow.
 MASKED = float(jnp.finfo(jnp.float32).min) / 2
 # Rows attend to themselves in at most MAX_BLOCKS blocks, of at least MIN_BLOCK queries each.
-MIN_BLOCK, MAX_BLOCKS = 64, 8
+MIN_BLOCK, MAX_BLOCKS = 64, 4
 # Attention to a segment goes in chunks of queries with about so many scores in memory at a time: on
 # a CPU so few that they stay in its cache (at 8 heads and 2,000 keys 3 times as fast as at once).
 CHUNK_SCORES = {"cpu": 1 << 20}
@@ -141,15 +141,23 @@ def attend_within(
     """
     length = queries.shape[1]
     size = max(MIN_BLOCK, -(-length // MAX_BLOCKS))
-    grouped, keys, values = _group(queries, keys.shape[2]), _heads_first(keys), _heads_first(values)
-    mixed = []
+    keys, values = _heads_first(keys), _heads_first(values)
+
+    def attend_rows(
+        rows: jax.Array, is_seen: jax.Array, keys: jax.Array, values: jax.Array
+    ) -> tuple[jax.Array, ...]:
+        scores = _scores(_group(rows, keys.shape[1]), keys, is_seen, score_fn)
+        return (_ungroup(_mix(jax.nn.softmax(scores, axis=-1), values)),)
+
+    mixed: list[jax.Array] = []
     for start in range(0, length, size):
-        block, past = slice(start, start + size), slice(0, start + size)
-        scores = _scores(
-            grouped[..., block, :], keys[..., past, :], is_seen[:, block, past], score_fn
+        rows, past = queries[:, start : start + size], slice(0, start + size)
+        seen = is_seen[:, start : start + size, past]
+        per_row = seen[0].size * queries.shape[2]
+        mixed += _in_chunks(
+            attend_rows, rows, seen, keys[..., past, :], values[..., past, :], per_row
         )
-        mixed.append(_mix(jax.nn.softmax(scores, axis=-1), values[..., past, :]))
-    return _ungroup(jnp.concatenate(mixed, axis=-2)).reshape(queries.shape).astype(queries.dtype)
+    return jnp.concatenate(mixed, axis=1).reshape(queries.shape).astype(queries.dtype)
 
 
 def attend_part(

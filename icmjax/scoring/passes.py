@@ -14,6 +14,7 @@ from icmjax.scoring.planner import (
     call_bytes,
     key_value_bytes,
     level_bytes,
+    prompt_bytes,
 )
 from icmjax.scoring.sequential import SequentialScorer
 from icmjax.scoring.subset import TreeSubsetScorer
@@ -87,7 +88,7 @@ def _sequential_shapes(scorer: SequentialScorer) -> tuple[str, int, int, int, in
     num_calls = -(-scorer.num_claims // scorer.batch_size)
     size, width = -(-scorer.num_claims // num_calls), scorer.widths[-1]
     cached = size * width * key_value_bytes(scorer.lm)
-    peak = cached + call_bytes(scorer.lm, size, width)
+    peak = size * prompt_bytes(scorer.lm, width)
     return "sequential", num_calls * size * width, num_calls, cached, peak
 
 
@@ -108,5 +109,5 @@ def _chain_rule_shapes(scorer: ChainRuleScorer) -> tuple[str, int, int, int, int
     size = min(scorer.batch_size, num_orders)
     num_calls = -(-num_orders // size)
     cached = size * scorer.width * key_value_bytes(scorer.lm)
-    peak = cached + call_bytes(scorer.lm, size, scorer.width)
+    peak = size * prompt_bytes(scorer.lm, scorer.width)
     return "chain_rule", num_calls * size * scorer.width, num_calls, cached, peak

@@ -7,10 +7,12 @@ import jax
 import numpy as np
 
 from icmjax.errors import Fault, InputError
-from icmjax.lm.attention import MAX_BLOCKS, MIN_BLOCK, chunk_scores
+from icmjax.lm.attention import chunk_scores
 from icmjax.lm.loading import LanguageModel
 
 MEMORY_BUDGET = 4 << 30  # bytes beside the weights
+SLACK = 1.2  # what compiled programs took of what is counted here, at most
+MASK_COPIES = 4
 
 
 class PassPlan(NamedTuple):
@@ -60,23 +62,29 @@ def call_bytes(lm: LanguageModel, num_rows: int, width: int, segments: Sequence[
       segments: keys that each row sees in each segment.
     """
     config = lm.config
-    heads, pairs = config.num_heads * config.head_dim, 0
-    block = max(MIN_BLOCK, -(-width // MAX_BLOCKS))
-    if not segments:
-        pairs = num_rows * min(block, width) * width
-    for size in (width, *segments) if segments else ():
-        whole = num_rows * width * size
-        chunk = max(chunk_scores() // config.num_heads, num_rows * size)
-        pairs = max(pairs, min(whole, chunk))
+    heads = config.num_heads * config.head_dim
+    read = [width, *segments]
+    # A chunk is of one query of each row at the least.
+    most_scores = max(chunk_scores(), num_rows * config.num_heads * max(read))
+    scores = min(num_rows * config.num_heads * width * max(read), most_scores)
     # The residual stream, its norm, queries, and the parts of the attention in float32; or the
     # gated linear unit.
-    num_parts = 1 + len(segments)
-    attention = 3 * config.hidden_size * _itemsize(lm) + (2 + num_parts) * heads * 4
+    attention = 3 * config.hidden_size * _itemsize(lm) + (2 + len(read)) * heads * 4
     unit = 2 * config.hidden_size * _itemsize(lm) + 3 * config.mlp_size * _itemsize(lm)
-    masks = num_rows * width * (width + sum(segments))
-    # Scores and their exponentials.
-    scores = pairs * config.num_heads * 8
-    return num_rows * width * max(attention, unit) + scores + masks
+    # What each token sees of all keys, and of the widest again in the order of its chunks.
+    masks = num_rows * width * (sum(read) + MASK_COPIES * max(read))
+    return num_rows * width * max(attention, unit) + 2 * 4 * scores + masks
+
+
+def logit_bytes(lm: LanguageModel, num_queries: int) -> int:
+    """Bytes of the logits and log-probs of so many tokens."""
+    return 2 * 4 * num_queries * lm.config.vocab_size
+
+
+def prompt_bytes(lm: LanguageModel, width: int) -> int:
+    """Bytes of one prompt that is read alone, at the peak."""
+    working = max(call_bytes(lm, 1, width), logit_bytes(lm, 1))
+    return int(SLACK * (width * key_value_bytes(lm) + working))
 
 
 def level_bytes(
@@ -95,7 +103,8 @@ def level_bytes(
         working = call_bytes(lm, int(num_rows), width, [w for w in widths[:level] if w])
         cached += int(num_rows) * width * key_value_bytes(lm)
         peak = max(peak, cached + working)
-    return cached, peak
+    peak = max(peak, cached + logit_bytes(lm, int(rows[-1])))
+    return cached, int(SLACK * peak)
 
 
 def refuse(needed: int, memory_budget: int) -> None:

@@ -15,7 +15,7 @@ import numpy as np
 from icmjax.lm.decoder import Segment
 from icmjax.lm.loading import LanguageModel
 from icmjax.scoring.labels import Prompts, label_log_probs, last_real
-from icmjax.scoring.planner import MEMORY_BUDGET, call_bytes, key_value_bytes, refuse
+from icmjax.scoring.planner import MEMORY_BUDGET, prompt_bytes, refuse
 from icmjax.scoring.prompts import add_query, build_context, shown_lengths
 from icmjax.tokens import TokenizedClaims, prompt_lengths
 
@@ -132,7 +132,7 @@ def make_sequential_scorer(
     if context_size is not None:
         context_size = min(context_size, len(groups) - 1)
     widths = prompt_widths(claims, context_size)
-    needed = widths[-1] * key_value_bytes(lm) + call_bytes(lm, 1, widths[-1])
+    needed = prompt_bytes(lm, widths[-1])
     if batch_size is None:
         refuse(needed, memory_budget)
         batch_size = max(1, min(BATCH_TOKENS // widths[-1], memory_budget // needed))

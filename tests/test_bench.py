@@ -1,0 +1,79 @@
+"""The benchmark runs at tiny size, checks scores before it gives times, and writes its results."""
+
+import json
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+
+
+@pytest.fixture(scope="module")
+def benchmark():
+    sys.path.insert(0, str(BENCHMARKS))
+    try:
+        import scoring
+
+        yield scoring
+    finally:
+        sys.path.remove(str(BENCHMARKS))
+
+
+@pytest.fixture(scope="module")
+def content(benchmark, data, tmp_path_factory):
+    out = tmp_path_factory.mktemp("results")
+    was_enabled = jax.config.jax_enable_compilation_cache
+    try:
+        arguments = ["--quick", "--shapes", "tiny", "--out", str(out)]
+        result = CliRunner().invoke(benchmark.main, arguments, catch_exceptions=False)
+    finally:
+        jax.config.update("jax_enable_compilation_cache", was_enabled)
+    assert result.exit_code == 0, result.output
+    assert (out / "scoring_cpu_quick.svg").stat().st_size > 1000
+    return json.loads((out / "scoring_cpu_quick.json").read_text()) | {"table": result.output}
+
+
+def test_every_method_and_engine_is_measured(content):
+    assert content["device"]
+    assert {"jax", "torch", "transformers"} <= content["versions"].keys()
+    measured = {(row["engine"], row["method"], row["num_claims"]) for row in content["rows"]}
+    for num_claims in (4, 8):
+        for method in ("sequential", "tree", "blockwise", "chain_rule"):
+            assert ("icmjax", method, num_claims) in measured
+        for method in ("every prompt anew", "reused prefix, fixed order"):
+            assert ("transformers", method, num_claims) in measured
+    ours = [row for row in content["rows"] if row["engine"] == "icmjax"]
+    for row in ours:
+        assert 0 < row["tokens"] <= row["padded_tokens"]
+        assert row["pass_seconds"] > 0 < row["flops"]
+        assert row["kappa"] > 0 < row["kappa_apart"]
+    assert "roofline" in content["table"]
+
+
+def test_engines_agree_or_have_no_time(content, benchmark):
+    checked = [row for row in content["rows"] if "score_error" in row]
+    assert len(checked) >= 6
+    for row in checked:
+        assert row["score_error"] < benchmark.TOLERANCE
+    absent = [row for row in content["rows"] if row["engine"] == "vLLM"]
+    assert all("not measured" in row["note"] for row in absent)
+    row = benchmark.checked({"pass_seconds": 1.0}, np.zeros((2, 2)), np.ones((2, 2)))
+    assert row["pass_seconds"] is None
+    assert "differ" in row["note"]
+
+
+def test_operations_are_those_of_the_rows(benchmark):
+    from flops import pass_flops
+    from shapes import random_lm
+
+    lm = random_lm("tiny")
+    one = pass_flops(lm, (np.array([3]), np.array([0])), 0)
+    with_past = pass_flops(lm, (np.array([3]), np.array([10])), 0)
+    layers, heads = lm.config.num_layers, lm.config.num_heads * lm.config.head_dim
+    assert with_past - one == layers * 4 * heads * 30
+    params = 64 * (2 * 64 + 2 * 32 + 3 * 128)
+    assert one == layers * (2 * params * 3 + 4 * heads * 6)

@@ -1,0 +1,148 @@
+"""Plans keep their budgets, shapes are shared, and any number of claims is scored alike."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from test_tree import (
+    TOLERANCE,
+    full_prompts,
+    models,  # noqa: F401  # a fixture
+    random_claims,
+    random_labels,
+)
+
+from icmjax import compilation
+from icmjax.errors import InputError
+from icmjax.scoring import OrderMeanScorer
+from icmjax.scoring.blockwise import make_blockwise_scorer
+from icmjax.scoring.chain_rule import make_chain_rule_scorer
+from icmjax.scoring.passes import describe
+from icmjax.scoring.planner import in_units
+from icmjax.scoring.sequential import make_sequential_scorer
+from icmjax.scoring.subset import make_tree_subset_scorer
+from icmjax.scoring.tree import _score, make_tree_orders, make_tree_scorer
+
+
+@pytest.fixture(scope="module")
+def lm(models):  # noqa: F811
+    return models["llama"]
+
+
+def shared(lm, claims, **arguments):
+    units = np.arange(len(claims.queries))
+    return make_tree_scorer(lm, claims, units, is_shared=True, **arguments)
+
+
+def test_other_numbers_of_claims_compile_nothing(lm):
+    claims = random_claims(12)
+    largest = shared(lm, claims, batch_size=1)
+    assert largest.num_claims == 12
+    assert largest(random_labels(0, (12,))).shape == (12, 2)
+    size = _score._cache_size()
+    for num_claims in (11, 10, 9):
+        few = jax.tree.map(np.asarray, claims)._replace(
+            queries=claims.queries[:num_claims],
+            query_lengths=claims.query_lengths[:num_claims],
+            demonstrations=claims.demonstrations[:num_claims],
+            demonstration_lengths=claims.demonstration_lengths[:num_claims],
+        )
+        scorer = shared(lm, few, batch_size=1)
+        labels = random_labels(num_claims, (num_claims,))
+        logp = scorer(labels)
+        if num_claims == 9:
+            np.testing.assert_allclose(logp, full_prompts(scorer, labels), **TOLERANCE)
+    assert _score._cache_size() == size
+    # 13 claims take the next bucket.
+    assert shared(lm, random_claims(13), batch_size=1).plan().num_leaves == 16
+
+
+@settings(max_examples=3, deadline=None)
+@given(st.integers(2, 65), st.integers(0, 2**16))
+def test_any_number_of_claims_is_scored_as_its_prompts(lm, num_claims, seed):
+    # Few buckets, so that few programs are compiled.
+    claims = random_claims(num_claims, seed=seed)
+    scorer = shared(lm, claims, batch_size=1)
+    labels = random_labels(seed, (num_claims,))
+    np.testing.assert_allclose(scorer(labels), full_prompts(scorer, labels), **TOLERANCE)
+
+
+def test_groups_share_shapes_too(lm):
+    units = np.repeat(np.arange(3), 2)
+    scorer = make_tree_scorer(lm, random_claims(6), units, is_shared=True)
+    labels = random_labels(1, (2, 6))
+    for each, scores in zip(labels, scorer(labels), strict=True):
+        np.testing.assert_allclose(scores, full_prompts(scorer, each), **TOLERANCE)
+    # A group of five does not fit the half of a tree of six leaves.
+    wide = make_tree_scorer(lm, random_claims(6), np.array([0, 0, 0, 0, 0, 1]), is_shared=True)
+    assert wide.plan().num_leaves > 6
+
+
+@pytest.mark.parametrize("exponent", [20, 21, 24])
+def test_compiled_passes_keep_their_budget(lm, exponent):
+    claims, budget = random_claims(24), 1 << exponent
+    scorer = make_tree_scorer(lm, claims, np.arange(24), memory_budget=budget)
+    labels = random_labels(2, (scorer.batch_size, 24))
+    program = jax.jit(lambda scorer, labels: scorer(labels)).lower(scorer, labels).compile()
+    assert program.memory_analysis().temp_size_in_bytes <= 1.1 * budget
+    assert describe(scorer, budget).peak_bytes <= budget
+
+
+def test_a_budget_that_nothing_fits_is_refused(lm):
+    claims, units = random_claims(8), np.arange(8)
+    for make in (make_tree_scorer, make_sequential_scorer):
+        with pytest.raises(InputError, match="more than the budget"):
+            make(lm, claims, units, memory_budget=1000)
+
+
+def test_a_plan_says_in_one_line_what_a_pass_takes(lm):
+    claims, units = random_claims(8), np.arange(8)
+    longest = claims.demonstration_lengths.argmax(axis=1).astype(np.int8)
+    scorers = [
+        make_tree_scorer(lm, claims, units),
+        make_sequential_scorer(lm, claims, units),
+        make_blockwise_scorer(lm, claims, units),
+        make_chain_rule_scorer(lm, claims, jax.random.key(0), num_orders=2),
+    ]
+    for scorer in scorers:
+        plan = describe(scorer)
+        assert plan.num_tokens == scorer.tokens_per_pass(longest) <= plan.num_padded_tokens
+        assert 0 < plan.cache_bytes < plan.peak_bytes
+        assert str(plan).startswith(f"{plan.method}: 8 claims, {plan.num_tokens} tokens a pass")
+        assert "\n" not in str(plan)
+    tree = describe(scorers[0])
+    assert tree.num_passes == 3
+    assert describe(dataclasses.replace(scorers[0], num_serial=1)).num_passes == 6
+    orders = OrderMeanScorer(*make_tree_orders(lm, claims, units, jax.random.key(0), 4))
+    assert describe(orders).num_passes == 4 * describe(orders.scorer).num_passes
+    subset = describe(make_tree_subset_scorer(lm, claims, 2))
+    assert subset.num_tokens < tree.num_tokens
+    assert [in_units(2048), in_units(3 << 20), in_units(5 << 40)] == ["2 KiB", "3 MiB", "5 TiB"]
+
+
+def test_compiled_programs_are_kept_where_the_user_says(monkeypatch, tmp_path):
+    option = compilation.OPTION
+    before = getattr(jax.config, option)
+    try:
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+        monkeypatch.setattr("sys.platform", "linux")
+        monkeypatch.delenv(compilation.VARIABLE, raising=False)
+        compilation.use_compilation_cache()
+        assert getattr(jax.config, option) == before  # one that is set stays
+        jax.config.update(option, None)
+        monkeypatch.setenv(compilation.VARIABLE, "")
+        compilation.use_compilation_cache()
+        assert getattr(jax.config, option) is None
+        monkeypatch.delenv(compilation.VARIABLE)
+        compilation.use_compilation_cache()
+        assert getattr(jax.config, option) == str(tmp_path / "icmjax" / "compiled")
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+        jax.jit(lambda x: x * 3 + 1)(np.float32(2)).block_until_ready()
+        assert list((tmp_path / "icmjax" / "compiled").iterdir())
+    finally:
+        jax.config.update(option, before)
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+        compilation.compilation_cache.reset_cache()
