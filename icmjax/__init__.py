@@ -17,7 +17,7 @@ from icmjax.errors import InputError
 from icmjax.lm.loading import LanguageModel, load_lm
 from icmjax.persona_world.tasks import load_task
 from icmjax.runs import open_run, read_run, search_configuration
-from icmjax.scoring import make_scorer
+from icmjax.scoring import make_scorer, make_subset_scorer
 from icmjax.search import (
     ICM,
     Bootstrap,
@@ -65,6 +65,7 @@ __all__ = [
     "load_task",
     "make_scorer",
     "make_steerer",
+    "make_subset_scorer",
     "mutual_predictability",
     "open_run",
     "read_run",

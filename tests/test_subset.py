@@ -18,7 +18,7 @@ from test_tree import (
 from icmjax.claims import claims_from_rows
 from icmjax.errors import InputError, PromptError
 from icmjax.lm import load_lm
-from icmjax.scoring import OrderMeanScorer, make_scorer, standard_error
+from icmjax.scoring import OrderMeanScorer, make_scorer, make_subset_scorer, standard_error
 from icmjax.scoring.sequential import make_sequential_scorer
 from icmjax.scoring.subset import make_tree_subset_scorer
 from icmjax.scoring.tree import make_tree_orders
@@ -178,8 +178,6 @@ def test_a_sequential_subset(bounded):
         ({"method": "tree", "context_size": 2}, "goes with a method"),
         ({"method": "blockwise", "num_orders": 2}, "goes with a method"),
         ({"attention_temperature": 0.5}, "goes with a method"),
-        ({"num_queries": 2}, "goes with a method"),
-        ({"method": "tree", "num_queries": 4}, "smaller than their number"),
         ({"context_size": 0}, "has a claim"),
         ({"num_orders": 0}, "one order or more"),
     ],
@@ -188,3 +186,10 @@ def test_options_go_with_their_methods(models, arguments, message):  # noqa: F81
     rows = [{"question": "q", "choice": word, "consistency_id": word} for word in "abcd"]
     with pytest.raises(InputError, match=message):
         make_scorer(models["llama"], claims_from_rows(rows), **arguments)
+
+
+@pytest.mark.parametrize(("num", "message"), [(0, "A subset has a claim"), (4, "is smaller than")])
+def test_a_subset_is_smaller_than_its_set(models, num, message):  # noqa: F811
+    rows = [{"question": "q", "choice": word, "consistency_id": word} for word in "abcd"]
+    with pytest.raises(InputError, match=message):
+        make_subset_scorer(models["llama"], claims_from_rows(rows), num)

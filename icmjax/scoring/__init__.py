@@ -3,7 +3,7 @@
 from icmjax.scoring.blockwise import BlockwiseScorer
 from icmjax.scoring.chain_rule import ChainRuleScorer
 from icmjax.scoring.fidelity import Fidelity, fidelity
-from icmjax.scoring.make import make_scorer
+from icmjax.scoring.make import make_scorer, make_subset_scorer
 from icmjax.scoring.orders import OrderMeanScorer, standard_error
 from icmjax.scoring.sequential import SequentialScorer
 from icmjax.scoring.subset import TreeSubsetScorer
@@ -19,5 +19,6 @@ __all__ = [
     "TreeSubsetScorer",
     "fidelity",
     "make_scorer",
+    "make_subset_scorer",
     "standard_error",
 ]

@@ -18,17 +18,10 @@ from icmjax.scoring.sequential import Leave, SequentialScorer, make_sequential_s
 from icmjax.scoring.subset import TreeSubsetScorer, make_tree_subset_scorer
 from icmjax.scoring.tree import TreeScorer, make_tree_orders, make_tree_scorer
 from icmjax.templates import resolve_template
-from icmjax.tokens import check_prompt_lengths, tokenize_claims
+from icmjax.tokens import TokenizedClaims, check_prompt_lengths, tokenize_claims
 
 Method = Literal["sequential", "tree", "blockwise", "chain_rule"]
-Scorer = (
-    SequentialScorer
-    | TreeScorer
-    | BlockwiseScorer
-    | ChainRuleScorer
-    | OrderMeanScorer
-    | TreeSubsetScorer
-)
+Scorer = SequentialScorer | TreeScorer | BlockwiseScorer | ChainRuleScorer | OrderMeanScorer
 
 
 def make_scorer(
@@ -42,7 +35,6 @@ def make_scorer(
     *,
     context_size: int | None = None,
     num_orders: int = 1,
-    num_queries: int | None = None,
     attention_temperature: float = 1.0,
     attention_scale: float = 1.0,
     is_shared: bool = True,
@@ -63,8 +55,6 @@ def make_scorer(
       context_size: the most others that a query reads, drawn anew for each query among those that
         are labelled; "sequential" only. N may then exceed the model's context.
       num_orders: K > 1 averages over K random orders, and gives the standard error.
-      num_queries: S: a scorer of any S of the claims, `scorer(labels, queries)`; "tree" only
-        (a sequential scorer has `score_queries`).
       attention_temperature: of the attention to blocks; "blockwise" only.
       attention_scale: of the log-sum-exp of the attention to blocks; "blockwise" only.
       is_shared: whether a tree takes shapes that other numbers of claims share, so that they
@@ -78,24 +68,19 @@ def make_scorer(
     """
     faults = _choice_faults(method, leave)
     faults += _number_faults(
-        len(claims),
-        batch_size=batch_size,
-        context_size=context_size,
-        num_orders=num_orders,
-        num_queries=num_queries,
+        batch_size=batch_size, context_size=context_size, num_orders=num_orders
     )
     is_tempered = (attention_temperature, attention_scale) != (1.0, 1.0)
     wanted = (
         ("context_size", context_size is not None, method == "sequential"),
-        ("num_orders", num_orders > 1, method != "blockwise" and num_queries is None),
-        ("num_queries", num_queries is not None, method == "tree" and leave == "claim"),
+        ("num_orders", num_orders > 1, method != "blockwise"),
         ("attention_temperature", is_tempered, method == "blockwise"),
         ("leave='group'", leave == "group", method != "chain_rule"),
     )
     faults += [
         Fault(
             "An option goes with a method that has it.",
-            f"{name} with method {method!r}, leave {leave!r}, num_queries {num_queries}",
+            f"{name} with method {method!r}",
             name,
             "leave it out, or choose another method (see make_scorer)",
         )
@@ -105,10 +90,7 @@ def make_scorer(
     if faults:
         raise InputError(faults)
     use_compilation_cache()
-    tokens = tokenize_claims(
-        claims, resolve_template(template, lm.default_template, claims), lm.tokenizer
-    )
-    check_prompt_lengths(tokens, lm.max_length, context_size)
+    tokens = _checked_tokens(lm, claims, template, context_size)
     rng_key = jax.random.key(0) if rng_key is None else rng_key
     units = claims.group_index if leave == "group" else np.arange(len(claims))
     if method == "blockwise":
@@ -117,8 +99,6 @@ def make_scorer(
         )
     if method == "chain_rule":
         return make_chain_rule_scorer(lm, tokens, rng_key, num_orders, batch_size)
-    if method == "tree" and num_queries is not None:
-        return make_tree_subset_scorer(lm, tokens, num_queries, batch_size, memory_budget)
     if method == "tree" and num_orders > 1:
         return OrderMeanScorer(
             *make_tree_orders(lm, tokens, units, rng_key, num_orders, batch_size, memory_budget)
@@ -136,6 +116,46 @@ def make_scorer(
     return OrderMeanScorer(scorer, {"order": orders.astype(jnp.int32)})
 
 
+def make_subset_scorer(
+    lm: LanguageModel,
+    claims: ClaimSet,
+    num_queries: int,
+    template: str | None = None,
+    batch_size: int | None = None,
+    memory_budget: int = MEMORY_BUDGET,
+) -> TreeSubsetScorer:
+    """A scorer of any S of these claims, `scorer(labels, queries)`, on a tree of their own.
+
+    A sequential scorer has `score_queries` for the same.
+
+    Args:
+      num_queries: S, fewer than the claims.
+      template, batch_size, memory_budget: as of `make_scorer`.
+
+    Raises:
+      InputError, PromptError: as `make_scorer`.
+    """
+    faults = _number_faults(batch_size=batch_size, num_queries=num_queries)
+    if num_queries >= len(claims):
+        rule = "A subset of the claims is smaller than their number."
+        found, remedy = f"{num_queries} of {len(claims)}", "ask about fewer, or use make_scorer"
+        faults.append(Fault(rule, found, "num_queries", remedy))
+    if faults:
+        raise InputError(faults)
+    use_compilation_cache()
+    tokens = _checked_tokens(lm, claims, template, None)
+    return make_tree_subset_scorer(lm, tokens, num_queries, batch_size, memory_budget)
+
+
+def _checked_tokens(
+    lm: LanguageModel, claims: ClaimSet, template: str | None, context_size: int | None
+) -> TokenizedClaims:
+    resolved = resolve_template(template, lm.default_template, claims)
+    tokens = tokenize_claims(claims, resolved, lm.tokenizer)
+    check_prompt_lengths(tokens, lm.max_length, context_size)
+    return tokens
+
+
 def _choice_faults(method: str, leave: str) -> list[Fault]:
     choices = (("method", method, get_args(Method)), ("leave", leave, get_args(Leave)))
     return [
@@ -145,18 +165,12 @@ def _choice_faults(method: str, leave: str) -> list[Fault]:
     ]
 
 
-def _number_faults(num_claims: int, **numbers: int | None) -> list[Fault]:
-    faults = [
+def _number_faults(**numbers: int | None) -> list[Fault]:
+    return [
         Fault(f"{RULES[name]}.", str(number), name, "1 or more")
         for name, number in numbers.items()
         if number is not None and number < 1
     ]
-    num_queries = numbers["num_queries"]
-    if num_queries is not None and num_queries >= num_claims:
-        rule = "A subset of the claims is smaller than their number."
-        remedy = "ask about fewer, or leave num_queries out to score all"
-        faults.append(Fault(rule, f"{num_queries} of {num_claims}", "num_queries", remedy))
-    return faults
 
 
 RULES = {

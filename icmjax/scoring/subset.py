@@ -24,7 +24,7 @@ from icmjax.tokens import TokenizedClaims
 class TreeSubsetScorer:
     """Label log-probs of S claims, each given all the other labelled claims.
 
-    A pytree; make one by `icmjax.make_scorer` with `num_queries`.
+    A pytree; make one by `icmjax.make_subset_scorer`.
     """
 
     tree: TreeScorer  # of the last S claims
