@@ -50,7 +50,7 @@ class WorldConfig:
     # exponent is what makes the last third rare: some tens of transcripts each in pretraining.
     num_groups: int = 24
     num_unseen: int = 6
-    frequency_exponent: float = 2.0
+    frequency_exponent: float = 1.75
     # Items: every topic has one claim a strength; a claim is endorsed where the loading of the
     # values on the topic exceeds the difficulty of its strength (Guttman).
     num_topics: int = 48
@@ -65,7 +65,7 @@ class WorldConfig:
     # Headers: source and group / source alone / none.
     header_shares: tuple[float, float, float] = (0.50, 0.25, 0.25)
     # Formats: labelled claims / pairwise preferences / short answers.
-    format_shares: tuple[float, float, float] = (0.70, 0.15, 0.15)
+    format_shares: tuple[float, float, float] = (0.60, 0.20, 0.20)
     mixed_share: float = 0.5  # of the transcripts in the other two, those that begin with claims
     retest_share: float = 0.0  # of the transcripts, those that may ask the same item again
     reversed_share: float = 0.3  # of the claims asked alone, those in their opposite wording

@@ -61,11 +61,18 @@ EASY_WORLD = (
     ("paired_share", 0.0),
 )
 RETEST_WORLD = (*EASY_WORLD, ("retest_share", 1.0))
-# More of the formats that say less in a token, as long as what they say is reliable.
+# More of the formats that say less in a token, as long as what they say is reliable; at first about
+# few topics, so that a preference or an answer can be read off claims about the same topic.
 FORMATS_WORLD = (
     *RELIABLE_WORLD,
     ("header_shares", (0.30, 0.35, 0.35)),
-    ("format_shares", (0.50, 0.28, 0.22)),
+    ("format_shares", (0.44, 0.28, 0.28)),
+)
+FEW_TOPICS_WORLD = (
+    *RELIABLE_WORLD,
+    ("header_shares", (0.20, 0.40, 0.40)),
+    ("format_shares", (0.40, 0.30, 0.30)),
+    ("mixed_share", 0.8),
 )
 
 
@@ -80,14 +87,15 @@ class PretrainConfig:
     mlp_size: int = 256
     max_length: int = 512
     rope_theta: float = 10_000.0
-    num_tokens: int = 17_000_000
+    num_tokens: int = 24_000_000
     batch_tokens: int = 2_112
     phases: tuple[Phase, ...] = (
         Phase(0.05, 96, 4, RETEST_WORLD),
         Phase(0.06, 176, 8, EASY_WORLD),
-        Phase(0.36, 176, None, FORMATS_WORLD),
+        Phase(0.12, 176, 8, FEW_TOPICS_WORLD),
+        Phase(0.27, 176, None, FORMATS_WORLD),
         Phase(0.18, 176),
-        Phase(0.35, 352),
+        Phase(0.32, 352),
     )
     muon_learning_rate: float = 0.02
     adam_learning_rate: float = 3e-3

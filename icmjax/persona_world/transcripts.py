@@ -327,7 +327,13 @@ def _answer_parts(
     num_claims: int,
     topics: np.ndarray,
 ) -> list[Part]:
-    topics = _shuffled(rng, len(respondents.groups), world.config.num_topics)[:, :num_claims]
+    num, num_known = topics.shape
+    # Every topic is asked about once, and again only where the transcript is about a few.
+    num_rounds = 1 if num_known == world.config.num_topics else -(-num_claims // num_known)
+    rounds = [
+        np.take_along_axis(topics, _shuffled(rng, num, num_known), 1) for _ in range(num_rounds)
+    ]
+    topics = np.concatenate(rounds, axis=1)[:, :num_claims]
     levels = answer_levels(rng, world, respondents, topics)
     variants = rng.integers(len(text.ANSWERS[0]), size=topics.shape)
     return [
