@@ -5,7 +5,7 @@ import json
 import pathlib
 import shlex
 import sys
-from typing import Any
+from typing import Any, get_args
 
 import click
 import jax
@@ -14,7 +14,7 @@ import numpy as np
 
 from icmjax._version import __version__
 from icmjax.claims import UNLABELLED, ClaimSet, GoldLabels, load_claims, load_gold
-from icmjax.cli_common import grouped_options, reports_faults
+from icmjax.cli_common import SCORER_OPTIONS, grouped_options, reports_faults, scorer_of
 from icmjax.cli_runs import COMMANDS
 from icmjax.comparison import compare, random_labels
 from icmjax.consistency import count_violations
@@ -23,13 +23,15 @@ from icmjax.lm.loading import load_lm
 from icmjax.persona_world.tasks import is_task_name, load_task
 from icmjax.report import comparison_table, plot_comparison, plot_search
 from icmjax.runs import open_run, read_run, search_configuration
-from icmjax.scoring import make_scorer
+from icmjax.scoring.make import Method
 from icmjax.search import ICM, Bootstrap, Gibbs, Greedy, ParallelTempering, search
 from icmjax.search.base import Algorithm
 from icmjax.templates import resolve_template
 from icmjax.utility import mutual_predictability, utility
 
-CLAIMS_HELP = "A JSON, JSONL, CSV or Parquet file, or persona-world:GROUP:SEED[:test]."
+CLAIMS_HELP = (
+    "A JSON, JSONL, CSV or Parquet file, or persona-world:GROUP:SEED[:preferences][:test]."
+)
 RULES = "auto|none|exactly_one_true|not_both_true|asymmetric_preference|same_answer_same_label"
 
 
@@ -118,10 +120,11 @@ _claims_options = grouped_options(
 _utility_options = grouped_options(
     click.option(
         "--method",
-        default="sequential",
+        default="tree",
         show_default=True,
-        type=click.Choice(["sequential", "tree"]),
-        help="How leave-one-out scores are computed.",
+        type=click.Choice(get_args(Method)),
+        help="How scores are computed: tree and sequential are exact, in different orders; "
+        "blockwise is an approximation; chain_rule scores the joint likelihood.",
     ),
     click.option(
         "--leave",
@@ -131,6 +134,10 @@ _utility_options = grouped_options(
         help="What a query does not read: itself, or its whole consistency group.",
     ),
     click.option("--batch-size", type=int, help="Prompts computed at a time."),
+    click.option("--context-size", type=int, help="sequential: the most claims a query reads."),
+    click.option(
+        "--orders", "num_orders", default=1, show_default=True, help="Averaged over, at random."
+    ),
     click.option("--alpha", default=50.0, show_default=True, help="Weight of predictability in U."),
     click.option(
         "--objective",
@@ -221,15 +228,11 @@ def main() -> None:
 def search_command(
     model: str,
     dtype: str,
-    template: str | None,
     source: str,
     persona: str | None,
     limit: int | None,
     rule: str,
     is_hard: bool,
-    method: str,
-    leave: str,
-    batch_size: int | None,
     alpha: float,
     objective: str,
     algorithm: str,
@@ -241,13 +244,14 @@ def search_command(
     **options: Any,
 ) -> None:
     """Label claims without labels; write DIR/labels.jsonl, summary.json and diagnostics.png."""
-    chosen = make_algorithm(algorithm, alpha, objective, options)
+    settings = {name: value for name, value in options.items() if name not in SCORER_OPTIONS}
+    chosen = make_algorithm(algorithm, alpha, objective, settings)
     claims, gold = read_claims(source, persona, rule, limit, is_hard)
     clamped = None if clamp is None else read_labels(clamp, claims)
     lm = load_lm(model, dtype)
-    scorer = make_scorer(lm, claims, method, template, leave, batch_size)  # type: ignore[arg-type]
+    scorer = scorer_of(lm, claims, options)
     recorded = click.get_current_context().params | {
-        "template": resolve_template(template, lm.default_template, claims).name
+        "template": resolve_template(options["template"], lm.default_template, claims).name
     }
     for name in ("out", "resume", "quiet", "clamp"):
         recorded.pop(name)
@@ -277,24 +281,21 @@ def search_command(
 def score_command(
     model: str,
     dtype: str,
-    template: str | None,
     source: str,
     persona: str | None,
     limit: int | None,
     rule: str,
     is_hard: bool,
-    method: str,
-    leave: str,
-    batch_size: int | None,
     alpha: float,
     objective: str,
     labels_path: str,
+    **options: Any,
 ) -> None:
     """Print the utility of given labels as JSON."""
     claims, gold = read_claims(source, persona, rule, limit, is_hard)
     labels = read_labels(labels_path, claims)
     lm = load_lm(model, dtype)
-    scorer = make_scorer(lm, claims, method, template, leave, batch_size)  # type: ignore[arg-type]
+    scorer = scorer_of(lm, claims, options)
     logp, device_labels = scorer(jnp.asarray(labels)), jnp.asarray(labels)
     rules = jax.tree.map(jnp.asarray, claims.rules)
     is_known = np.zeros(len(claims), bool) if gold is None else gold.labels != UNLABELLED

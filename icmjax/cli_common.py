@@ -2,12 +2,27 @@
 
 import functools
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import click
 
+from icmjax.claims import ClaimSet
 from icmjax.errors import InputError
+from icmjax.lm.loading import LanguageModel
+from icmjax.scoring import make_scorer
+from icmjax.scoring.make import Scorer
+
+SCORER_OPTIONS = ("method", "template", "leave", "batch_size", "context_size", "num_orders")
+
+
+def scorer_of(lm: LanguageModel, claims: ClaimSet, options: Mapping[str, Any]) -> Scorer:
+    """The scorer that a command's options ask for.
+
+    Raises:
+      InputError, PromptError: see `make_scorer`.
+    """
+    return make_scorer(lm, claims, **{name: options[name] for name in SCORER_OPTIONS})
 
 
 def reports_faults(command: Callable[..., None]) -> Callable[..., None]:

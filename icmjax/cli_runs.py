@@ -11,7 +11,7 @@ import numpy as np
 
 from icmjax.claim_files import read_rows
 from icmjax.claims import UNLABELLED, ClaimSet, label_index
-from icmjax.cli_common import reports_faults
+from icmjax.cli_common import reports_faults, scorer_of
 from icmjax.errors import ClaimsError, Fault, InputError, RunError
 from icmjax.export import (
     FORMATS,
@@ -103,14 +103,7 @@ def _evidence(run: RunRecord, folder: str, selector: str) -> Evidence:
         return evidence
     options = recorded_options(run, folder)
     lm = load_lm(options["model"], options["dtype"])
-    scorer = make_scorer(
-        lm,
-        run.claims,
-        options["method"],
-        options["template"],
-        options["leave"],
-        options["batch_size"],
-    )
+    scorer = scorer_of(lm, run.claims, options)
     if selector == "zero_shot_entropy":
         unlabelled = jnp.full(len(run.claims), UNLABELLED, jnp.int8)
         return evidence._replace(zero_shot=np.asarray(scorer(unlabelled)))
