@@ -1,6 +1,7 @@
-"""Text in the model's own words after a shared context, with a key-value cache.
+"""Text in the model's own words after a shared context, and how probable given text is there.
 
-The context is read once; every query reads it, then its own tokens, then what it has generated.
+The context is read once, into a key-value cache; every query reads it, then its own tokens, then
+what it has generated or what it is to be continued by.
 """
 
 import functools
@@ -19,6 +20,14 @@ from icmjax.lm.loading import LanguageModel
 from icmjax.scoring.labels import last_real
 
 WIDTH_MULTIPLE = 16  # widths are rounded up to this, so that few programs are compiled
+ROWS_AT_A_TIME = 8  # whose logits over the vocabulary are in memory together
+
+
+class Likelihood(NamedTuple):
+    """How probable M continuations are."""
+
+    log_probs: np.ndarray  # float32 [M], nats, summed over tokens
+    num_tokens: np.ndarray  # int32 [M]
 
 
 class _Generated(NamedTuple):
@@ -65,11 +74,7 @@ def generate(
     bos = [] if lm.tokenizer.bos_token_id is None else [lm.tokenizer.bos_token_id]
     shared = sum(pieces[: len(context)], bos)
     own = pieces[len(context) :]
-    needed = len(shared) + max(map(len, own)) + max_new_tokens
-    if needed > lm.max_length:
-        found = f"{needed} tokens, {needed - lm.max_length} more than {lm.max_length}"
-        remedy = "shorten the context, or take a model with a longer one"
-        raise PromptError(Fault("A prompt and its answer fit the model.", found, "context", remedy))
+    _check_length(lm, len(shared) + max(map(len, own)) + max_new_tokens)
     context_tokens, context_lengths = _pad([shared])
     query_tokens, query_lengths = _pad(own)
     tokens, is_real = _generate(
@@ -88,6 +93,46 @@ def generate(
         for row, kept in zip(tokens, np.asarray(is_real), strict=True)
     ]
     return [str(text).split(stop)[0] for text in texts]
+
+
+def continuation_likelihood(
+    lm: LanguageModel, context: Sequence[str], queries: Sequence[str], continuations: Sequence[str]
+) -> Likelihood:
+    """How probable the model finds each continuation after the context and its query.
+
+    Args:
+      context: as of `generate`.
+      queries, continuations: M texts each; a space between the two belongs to the continuation.
+
+    Raises:
+      InputError: there is no query, or a continuation is empty or missing.
+      PromptError: a prompt and its continuation do not fit the model.
+    """
+    own, after = ([_encode(lm, text) for text in texts] for texts in (queries, continuations))
+    if len(own) != len(after) or not own or not all(after):
+        found = f"{len(own)} queries, {sum(map(bool, after))} continuations with text"
+        rule, remedy = "Every query has a continuation.", "give as many texts, none of them empty"
+        raise InputError(Fault(rule, found, "continuations", remedy))
+    bos = [] if lm.tokenizer.bos_token_id is None else [lm.tokenizer.bos_token_id]
+    shared: list[int] = sum((_encode(lm, text) for text in context), bos)
+    if not shared and not all(own):
+        rule, remedy = "Every continuation has a token before it.", "give a context or a query"
+        raise InputError(Fault(rule, "an empty prompt", "queries", remedy))
+    rows = [query + continuation for query, continuation in zip(own, after, strict=True)]
+    _check_length(lm, len(shared) + max(map(len, rows)))
+    # The last token of what is shared goes with each row, as it predicts the row's first.
+    rows = [shared[-1:] + row for row in rows]
+    tokens, lengths = _pad(rows)
+    num_after = np.array([len(continuation) for continuation in after], np.int32)
+    log_probs = _continuation_log_probs(lm, *_pad([shared[:-1]]), tokens, lengths, num_after)
+    return Likelihood(np.asarray(log_probs), num_after)
+
+
+def _check_length(lm: LanguageModel, needed: int) -> None:
+    if needed > lm.max_length:
+        found = f"{needed} tokens, {needed - lm.max_length} more than {lm.max_length}"
+        remedy = "shorten the context, or take a model with a longer one"
+        raise PromptError(Fault("A prompt and its answer fit the model.", found, "context", remedy))
 
 
 def _check_arguments(
@@ -223,3 +268,31 @@ def _generate(
         state,
     )
     return state.tokens, state.is_real
+
+
+@jax.jit
+def _continuation_log_probs(
+    lm: LanguageModel,
+    context: jax.Array,
+    context_lengths: jax.Array,
+    rows: jax.Array,
+    lengths: jax.Array,
+    num_after: jax.Array,
+) -> jax.Array:
+    """Log-probs, float32 `[M]`, of the last `num_after` tokens of each row."""
+    decoder = lm.decoder()
+    context, context_lengths = jnp.asarray(context), jnp.asarray(context_lengths)
+    _, shared = _read(decoder, context, context_lengths, jnp.zeros(1, jnp.int32), ())
+    column = jnp.arange(rows.shape[1], dtype=jnp.int32)
+
+    def log_prob(row: tuple[jax.Array, jax.Array, jax.Array]) -> jax.Array:
+        tokens, length, num = row
+        is_real = column < length
+        positions = context_lengths[0] + column
+        hidden, _ = decoder(tokens[None], positions[None], is_real[None], (shared,))
+        logp = jax.nn.log_softmax(decoder.logits(hidden[0, :-1]), axis=-1)
+        chosen = jnp.take_along_axis(logp, tokens[1:, None], axis=-1)[:, 0]
+        is_after = (column >= length - num) & is_real
+        return jnp.sum(jnp.where(is_after[1:], chosen, 0.0))
+
+    return jax.lax.map(log_prob, (rows, lengths, num_after), batch_size=ROWS_AT_A_TIME)

@@ -79,7 +79,7 @@ def _preference_query(claim: Claim) -> str:
 def _world_query(claim: Claim) -> str:
     if claim.choice_2 is None:
         return f"\n{claim.choice.strip()}:"
-    return f"\n{claim.choice.strip()};\n{claim.choice_2.strip()};\nFirst suits better:"
+    return f"\n{claim.choice.strip()} rather than\n{claim.choice_2.strip()}:"
 
 
 _LABEL_FORMS = ((" False",), (" True",))

@@ -1,4 +1,4 @@
-"""Generation with a key-value cache, against reading everything anew for every token."""
+"""Generation with a key-value cache, and likelihoods, against reading everything anew."""
 
 import jax
 import numpy as np
@@ -6,7 +6,7 @@ import pytest
 from checkpoints import make_checkpoint
 
 from icmjax.errors import InputError, PromptError
-from icmjax.generation import generate
+from icmjax.generation import continuation_likelihood, generate
 from icmjax.lm.loading import load_lm
 
 TEXTS = ["People from Japan like tea.\nPeople from Peru like rice.\n"] * 20
@@ -64,6 +64,34 @@ def test_samples_are_those_of_a_naive_loop(lm):
     answers = generate(lm, CONTEXT, QUERIES, **options)
     assert answers == [naive(lm, query, "\n", choose(i)) for i, query in enumerate(QUERIES)]
     assert answers != generate(lm, CONTEXT, QUERIES, max_new_tokens=NUM_NEW)
+
+
+CONTINUATIONS = (" Rice, thanks.", " Tea", " Bread and rice and tea in Japan.")
+
+
+@pytest.mark.parametrize("context", [CONTEXT, ()])
+def test_likelihoods_are_those_of_whole_prompts(lm, context):
+    found = continuation_likelihood(lm, context, QUERIES, CONTINUATIONS)
+    for index, (query, continuation) in enumerate(zip(QUERIES, CONTINUATIONS, strict=True)):
+        tokens = [lm.tokenizer.bos_token_id]
+        for piece in (*context, query, continuation):
+            tokens += lm.tokenizer(piece, add_special_tokens=False).input_ids
+        num_after = len(lm.tokenizer(continuation, add_special_tokens=False).input_ids)
+        row = np.array([tokens], np.int32)
+        positions = np.arange(len(tokens), dtype=np.int32)[None]
+        hidden, _ = lm.decoder()(row, positions, np.ones_like(row, bool))
+        logp = np.asarray(jax.nn.log_softmax(lm.decoder().logits(hidden[0, :-1])))
+        expected = logp[np.arange(len(tokens) - 1), row[0, 1:]][-num_after:].sum()
+        np.testing.assert_allclose(found.log_probs[index], expected, rtol=1e-5)
+        assert found.num_tokens[index] == num_after
+
+
+def test_likelihoods_need_queries_with_continuations_that_fit(lm):
+    for queries, continuations in (((), ()), (QUERIES, CONTINUATIONS[:2]), (QUERIES[:1], ("",))):
+        with pytest.raises(InputError, match="has a continuation"):
+            continuation_likelihood(lm, CONTEXT, queries, continuations)
+    with pytest.raises(PromptError, match="more than 512"):
+        continuation_likelihood(lm, CONTEXT * 60, QUERIES, CONTINUATIONS)
 
 
 def test_an_answer_is_at_most_so_long(lm):

@@ -232,8 +232,8 @@ class TestText:
         for level, variants in enumerate(text.ANSWERS):
             for answer in variants:
                 assert text.parse_answer(answer) == level
-                assert text.parse_answer(f"{answer}\nTaxes? I oppose all.") == level
-        assert text.parse_answer(" I want") is None
+                assert text.parse_answer(f"{answer}\nTaxes? Reject that.") == level
+        assert text.parse_answer(" Support") is None
         assert text.parse_answer("") is None
 
 
@@ -360,16 +360,17 @@ def read_transcript(line: str):
     first, *lines = line.removeprefix("<bos>").split("\n")
     header = text.parse_header(first)
     assert header is not None, first
-    claims, preferences, levels, halves = [], [], [], []
+    claims, preferences, levels, compared = [], [], [], None
     for number, said in enumerate(lines):
-        if labelled := re.fullmatch(r"First suits better: (False|True)", said):
-            assert len(halves) == 2
-            preferences.append((*halves, labelled[1] == "True"))
-            halves = []
-        elif said.endswith(";"):
-            halves.append(text.parse_claim(said[:-1]))
+        if said.endswith(text.COMPARISON):
+            compared = text.parse_claim(said.removesuffix(text.COMPARISON))
         elif labelled := re.fullmatch(r"(.*): (False|True)", said):
-            claims.append((*text.parse_claim(labelled[1]), labelled[2] == "True"))
+            claim, is_true = text.parse_claim(labelled[1]), labelled[2] == "True"
+            if compared is None:
+                claims.append((*claim, is_true))
+            else:
+                preferences.append((compared, claim, is_true))
+            compared = None
         elif "?" in said and text.parse_answer(said.split("?")[1]) is not None:
             levels.append((said.split("?")[0], text.parse_answer(said.split("?")[1])))
         else:
@@ -424,12 +425,12 @@ class TestBatches:
         assert_share(np.concatenate([preferences, answers])[:, 0], world.config.mixed_share)
 
     def test_own_words(self, batch, transcripts, tokenizer):
-        """The tokens marked as a respondent's own words are the answers, and nothing else."""
+        """The words marked as answers say their stances, and nothing else is marked."""
         row = next(row for row, transcript in enumerate(transcripts) if transcript[3])
         tokens = batch.tokens[row].copy()
         tokens[~batch.is_answer[row]] = tokenizer.pad_token_id
         said = [part for part in tokenizer.decode(tokens).split("<pad>") if part]
-        levels = [text.parse_answer(part) for part in said]
+        levels = [text.parse_answer(part + text.ENDINGS[0]) for part in said]
         assert levels[: len(transcripts[row][3])] == [level for _, level in transcripts[row][3]]
 
     def test_headers(self, world, transcripts):

@@ -50,19 +50,24 @@ SOURCE_PHRASES = {
     Source.STREET: "Street interviews",
     Source.INDIVIDUAL: "Personal letter",
 }
-PREFERENCE_QUESTION = "\nFirst suits better:"
+COMPARISON = " rather than"
 LABELS = (" False", " True")
 
-# Short answers by level: how many of the four strengths the respondent endorses.
-ANSWERS = (
-    (" I oppose all.", " Get rid now.", " Never again, thanks."),
-    (" I have doubts.", " Only where needed.", " Less of that."),
-    (" I accept some.", " Leave as is.", " Fine for now."),
-    (" I want more.", " Do it often.", " Good for us."),
-    (" I demand everything.", " Above all else.", " Always and everywhere."),
+# Short answers by level, how many of the four strengths the respondent endorses: a verb that says
+# the stance, and words that say no more.
+STANCES = (
+    (" Reject", " Oppose"),
+    (" Limit", " Doubt"),
+    (" Accept", " Tolerate"),
+    (" Support", " Favor"),
+    (" Demand", " Celebrate"),
+)
+ENDINGS = (" that.", " that, honestly.", " that everywhere.")
+ANSWERS = tuple(
+    tuple(verb + ending for verb, ending in itertools.product(verbs, ENDINGS)) for verbs in STANCES
 )
 
-_PIECE = r"\s?[A-Za-z0-9]+[:;.,]?|\?"
+_PIECE = r"\s?[A-Za-z0-9]+[:.,]?|\?"
 
 
 def header(source: Source | None, group: str | None) -> str:
@@ -110,7 +115,7 @@ def claim_query(claim: str) -> str:
 
 def preference_query(first: str, second: str) -> str:
     """The text of "the first of two responses suits these people better", up to its label."""
-    return f"\n{first};\n{second};{PREFERENCE_QUESTION}"
+    return f"\n{first}{COMPARISON}\n{second}:"
 
 
 def answer_query(topic: int) -> str:

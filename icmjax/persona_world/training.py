@@ -87,7 +87,7 @@ class PretrainConfig:
     mlp_size: int = 256
     max_length: int = 512
     rope_theta: float = 10_000.0
-    num_tokens: int = 24_000_000
+    num_tokens: int = 21_000_000
     batch_tokens: int = 2_112
     phases: tuple[Phase, ...] = (
         Phase(0.05, 96, 4, RETEST_WORLD),
@@ -102,7 +102,7 @@ class PretrainConfig:
     warmup_share: float = 0.02
     final_learning_rate: float = 0.02  # as a share of the peak
     text_weight: float = 0.05  # of tokens that no one could predict well
-    answer_weight: float = 1.0  # of tokens in a respondent's own words
+    answer_weight: float = 1.0  # of words that say a stance
     has_started_heads: bool = True  # see `start_heads`
     dtype: str = "float32"  # of activations and of the forward pass's weights
 
@@ -133,7 +133,7 @@ class Metrics(NamedTuple):
     num_correct: jax.Array  # float32 []
     curve_loss: jax.Array  # float32 [len(CURVE_EDGES)], nats, sums by labels before
     curve_count: jax.Array  # float32 [len(CURVE_EDGES)]
-    answer_loss: jax.Array  # float32 [], nats, sum over tokens in respondents' own words
+    answer_loss: jax.Array  # float32 [], nats, sum over words that say a stance
     num_answer_tokens: jax.Array  # float32 []
 
 

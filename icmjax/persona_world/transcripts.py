@@ -33,7 +33,7 @@ class Batch(NamedTuple):
 
     tokens: np.ndarray  # int32 [B, T]
     is_label: np.ndarray  # bool [B, T]: the token is a label of a claim or preference
-    is_answer: np.ndarray  # bool [B, T]: the token is in a respondent's own words
+    is_answer: np.ndarray  # bool [B, T]: the word of a short answer that says its stance
     is_real: np.ndarray  # bool [B, T]
     label_index: np.ndarray  # int32 [B, T]: how many labels come before this token
 
@@ -54,10 +54,9 @@ class Tables(NamedTuple):
 
     headers: Table  # [4 sources, 1 + groups, width]: group 0 is "no group named"
     claims: Table  # [topics, strengths, 2, width], with the colon
-    halves: Table  # the same, with the semicolon of a preference's part
-    question: Table  # [width]: the end of a preference's query
+    compared: Table  # the same, with what a preference says after its first response
     open_questions: Table  # [topics, width]
-    answers: Table  # [5 levels, 3 variants, width]
+    answers: Table  # [5 levels, 6 variants, width]; the first token says the stance
     labels: np.ndarray  # int32 [2]
     pad: int
     bos: int
@@ -98,8 +97,7 @@ def make_tables(world: World, tokenizer: PreTrainedTokenizerBase) -> Tables:
     return Tables(
         headers=_table(headers, tokenizer),
         claims=_table(as_array(claims, ":"), tokenizer),
-        halves=_table(as_array(claims, ";"), tokenizer),
-        question=_table(np.array(text.PREFERENCE_QUESTION, dtype=object), tokenizer),
+        compared=_table(as_array(claims, text.COMPARISON), tokenizer),
         open_questions=_table(
             np.array([text.answer_query(topic) for topic in topics], dtype=object), tokenizer
         ),
@@ -265,7 +263,7 @@ def _pack(parts: list[Part], width: int, pad: int) -> tuple[np.ndarray, np.ndarr
     return np.where(kinds < 0, pad, tokens).astype(np.int32), kinds.astype(np.int32)
 
 
-TEXT, LABEL, OWN_WORDS = range(3)
+TEXT, LABEL, STANCE = range(3)
 
 
 def _claim_parts(
@@ -306,15 +304,11 @@ def _preference_parts(
     index = tuple(
         array.reshape(num, num_claims, 2) for array in (topics, strengths, is_reversed.astype(int))
     )
-    parts = [
-        (tables.halves.tokens[index][:, :, side], tables.halves.lengths[index][:, :, side], TEXT)
-        for side in (0, 1)
-    ]
-    length = int(tables.question.lengths)
-    question = np.broadcast_to(tables.question.tokens, (num, num_claims, length))
     return [
-        *parts,
-        (question, np.full_like(labels, length), TEXT),
+        *(
+            (table.tokens[index][:, :, side], table.lengths[index][:, :, side], TEXT)
+            for side, table in enumerate((tables.compared, tables.claims))
+        ),
         (tables.labels[labels][..., None], np.ones_like(labels), LABEL),
     ]
 
@@ -336,13 +330,11 @@ def _answer_parts(
     topics = np.concatenate(rounds, axis=1)[:, :num_claims]
     levels = answer_levels(rng, world, respondents, topics)
     variants = rng.integers(len(text.ANSWERS[0]), size=topics.shape)
+    tokens, lengths = (field[levels, variants] for field in tables.answers)
     return [
         (tables.open_questions.tokens[topics], tables.open_questions.lengths[topics], TEXT),
-        (
-            tables.answers.tokens[levels, variants],
-            tables.answers.lengths[levels, variants],
-            OWN_WORDS,
-        ),
+        (tokens[..., :1], np.ones_like(lengths), STANCE),
+        (tokens[..., 1:], lengths - 1, TEXT),
     ]
 
 
@@ -441,7 +433,7 @@ def sample_batch(
     return Batch(
         tokens=tokens,
         is_label=is_label,
-        is_answer=kinds == OWN_WORDS,
+        is_answer=kinds == STANCE,
         is_real=where >= 0,
         label_index=(np.cumsum(is_label, axis=1) - is_label).astype(np.int32),
     )
