@@ -64,9 +64,9 @@ def score_predictions(label_log_probs: np.ndarray, gold: GoldLabels) -> Scores:
 def calibrate(label_log_probs: np.ndarray, rules: PairRules) -> np.ndarray:
     """Takes the model's bias towards one label out of zero-shot predictions.
 
-    A claim under a pair rule is judged by its log-odds less those of its opposites, halved, so that
-    of two opposite claims the one that the model rather believes is true; a claim without an
-    opposite by its log-odds less their mean over all claims (batch calibration, Zhou et al.,
+    A claim is judged by its log-odds less those of its opposites (the claims that a pair rule keeps
+    from being true together with it), halved, so that of two opposite claims the one that the model
+    rather believes is true; a claim without an opposite by its log-odds less their mean over all claims (batch calibration, Zhou et al.,
     arXiv:2309.17249). Two label options only.
 
     Args:
@@ -77,7 +77,7 @@ def calibrate(label_log_probs: np.ndarray, rules: PairRules) -> np.ndarray:
       float32 `[M, 2]`, nats.
     """
     log_odds = np.asarray(label_log_probs, np.float64) @ np.array([-1.0, 1.0])
-    pairs = np.asarray(rules.pairs)
+    pairs = np.asarray(rules.pairs)[np.asarray(rules.penalties)[:, 1, 1] > 0]
     total, count = np.zeros_like(log_odds), np.zeros_like(log_odds)
     for first, second in (pairs.T, pairs.T[::-1]):
         np.add.at(total, first, log_odds[second])

@@ -29,3 +29,10 @@ def data() -> pathlib.Path:
     if not DATA.is_dir():
         pytest.skip(f"the public data is not at {DATA}")
     return DATA
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_programs_left():
+    """Drop a file's compiled programs: thousands of them use up a process's memory maps."""
+    yield
+    jax.clear_caches()

@@ -148,6 +148,12 @@ def test_calibration_compares_opposites():
     np.testing.assert_allclose(found, [1.0, -1.0, -0.25, 0.25], atol=1e-5)
 
 
+def test_calibration_knows_that_equal_answers_are_no_opposites():
+    rules = rules_from_groups("same_answer_same_label", [(0, 1)], answers=["4", "4", "5"])
+    found = calibrate(log_probs([3.0, 3.5, -2.0]), rules) @ [-1, 1]
+    np.testing.assert_allclose(found, [1.5, 2.0, -3.5], atol=1e-5)
+
+
 def test_calibration_without_opposites_takes_the_mean_off():
     found = calibrate(log_probs([3.0, 1.0, 2.0]), no_rules()) @ [-1, 1]
     np.testing.assert_allclose(found, [1.0, -1.0, 0.0], atol=1e-5)
