@@ -3,7 +3,8 @@
     python experiments/icm_vs_gold.py --out runs/icm_vs_gold
     python experiments/icm_vs_gold.py --quick --out runs/icm_vs_gold_quick
     python experiments/icm_vs_gold.py --model persona-world-acquiescent --out runs/acquiescent
-    python experiments/icm_vs_gold.py --model FOLDER --claims CLAIMS --test TEST --out runs/real
+    python experiments/icm_vs_gold.py --model FOLDER --claims CLAIMS --test TEST \\
+        [--answers ANSWERS --judge FOLDER] --out runs/real
 
 The paper's first comparison (Mahbub, Pei & Feng, arXiv:2606.03110, figure 1). A unit is a task: a
 group and a seed of the persona world, or a persona of a claim file. For each:
@@ -14,6 +15,7 @@ group and a seed of the persona world, or a persona of a claim file. For each:
      and score the held-out claims; a unit's value is the mean over the orders.
 The world is asked in three formats: claims; preferences between two responses, with a search of
 their own; and open questions, answered greedily after the labelled claims and scored by stance.
+With --answers, a real persona is asked openly too (see open_answers.py for the measures).
 Percent of gold: a unit's accuracy over that of gold labels. Comparisons with gold and with
 zero-shot are paired over units, and their p-values are corrected for the table (Holm).
 """
@@ -37,6 +39,7 @@ from harness import (
     table,
     write_json,
 )
+from open_answers import read_answers, run_open_answers
 
 from icmjax import (
     UNLABELLED,
@@ -66,6 +69,7 @@ ALGORITHMS = {
     "tempering": ParallelTempering(),
 }
 METRICS = ("accuracy", "balanced_accuracy", "log_loss")
+OPEN_METRICS = ("reference_log_prob", "judge_log_prob")  # where no stance can be read
 
 
 def search_labels(
@@ -198,12 +202,35 @@ def run_world_unit(
 
 
 def run_file_unit(
-    lm: LanguageModel, sources: tuple[str, str], options: dict[str, Any], persona: str, seed: int
+    lm: LanguageModel,
+    judge: LanguageModel,
+    sources: tuple[str, str, str | None],
+    options: dict[str, Any],
+    persona: str,
+    seed: int,
 ) -> dict[str, Any]:
     """One persona of a claim file."""
     name = persona or None
-    search_set, test_set = (_read(source, name, options) for source in sources)
-    return {"claims": run_task(lm, search_set, test_set, seed, options)}
+    search_set, test_set = (_read(source, name, options) for source in sources[:2])
+    unit = {"claims": run_task(lm, search_set, test_set, seed, options)}
+    if sources[2] is not None:
+        name = name or search_set.claims.claims[0].persona
+        labellings = unit["claims"]["labels"]
+        unit["open"] = {
+            "label_accuracy": unit["claims"]["label_accuracy"],
+            "conditions": run_open_answers(
+                lm,
+                judge,
+                search_set.claims,
+                {label_set: np.array(labels, np.int8) for label_set, labels in labellings.items()},
+                read_answers(sources[2], name, options["num_references"]),
+                name,
+                seed,
+                options["temperature"],
+                options["max_new_tokens"],
+            ),
+        }
+    return unit
 
 
 def _read(source: str, persona: str | None, options: dict[str, Any]) -> Task:
@@ -222,7 +249,8 @@ def analyse(units: list[dict[str, Any]]) -> dict[str, list[Row]]:
     for form in (name for name in units[0] if name != "key"):
         of_form = [unit[form] for unit in units]
         names = list(of_form[0]["conditions"])
-        metrics = [metric for metric in METRICS if metric in of_form[0]["conditions"]["gold"]]
+        known = of_form[0]["conditions"]["gold"]
+        metrics = [metric for metric in (*METRICS, *OPEN_METRICS) if metric in known]
 
         def values(name: str, metric: str, of_form: list = of_form) -> np.ndarray:
             return np.array([unit["conditions"][name][metric] for unit in of_form])
@@ -233,23 +261,20 @@ def analyse(units: list[dict[str, Any]]) -> dict[str, list[Row]]:
         ]
         for metric in metrics:
             tables[f"{form}: {metric}"] = [mean_row(name, values(name, metric)) for name in names]
-        gold, zero_shot = values("gold", "accuracy"), values("zero-shot", "accuracy")
-        is_above_zero = gold > 0
-        if is_above_zero.any():
+        gold = values("gold", metrics[0])
+        if metrics[0] == "accuracy" and (gold > 0).any():
             tables[f"{form}: percent of gold"] = [
-                mean_row(name, (100 * values(name, "accuracy") / gold)[is_above_zero])
-                for name in names
+                mean_row(name, (100 * values(name, "accuracy") / gold)[gold > 0]) for name in names
             ]
-        if len(units) > 1:
-            tables[f"{form}: paired differences in accuracy, p by Holm"] = comparisons(
-                {
-                    **{f"{name} − gold": (values(name, "accuracy"), gold) for name in names},
-                    **{
-                        f"{name} − zero-shot": (values(name, "accuracy"), zero_shot)
+        for metric in metrics if metrics[0] in OPEN_METRICS else metrics[:1]:
+            if len(units) > 1:
+                tables[f"{form}: paired differences in {metric}, p by Holm"] = comparisons(
+                    {
+                        f"{name} − {base}": (values(name, metric), values(base, metric))
+                        for base in ("gold", "zero-shot")
                         for name in names
-                    },
-                }
-            )
+                    }
+                )
     return tables
 
 
@@ -268,7 +293,8 @@ def comparisons(pairs: dict[str, tuple[np.ndarray, np.ndarray]]) -> list[Row]:
 
 def plot(tables: dict[str, list[Row]], path: pathlib.Path) -> None:
     """The paper's figure 1: held-out accuracy by condition, with intervals, a panel a format."""
-    panels = {name: rows for name, rows in tables.items() if name.endswith(": accuracy")}
+    ends = tuple(f": {metric}" for metric in ("accuracy", *OPEN_METRICS))
+    panels = {name: rows for name, rows in tables.items() if name.endswith(ends)}
     figure = matplotlib.figure.Figure(figsize=(4.6 * len(panels), 3.6), layout="constrained")
     for axes, (name, rows) in zip(
         np.atleast_1d(figure.subplots(1, len(panels))), panels.items(), strict=True
@@ -278,7 +304,9 @@ def plot(tables: dict[str, list[Row]], path: pathlib.Path) -> None:
         above = [max(0.0, row.summary.high - row.summary.mean) for row in rows]
         axes.bar(range(len(rows)), means, yerr=np.nan_to_num([below, above]), color="#4477aa")
         axes.set_xticks(range(len(rows)), [row.name for row in rows], rotation=40, ha="right")
-        axes.set(ylim=(0, 1.05), title=name.removesuffix(": accuracy"))
+        axes.set_title(name)
+        if name.endswith(": accuracy"):
+            axes.set_ylim(0, 1.05)
     figure.savefig(path, dpi=120)
 
 
@@ -287,6 +315,11 @@ def plot(tables: dict[str, list[Row]], path: pathlib.Path) -> None:
 @click.option("--claims", "claims_path", help="A claim file, in place of the persona world.")
 @click.option("--test", "test_path", help="Its held-out claims.")
 @click.option("--personas", help="Of the file, separated by commas; by default all together.")
+@click.option("--answers", "answers_path", help="What people of these personas said openly.")
+@click.option("--judge", help="Model that judges open answers; by default the model itself.")
+@click.option("--references", "num_references", type=int, help="The most a question; default all.")
+@click.option("--temperature", default=0.7, show_default=True, help="Of open answers.")
+@click.option("--max-new-tokens", default=40, show_default=True, help="Of an open answer.")
 @click.option("--limit", type=int, help="Take the first so many claims of each file.")
 @click.option("--formats", default="claims,preferences,open", show_default=True)
 @click.option("--algorithms", default=",".join(ALGORITHMS), show_default=True)
@@ -302,6 +335,8 @@ def main(
     out: pathlib.Path,
     claims_path: str | None,
     test_path: str | None,
+    answers_path: str | None,
+    judge: str | None,
     personas: str | None,
     num_seeds: int,
     groups: str | None,
@@ -324,13 +359,15 @@ def main(
         def run_unit(group: str, seed: int) -> dict[str, Any]:
             return run_world_unit(lm, world, options, group, seed)
     else:
-        names, sources = (personas or "").split(","), (claims_path, test_path)
+        names, sources = (personas or "").split(","), (claims_path, test_path, answers_path)
+        judge_lm = lm if judge is None else load_lm(judge)
 
         def run_unit(group: str, seed: int) -> dict[str, Any]:
-            return run_file_unit(lm, sources, options, group, seed)
+            return run_file_unit(lm, judge_lm, sources, options, group, seed)
 
     keys = [(name, seed) for name in names for seed in range(num_seeds)]
-    config = {"model": model, "claims": claims_path, "test": test_path, **options}
+    sources_of = {"claims": claims_path, "test": test_path, "answers": answers_path}
+    config = {"model": model, "judge": judge, **sources_of, **options}
     units = run_units(out, config, keys, run_unit)
     tables = analyse(units)
     for title, rows in tables.items():

@@ -1,11 +1,12 @@
-"""Turns the pairwise votes of the polarized-issues dialogues into preference claims by party.
+"""Turns the polarized-issues dialogues into preference claims by party, and into open answers.
 
     python experiments/polarized_issues.py --data FOLDER --out runs/polarized_issues
 
 A claim says that people of a party prefer one response to another; its gold label is the vote of
 the party's members, their majority where several voted on a pair, and ties are left out. Every pair
 comes in both orders, under the rule that exactly one of them is true. Responses are divided between
-search and test claims, so that no response is in both; votes across the two are left out.
+search and test claims, so that no response is in both; votes across the two are left out. The test
+responses, by the party of who wrote them, are the references of the open questions.
 Data: akonya/polarized-issues-data, CC BY 4.0 (the votes that were cast, not the inferred ones).
 """
 
@@ -75,6 +76,19 @@ def make_rows(folder: pathlib.Path) -> dict[tuple[str, str], list[dict]]:
     return rows
 
 
+def make_answers(folder: pathlib.Path) -> list[dict]:
+    """Rows `persona, question, answer`: the test responses and who wrote them."""
+    header, *people = read_table(folder, "participants")
+    who, party_at = header.index("Participant Id"), header.index(PARTY_COLUMN)
+    party_of = {person[who]: person[party_at] for person in people}
+    _, *responses = read_table(folder, "verbatim_map")
+    return [
+        {"persona": PARTIES[party_of[row[2]]], "question": row[1].strip(), "answer": row[4].strip()}
+        for row in responses
+        if is_test(row[3]) and row[2] in party_of
+    ]
+
+
 @click.command(help=__doc__)
 @click.option("--data", type=click.Path(path_type=pathlib.Path, exists=True), required=True)
 @click.option("--out", type=click.Path(path_type=pathlib.Path), required=True)
@@ -85,6 +99,9 @@ def main(data: pathlib.Path, out: pathlib.Path) -> None:
         path = out / f"{PARTIES[party].lower()}_{split}.jsonl"
         path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
         click.echo(f"{path}: {len(rows)} claims")
+    answers, path = make_answers(data), out / "answers.jsonl"
+    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in answers))
+    click.echo(f"{path}: {len(answers)} answers")
 
 
 if __name__ == "__main__":

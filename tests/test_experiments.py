@@ -7,8 +7,12 @@ import sys
 
 import numpy as np
 import pytest
+import torch
+import transformers
+from checkpoints import make_checkpoint
 from click.testing import CliRunner
 
+from icmjax.errors import ClaimsError
 from icmjax.persona_world.world import make_world
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -120,6 +124,78 @@ def test_critical_shares():
     critical_share = importlib.import_module("phase_diagram").critical_share
     found = [critical_share(error) for error in make_world().config.source_errors[:3]]
     np.testing.assert_allclose(found, [0.15, 0.19, 0.27], atol=0.005)
+
+
+OPEN_ANSWERS = (
+    ("Peruvians", "What is for lunch?", "Rice,\nof course."),
+    ("Peruvians", "What is for lunch?", "Bread."),
+    ("Peruvians", "And to drink?", "Tea."),
+    ("Finns", "And to drink?", "Coffee."),
+)
+
+
+def test_a_real_persona_is_asked_openly(tmp_path):
+    words = ("tea", "rice", "bread", "cake", "soup", "jam")
+    choices = [f"Peruvians would answer: '{word}', which is True or False" for word in words]
+    model = make_checkpoint(tmp_path / "lm", "llama", choices, num_hidden_layers=1)
+    rows = [
+        {
+            "question": "Food?",
+            "choice": choice,
+            "consistency_id": index,
+            "persona": "Peruvians",
+            "label": index % 2,
+        }
+        for index, choice in enumerate(choices)
+    ]
+    answers = [
+        dict(zip(("persona", "question", "answer"), row, strict=True)) for row in OPEN_ANSWERS
+    ]
+    for name, content in (("claims", rows[:4]), ("test", rows[4:]), ("answers", answers)):
+        (tmp_path / f"{name}.json").write_text(json.dumps(content))
+    files = " ".join(f"--{name} {tmp_path / name}.json" for name in ("claims", "test", "answers"))
+    options = (
+        f"--model {tmp_path / 'lm'} {files} --seeds 1 --orders 1 --draws 1 --max-new-tokens 4 "
+        "--algorithms bootstrap --personas Peruvians"
+    )
+    printed = run("icm_vs_gold", options, tmp_path / "out")
+    assert "open: judge_log_prob" in printed
+    (unit,) = map(json.loads, (tmp_path / "out/units.jsonl").read_text().splitlines())
+    conditions = unit["open"]["conditions"]
+    assert conditions.keys() == {"zero-shot", "bootstrap", "random", "gold"}
+    assert all(len(found["texts"]) == 2 for found in conditions.values())
+    assert all(found["judge_log_prob"] < 0 for found in conditions.values())
+    # By torch, one prompt an answer: nats a token of the persona's own answers alone.
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "lm")
+    total = num_tokens = 0
+    for persona, question, answer in OPEN_ANSWERS[:3]:
+        prompt = f"\n\nPeople of the group {persona} were asked: {question}\nTheir answer:"
+        after = tokenizer(" " + " ".join(answer.split()), add_special_tokens=False).input_ids
+        ids = [*tokenizer(prompt).input_ids, *after]
+        if ids[0] != tokenizer.bos_token_id:
+            ids = [tokenizer.bos_token_id, *ids]
+        with torch.no_grad():
+            logp = model(torch.tensor([ids])).logits[0, :-1].log_softmax(-1)
+        picked = logp[torch.arange(len(ids) - 1), torch.tensor(ids[1:])]
+        total, num_tokens = total + float(picked[-len(after) :].sum()), num_tokens + len(after)
+    assert conditions["zero-shot"]["reference_log_prob"] == pytest.approx(
+        total / num_tokens, rel=1e-4
+    )
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([{"persona": "Finns", "question": "q"}], "no answer"),
+        ([{"persona": "Finns", "question": "q", "answer": "a"}], "answers of Finns"),
+        ([], "answers of nobody"),
+    ],
+)
+def test_an_answer_file_that_does_not_fit(tmp_path, rows, message):
+    (tmp_path / "answers.json").write_text(json.dumps(rows))
+    module = importlib.import_module("open_answers")
+    with pytest.raises(ClaimsError, match=message):
+        module.read_answers(str(tmp_path / "answers.json"), "Peruvians", None)
 
 
 def test_votes_become_preferences_by_party(tmp_path):
