@@ -1,8 +1,7 @@
-"""Intervals and paired tests over (persona, seed) units, by `scipy.stats`."""
+"""Intervals and paired tests over independent units, such as personas, by `scipy.stats`."""
 
-import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -11,6 +10,8 @@ from scipy import stats
 from icmjax.errors import Fault, InputError
 
 NUM_RESAMPLES = 9_999
+MAX_UNITS = 10**6  # beyond it a power analysis says no more than "very many"
+HUGE_EFFECT = 20.0  # standard deviations, beyond which the noncentral t has no digits left
 
 
 class Summary(NamedTuple):
@@ -68,7 +69,8 @@ def compare_paired(first: np.ndarray, second: np.ndarray, seed: int = 0) -> Pair
     """Compares two conditions measured on the same units.
 
     Args:
-      first, second: float `[n]`, entry k of both from the same (persona, seed).
+      first, second: float `[n]`, entry k of both from the same unit, units independent of one
+        another: personas, rather than the seeds of one (see `cluster_means`).
       seed: of the resamples.
 
     Returns:
@@ -121,24 +123,58 @@ def units_needed(mean: float, spread: float, power: float = 0.8, level: float = 
       power: chance of a p-value below `level` with so many units.
 
     Returns:
-      A whole number as float, at least 2; inf where the mean is 0.
+      A whole number as float, from 2 to `MAX_UNITS`; inf where more are needed.
+
+    Raises:
+      InputError: a number that is not finite, or a spread below 0.
     """
-    if mean == 0:
+    _checked(np.array([mean, spread]), "mean, spread")
+    if spread < 0:
+        fault = Fault("A spread is at least 0.", f"{spread}", "spread", "give its absolute value")
+        raise InputError(fault)
+    quantiles = stats.norm.ppf(1 - level / 2) + stats.norm.ppf(power)
+    # Compared without a quotient, which overflows for a tiny spread.
+    if abs(mean) * MAX_UNITS**0.5 <= quantiles * spread:
         return float("inf")
-    if spread == 0:
-        return 2.0
-    effect = abs(mean) / spread
+    is_huge = abs(mean) >= HUGE_EFFECT * spread
+    effect = HUGE_EFFECT if is_huge else abs(mean) / spread
 
     def reaches(num: int) -> bool:
         critical = stats.t.ppf(1 - level / 2, num - 1)
         shift = effect * num**0.5
-        found = stats.nct.sf(critical, num - 1, shift) + stats.nct.cdf(-critical, num - 1, shift)
-        return bool(found >= power)
+        # The far tail, on the other side of zero, comes as NaN where it underflows.
+        far_tail = np.nan_to_num(stats.nct.cdf(-critical, num - 1, shift))
+        return bool(stats.nct.sf(critical, num - 1, shift) + far_tail >= power)
 
-    # The normal approximation is a little too small; the step up from it is short.
-    quantiles = stats.norm.ppf(1 - level / 2) + stats.norm.ppf(power)
-    num = max(2, math.floor((quantiles / effect) ** 2))
-    return float(next(num for num in itertools.count(num) if reaches(num)))
+    # The power rises with n, and the normal approximation is a little too small.
+    low, high = 1, 2 * math.ceil((quantiles / effect) ** 2) + 8
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if middle > 1 and reaches(middle) else (middle, high)
+    return float(high)
+
+
+def cluster_means(values: Sequence[float], clusters: Sequence[Hashable]) -> np.ndarray:
+    """The mean over each cluster's values: float64 `[clusters]`, in order of first appearance.
+
+    Values of one cluster (a group's seeds) are alike; taken for independent units they would make
+    intervals too narrow. So the cluster is the unit: it is averaged before anything is tested.
+
+    Args:
+      values: `[n]`.
+      clusters: n names, equal within a cluster.
+
+    Raises:
+      InputError: no values, some are not finite, or not every value has its cluster.
+    """
+    checked = _checked(np.asarray(values, np.float64), "values")
+    if len(clusters) != len(checked):
+        found = f"{len(checked)} values, {len(clusters)} clusters"
+        rule, remedy = "Every value is of one cluster.", "give as many names as values"
+        raise InputError(Fault(rule, found, "clusters", remedy))
+    names = list(dict.fromkeys(clusters))
+    index = np.array([names.index(name) for name in clusters])
+    return np.array([checked[index == position].mean() for position in range(len(names))])
 
 
 def _checked(values: np.ndarray, name: str) -> np.ndarray:

@@ -5,7 +5,14 @@ import pytest
 from scipy import stats
 
 from icmjax.errors import InputError
-from icmjax.statistics import compare_paired, holm, summarise, units_needed
+from icmjax.statistics import (
+    MAX_UNITS,
+    cluster_means,
+    compare_paired,
+    holm,
+    summarise,
+    units_needed,
+)
 
 
 def test_the_interval_covers_the_mean_as_often_as_it_says():
@@ -73,3 +80,51 @@ def test_units_needed_reach_the_power():
     assert units_needed(0.05, 0.1, level=0.01) > needed
     assert units_needed(0.0, 0.1) == float("inf")
     assert units_needed(0.1, 0.0) == 2
+
+
+@pytest.mark.parametrize(
+    ("mean", "spread", "expected"),
+    [
+        (1e-12, 0.1, float("inf")),
+        (0.05, 1e-17, 2),
+        (0.05, 5e-324, 2),
+        (1e-300, 1e300, float("inf")),
+        (0.0, 0.0, float("inf")),
+    ],
+)
+def test_units_needed_of_extreme_differences(mean, spread, expected):
+    assert units_needed(mean, spread) == expected
+
+
+def test_units_needed_rise_with_the_spread_up_to_the_cap():
+    needed = [units_needed(1.0, spread) for spread in np.geomspace(1e-3, 400, 60)]
+    assert needed == sorted(needed)
+    assert needed[0] == 2
+    assert units_needed(1.0, 1.01 * MAX_UNITS**0.5) == float("inf")
+    # Against the definition, one step below and at what it says.
+    for num, spread in ((units_needed(1.0, 3.0), 3.0), (units_needed(1.0, 0.3), 0.3)):
+        powers = []
+        for size in (num - 1, num):
+            critical, shift = stats.t.ppf(0.975, size - 1), size**0.5 / spread
+            powers.append(stats.nct.sf(critical, size - 1, shift))
+        assert powers[0] < 0.8 <= powers[1] + 1e-6
+
+
+@pytest.mark.parametrize(("mean", "spread"), [(0.1, -1.0), (float("nan"), 1.0)])
+def test_units_needed_checks_its_numbers(mean, spread):
+    with pytest.raises(InputError):
+        units_needed(mean, spread)
+
+
+def test_the_seeds_of_a_group_are_no_units():
+    values, clusters = [1.0, 3.0, 10.0, 20.0], ["b", "a", "b", "a"]
+    assert cluster_means(values, clusters).tolist() == [5.5, 11.5]
+    # Ten equal seeds a group say no more than one: the interval must not shrink.
+    rng = np.random.default_rng(0)
+    groups = rng.normal(size=12)
+    once = summarise(groups)
+    tenfold = summarise(cluster_means(np.repeat(groups, 10), np.repeat(np.arange(12), 10).tolist()))
+    assert tenfold.num == 12
+    assert tenfold == pytest.approx(once)
+    with pytest.raises(InputError, match="one cluster"):
+        cluster_means(values, clusters[:3])
