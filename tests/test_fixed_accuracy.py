@@ -1,6 +1,7 @@
 """Chains of one accuracy: invariance by enumeration, constant counts, and coherence either way."""
 
 import itertools
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +18,7 @@ from icmjax.search.base import acceptance_probability
 from icmjax.search.fixed_accuracy import (
     Swap,
     draw_swap,
+    exchange_log_ratio,
     kept_counts,
     random_assignment,
     swap_log_prob,
@@ -25,6 +27,7 @@ from icmjax.search.fixed_accuracy import (
 from icmjax.search.loop import _run_block
 from icmjax.search.moves import flip_log_weights
 from icmjax.search.units import make_units
+from icmjax.utility import utility
 
 TARGET = np.array([1, 0, 0, 1, 1, 0, 1, 0, 0, 1], np.int8)
 PAIRS = make_rules([(0, 1), (2, 3), (4, 5)], penalty_table("exactly_one_true"))
@@ -143,6 +146,85 @@ def test_errors_balance_and_pairs_never_change():
     moved = (labels[1:] != labels[:-1]).any(axis=-1).sum(axis=0)
     assert moved[0] == 0
     assert (moved[1:] > 5).all()
+
+
+def test_exchanges_are_in_detailed_balance():
+    """π(x, y) a(x, y) = π(y, x) a(y, x) for the joint law of two chains, over all pairs of U."""
+    utilities, betas = np.array([-3.0, -1.0, 0.5, 2.0]), np.array([1.5, -0.5])
+    for one, other in itertools.product(utilities, repeat=2):
+        ratios = [
+            np.asarray(exchange_log_ratio(jnp.asarray(betas), jnp.array(pair), jnp.array([1, 0])))
+            for pair in ([one, other], [other, one])
+        ]
+        assert ratios[0][0] == ratios[0][1]  # both chains decide alike
+        joint = [betas @ np.array(pair) for pair in ([one, other], [other, one])]
+        flows = [log_pi + min(0.0, ratio[0]) for log_pi, ratio in zip(joint, ratios, strict=True)]
+        assert flows[0] == pytest.approx(flows[1])
+
+
+def test_exchanges_keep_every_chains_law():
+    """Mean U of each β against the exact law of all labellings of two errors in four pairs."""
+    pairs = make_rules([(0, 1), (2, 3), (4, 5), (6, 7)], penalty_table("exactly_one_true"), True)
+    scorer, target, betas = table_scorer(3, 8, coupling=3.0), np.array([1, 0] * 4), (-1.5, 0.0, 1.5)
+    wrong = list(itertools.combinations(range(4), 2))
+    labels = np.tile(target, (len(wrong), 1))
+    for row, chosen in zip(labels, wrong, strict=True):
+        for pair in chosen:
+            row[2 * pair : 2 * pair + 2] = [0, 1]
+    utilities = np.asarray(utility(scorer(jnp.asarray(labels, jnp.int8)), labels, pairs))
+    assert np.ptp(utilities) > 1
+    weights = np.exp(np.array(betas)[:, None] * (utilities - utilities.mean()))
+    expected = (weights * utilities).sum(1) / weights.sum(1)
+    # Twenty ladders of one program; the mean of all their draws, with its error over ladders.
+    algorithm = FixedAccuracy(
+        target=target, num_errors=4, inverse_temperatures=betas * 20, num_iterations=128
+    )
+    trace = run(algorithm, rules=pairs, scorer=scorer).trace
+    means = trace.utility[64:].mean(axis=0).reshape(20, 3)
+    errors = means.std(axis=0, ddof=1) / 20**0.5
+    assert (np.abs(means.mean(axis=0) - expected) < 5 * errors + 1e-3).all()
+
+
+def test_exchanges_find_what_a_chain_alone_does_not():
+    """A flat U but for one labelling: from a plateau, informed moves do not see the way to it."""
+
+    class Needle(NamedTuple):
+        target: jax.Array
+
+        @property
+        def num_claims(self):
+            return 16
+
+        def __call__(self, labels):
+            is_found = jnp.all(labels == self.target, axis=-1)[..., None, None]
+            flat = jnp.full((*labels.shape, 2), jnp.log(0.5))
+            options = jnp.arange(2, dtype=labels.dtype)
+            own = jnp.where(self.target[:, None] == options, jnp.log(0.95), jnp.log(0.05))
+            return jnp.where(is_found, own, flat)
+
+        def tokens_per_pass(self, labels):
+            return 0
+
+    pairs = make_rules([(i, i + 1) for i in range(0, 16, 2)], penalty_table("exactly_one_true"))
+    target = np.tile([1, 0], 8).astype(np.int8)
+    needle = target.copy()
+    needle[:6] = 1 - needle[:6]
+    betas, num_ladders = (0.0, 0.05, 0.2, 2.0), 8
+    found = {}
+    for exchanges in (False, True):
+        algorithm = FixedAccuracy(
+            target=target,
+            num_errors=6,
+            inverse_temperatures=betas * num_ladders,
+            exchanges=exchanges,
+            num_iterations=96,
+        )
+        labels = run(algorithm, rules=pairs, scorer=Needle(jnp.asarray(needle))).trace.labels[-1]
+        found[exchanges] = (labels.reshape(num_ladders, 4, 16)[:, 3] == needle).all(-1).sum()
+        assert ((labels != target).sum(-1) == 6).all()
+    # One of 56 labellings: a chain of small β passes by it, and one of large β keeps it for good.
+    assert found[True] == num_ladders
+    assert found[True] >= found[False]
 
 
 def test_what_need_not_be_kept_is_not():

@@ -1,7 +1,8 @@
 """Labels of one accuracy, made coherent or incoherent: a chain whose moves swap errors."""
 
 import dataclasses
-from collections import Counter
+import itertools
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -12,7 +13,7 @@ from jax import Array
 
 from icmjax.consistency import PairRules
 from icmjax.errors import Fault, InputError
-from icmjax.search.base import Labelling, Outcome, metropolis_accept
+from icmjax.search.base import Labelling, Outcome, Scorer, metropolis_accept
 from icmjax.search.chains import ChainInfo, ChainSearch, ChainState
 from icmjax.search.moves import (
     BALANCINGS,
@@ -38,6 +39,7 @@ class SwapMemory(NamedTuple):
     counts: Array  # int32 [G, A, K], kept constant in their sum over units
     inverse_temperature: Array  # float32 []
     swap: Swap  # the proposal at hand
+    partners: Array  # int32 [2], chains to exchange labels with, by turns; itself for none
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,6 +61,7 @@ class FixedAccuracy(ChainSearch):
       num_errors: labels that differ from the target; one number, or one for each chain.
       inverse_temperatures: β of each chain, in 1 / units of U.
       is_balanced: whether the number of claims with each label is the target's.
+      exchanges: whether chains exchange labels; otherwise each is the same whatever the others.
       keeps_pairs: whether no pair rule is violated, soft ones included; otherwise hard ones alone.
       burn_in: share of the steps in which β grows linearly from 0.
       balancing: "barker" or "sqrt".
@@ -74,6 +77,7 @@ class FixedAccuracy(ChainSearch):
     num_iterations: int = 128
     num_chains: int = dataclasses.field(default=1, init=False)  # that of inverse_temperatures
     is_balanced: bool = True
+    exchanges: bool = True
     keeps_pairs: bool = True
     burn_in: float = 0.5
     balancing: Balancing = "barker"
@@ -158,8 +162,59 @@ class FixedAccuracy(ChainSearch):
             units=jnp.zeros((num_chains, 2), jnp.int32),
             is_single=jnp.ones(num_chains, bool),
         )
-        betas = jnp.asarray(self.inverse_temperatures, jnp.float32)
-        return state._replace(memory=SwapMemory(jnp.asarray(np.stack(counts)), betas, swap))
+        memory = SwapMemory(
+            counts=jnp.asarray(np.stack(counts)),
+            inverse_temperature=jnp.asarray(self.inverse_temperatures, jnp.float32),
+            swap=swap,
+            partners=jnp.asarray(self._partners()),
+        )
+        return state._replace(memory=memory)
+
+    def _partners(self) -> np.ndarray:
+        """The chains that each exchanges labels with in even and in odd steps: int32 `[C, 2]`."""
+        partners = np.tile(np.arange(self.num_chains, dtype=np.int32)[:, None], (1, 2))
+        if not self.exchanges:
+            return partners
+        ladders: dict[Any, list[int]] = defaultdict(list)
+        num_seen: Counter = Counter()
+        for chain, kind in enumerate(zip(self.target, self.num_errors, strict=True)):
+            beta = self.inverse_temperatures[chain]
+            ladders[kind, num_seen[kind, beta]].append(chain)
+            num_seen[kind, beta] += 1
+        for chains in ladders.values():
+            ordered = sorted(chains, key=self.inverse_temperatures.__getitem__)
+            for position, (one, other) in enumerate(itertools.pairwise(ordered)):
+                partners[one, position % 2], partners[other, position % 2] = other, one
+        return partners
+
+    def _step(
+        self,
+        rng_key: Array,
+        state: ChainState,
+        scorer: Scorer,
+        rules: PairRules,
+        is_active: Array,
+    ) -> tuple[ChainState, ChainInfo]:
+        """A swap of errors in every chain, then exchanges of labels between chains."""
+        swap_key, exchange_key = jax.random.split(rng_key)
+        n = state.num_steps[0]  # the same in every chain
+        state, info = super()._step(swap_key, state, scorer, rules, is_active)
+        chains = jnp.arange(state.num_steps.shape[0])
+        partner = jnp.take(state.memory.partners, n % 2, axis=1)
+        betas = self.inverse_temperature(n, state.memory.inverse_temperature)
+        log_ratio = exchange_log_ratio(betas, state.current.utility, partner)
+        # Both chains of a pair read one number, and so decide alike.
+        keys = jax.vmap(jax.random.fold_in, (None, 0))(exchange_key, jnp.minimum(chains, partner))
+        is_exchanged = jax.vmap(metropolis_accept)(keys, log_ratio) & is_active
+        source = jnp.where(is_exchanged, partner, chains)
+        current = jax.tree.map(lambda leaf: leaf[source], state.current)
+        info = info._replace(
+            utility=current.utility,
+            num_labelled=jnp.sum(current.labels >= 0, axis=-1, dtype=jnp.int32),
+            num_violated=current.num_violated,
+            labels=current.labels,
+        )
+        return state._replace(current=current), info
 
     def inverse_temperature(self, n: Array, final: Array) -> Array:
         """β in step n, for a chain whose β is `final` after the burn-in."""
@@ -326,6 +381,19 @@ def swap_log_ratio(
     return swap_log_prob(back, new_log_weights, counts) - swap_log_prob(
         swap, old_log_weights, counts
     )
+
+
+def exchange_log_ratio(betas: Array, utilities: Array, partner: Array) -> Array:
+    """(β − β') (U' − U) of each chain and its partner, the log acceptance of exchanging labels.
+
+    Args:
+      betas, utilities: float32 `[C]`.
+      partner: int32 `[C]`, its own inverse.
+
+    Returns:
+      float32 `[C]`, the same for both chains of a pair.
+    """
+    return (betas - betas[partner]) * (utilities[partner] - utilities)
 
 
 def _change(counts: Array, assignment: Array) -> Array:
