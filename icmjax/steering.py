@@ -66,8 +66,8 @@ def calibrate(label_log_probs: np.ndarray, rules: PairRules) -> np.ndarray:
 
     A claim is judged by its log-odds less those of its opposites (the claims that a pair rule keeps
     from being true together with it), halved, so that of two opposite claims the one that the model
-    rather believes is true; a claim without an opposite by its log-odds less their mean over all claims (batch calibration, Zhou et al.,
-    arXiv:2309.17249). Two label options only.
+    rather believes is true; a claim without an opposite by its log-odds less their mean over all
+    claims (batch calibration, Zhou et al., arXiv:2309.17249). Two label options only.
 
     Args:
       label_log_probs: `[M, 2]`, nats.
