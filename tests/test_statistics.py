@@ -43,6 +43,14 @@ def test_equal_conditions_are_rarely_told_apart():
     assert sum(p <= 0.05 for p in p_values) <= stats.binom.isf(1e-3, 60, 0.05) + 1
 
 
+def test_rounding_is_no_difference():
+    rng = np.random.default_rng(0)
+    first = rng.uniform(0.5, 1.0, 20)
+    comparison = compare_paired(np.nextafter(first, 2.0), first)
+    assert comparison.p_value == 1.0
+    assert comparison.difference.mean == 0.0
+
+
 def test_equal_values_have_no_spread_and_a_single_value_has_none():
     assert summarise(np.full(5, 0.3))[1:] == (pytest.approx(0.3), 0.0, 0.3, 0.3)
     assert np.isnan(summarise(np.array([0.3])).low)
