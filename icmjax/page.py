@@ -5,7 +5,6 @@ import pathlib
 from typing import Any
 
 import jinja2
-import numpy as np
 
 from icmjax.runs import RunRecord
 
@@ -72,10 +71,11 @@ def make_page(run: RunRecord, folder: pathlib.Path) -> str:
         {
             "text": " / ".join(filter(None, (claim.question, claim.choice, claim.choice_2))),
             "persona": claim.persona,
-            "label": run.claims.options[label] if label >= 0 else "",
-            "marginal": float(np.max(marginal)),
+            "label": run.claims.options[label],
+            # Of the label that is shown, which need not be the most probable one.
+            "marginal": float(marginal[label]),
             "log_odds": float(log_odds),
-            "is_uncertain": np.max(marginal) < UNCERTAIN,
+            "is_uncertain": marginal[label] < UNCERTAIN,
         }
         for claim, label, marginal, log_odds in zip(
             run.claims.claims, run.labels, run.marginals, run.log_odds, strict=True
