@@ -13,7 +13,8 @@ claims of topics that no demonstration is about:
   4. Open questions, answered greedily after 16 answered ones, and after 16 gold claims: the share
      of answers that parse, that have the right stance (in favour: 3 or 4 of the topic's strengths
      endorsed; against: 0 or 1; neither), and that have exactly the right level of five.
-An observer that knows a named group's values is right always, by construction.
+Statistics are over groups, each the mean over its seeds. An observer that knows a named group's
+values is right always, by construction.
 """
 
 import pathlib
@@ -21,16 +22,10 @@ import pathlib
 import click
 import matplotlib.figure
 import numpy as np
-from harness import (
-    as_json,
-    experiment,
-    groups_of,
-    mean_row,
-    run_units,
-    table,
-    tier_of,
-    write_json,
-)
+from harness import experiment, groups_of, run_units, tier_of, write_json
+from readers import model_config
+from sources import world_config
+from tables import Comparison, Row, as_json, comparison_rows, group_means, mean_row, size_of, table
 
 from icmjax import load_lm, make_steerer
 from icmjax.generation import generate
@@ -39,6 +34,7 @@ from icmjax.persona_world import text
 from icmjax.persona_world.observer import make_observer_steerer
 from icmjax.persona_world.tasks import make_open_task, make_preference_task, make_task
 from icmjax.persona_world.world import World, make_world
+from icmjax.statistics import summarise
 
 COUNTS = (0, 1, 2, 4, 8, 16, 32)
 NUM_FORMAT_DEMOS = 16
@@ -129,39 +125,51 @@ def run_answers(lm: LanguageModel, world: World, group: str, seed: int) -> dict:
     return result
 
 
-def analyse(world: World, units: list[dict]) -> dict[str, list]:
-    """Tables of means over units, by tier where the tier matters."""
+def analyse(world: World, units: list[dict]) -> dict[str, list[Row]]:
+    """Tables of means over groups, by tier where the tier matters."""
     by_tier = {
         tier: [unit for unit in units if tier_of(world, unit["key"][0]) == tier]
         for tier in world.tiers
     }
     by_tier = {tier: members for tier, members in by_tier.items() if members}
-    curve, ratio = [], []
+    curve, last, gains = [], [], []
     for tier, members in by_tier.items():
         for column, count in enumerate(COUNTS):
-            values = (unit["accuracy"][column] for unit in members)
-            curve.append(mean_row(f"{tier}, {count} demonstrations", values))
-        last = [(unit["accuracy"][-1], unit["observer_accuracy"][-1]) for unit in members]
-        ratio.append(mean_row(f"{tier}, observer", (observer for _, observer in last)))
-        share = (model / observer for model, observer in last)
-        ratio.append(mean_row(f"{tier}, model / observer", share))
-        gain = (unit["accuracy"][-1] - unit["accuracy"][0] for unit in members)
-        ratio.append(mean_row(f"{tier}, gold − zero-shot", gain))
-    odds = np.array([unit["log_odds"] for unit in units])  # [units, 2, M]
-    agreement = [mean_row("within a unit", (np.corrcoef(pair)[0, 1] for pair in odds))]
-    formats = [
-        mean_row(name, (unit[name] for unit in units))
-        for name in ("preferences after preferences", "preferences after claims")
-    ]
+            name = f"{tier}, {count} demonstrations"
+            curve.append(mean_row(name, members, lambda unit, c=column: unit["accuracy"][c]))
+        model, observer = (
+            group_means(members, lambda unit, w=who: unit[w][-1])
+            for who in ("accuracy", "observer_accuracy")
+        )
+        last.append(Row(f"{tier}, observer", summarise(observer)))
+        last.append(Row(f"{tier}, model / observer", summarise(model / observer)))
+        gains.append(
+            Comparison(
+                f"{tier}, gold − zero-shot",
+                members,
+                lambda unit: unit["accuracy"][-1],
+                lambda unit: unit["accuracy"][0],
+            )
+        )
+    agreement = mean_row(
+        "within a unit", units, lambda unit: float(np.corrcoef(unit["log_odds"])[0, 1])
+    )
+    names = ("preferences after preferences", "preferences after claims")
+    formats = [mean_row(name, units, lambda unit, n=name: unit[n]) for name in names]
     for name in ("answers after answers", "answers after claims"):
-        for metric in ("parse", "stance", "level"):
-            formats.append(mean_row(f"{name}, {metric}", (unit[name][metric] for unit in units)))
+        formats += [
+            mean_row(f"{name}, {metric}", units, lambda unit, n=name, m=metric: unit[n][m])
+            for metric in ("parse", "stance", "level")
+        ]
+    odds = np.array([unit["log_odds"] for unit in units])  # [units, 2, M]
     pooled = float(np.corrcoef(*(odds[:, who].ravel() for who in range(2)))[0, 1])
+    size = size_of(units)
     return {
-        "accuracy after k gold demonstrations": curve,
-        "after 32": ratio,
-        f"correlation with the observer's log-odds (pooled: {pooled:.3f})": agreement,
-        f"formats, {NUM_FORMAT_DEMOS} gold demonstrations": formats,
+        f"accuracy after k gold demonstrations, {size}": curve,
+        f"after 32, {size}": last,
+        f"gold − zero-shot, {size}, p by Holm": comparison_rows(gains),
+        f"correlation with the observer's log-odds, {size} (pooled: {pooled:.3f})": [agreement],
+        f"formats, {NUM_FORMAT_DEMOS} gold demonstrations, {size}": formats,
     }
 
 
@@ -191,7 +199,7 @@ def plot(world: World, units: list[dict], path: pathlib.Path) -> None:
 
 @experiment
 @click.option("--model", default="persona-world", show_default=True)
-@click.option("--seeds", "num_seeds", default=3, show_default=True, help="Tasks a group.")
+@click.option("--seeds", "num_seeds", default=3, show_default=True, help="Draws a group.")
 def main(model: str, out: pathlib.Path, num_seeds: int, groups: str | None, quick: bool) -> None:
     """The command of this file."""
     world, lm = make_world(), load_lm(model)
@@ -205,8 +213,8 @@ def main(model: str, out: pathlib.Path, num_seeds: int, groups: str | None, quic
 
     names = groups_of(world, groups, quick)
     keys = [(name, seed) for name in names for seed in range(1 if quick else num_seeds)]
-    units = run_units(out, {"model": model}, keys, run_unit)
-    tables = analyse(world, units)
+    units = run_units(out, model_config(lm) | world_config(world), keys, run_unit)
+    tables = {title: rows for title, rows in analyse(world, units).items() if rows}
     for title, rows in tables.items():
         click.echo(table(rows, title) + "\n")
     write_json(out / "report.json", {title: as_json(rows) for title, rows in tables.items()})

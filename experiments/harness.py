@@ -1,30 +1,24 @@
-"""What all experiments share: units that are run once each, tables of means with intervals."""
+"""What all experiments share: units that are run once each, seeds of their own, the command."""
 
 import functools
 import json
 import pathlib
 import time
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NamedTuple
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import click
+import jax
 import numpy as np
 from tqdm import tqdm
 
+from icmjax import __version__
 from icmjax.errors import Fault, InputError, RunError
 from icmjax.persona_world.world import World
-from icmjax.statistics import Summary, summarise
 
 UNITS_FILE, CONFIG_FILE = "units.jsonl", "config.json"
 Unit = dict[str, Any]
-
-
-class Row(NamedTuple):
-    """One line of a table: a quantity over its units."""
-
-    name: str
-    summary: Summary
-    p_value: float | None = None  # of a paired comparison, two-sided
 
 
 def run_units(
@@ -35,32 +29,33 @@ def run_units(
 ) -> list[Unit]:
     """Runs `run_unit(*key)` for every key that `out` does not hold yet; results in order of keys.
 
-    A unit's result depends on its key and `config` alone, so that a broken-off experiment goes on
-    when it is started again.
+    A unit's result depends on its key, `config` and the package's version alone, so that a
+    broken-off experiment goes on when it is started again. So the config holds fingerprints of the
+    weights and of the claims, rather than names and paths alone.
 
     Raises:
       RunError: `out` holds units of another configuration.
     """
     out.mkdir(parents=True, exist_ok=True)
-    config, path = json.loads(json.dumps(config)), out / CONFIG_FILE
+    path = out / CONFIG_FILE
+    config = json.loads(json.dumps(config | {"version": __version__}))
     there = json.loads(path.read_text()) if path.exists() else config
+    then, now = dict(_leaves(there)), dict(_leaves(config))
     faults = [
         Fault(
             "An experiment goes on under its own configuration.",
-            f"{there.get(name)!r} then, {config.get(name)!r} now",
+            f"{then.get(name)!r} then, {now.get(name)!r} now",
             f"{path}: {name}",
             "name another folder, or pass what it was started with",
         )
-        for name in sorted(there.keys() | config.keys())
-        if there.get(name) != config.get(name)
+        for name in sorted(then.keys() | now.keys())
+        if then.get(name) != now.get(name)
     ]
     if faults:
         raise RunError(faults)
     path.write_text(json.dumps(config, indent=1) + "\n")
-    units_path = out / UNITS_FILE
-    lines = units_path.read_text().splitlines() if units_path.exists() else []
-    done = {json.dumps(unit["key"]): unit for unit in map(json.loads, lines)}
-    with units_path.open("a") as file:
+    done = {json.dumps(unit["key"]): unit for unit in read_units(out / UNITS_FILE)}
+    with (out / UNITS_FILE).open("a") as file:
         for key in tqdm(keys, unit="unit"):
             name = json.dumps(list(key))
             if name not in done:
@@ -68,6 +63,36 @@ def run_units(
                 file.write(json.dumps(done[name]) + "\n")
                 file.flush()
     return [done[json.dumps(list(key))] for key in keys]
+
+
+def read_units(path: pathlib.Path) -> list[Unit]:
+    """The units of a file; what a kill left of a half-written line is cut off the file."""
+    if not path.exists():
+        return []
+    content = path.read_bytes()
+    whole = content[: content.rfind(b"\n") + 1]
+    if whole != content:
+        path.write_bytes(whole)
+    return [json.loads(line) for line in whole.splitlines()]
+
+
+def _leaves(config: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted names and values of a nested configuration."""
+    for name, value in config.items():
+        if isinstance(value, dict):
+            yield from _leaves(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, value
+
+
+def unit_key(name: str, seed: int) -> jax.Array:
+    """A typed key of one group and seed; other groups draw other numbers."""
+    return jax.random.fold_in(jax.random.key(seed), zlib.crc32(name.encode()))
+
+
+def unit_rng(name: str, seed: int, *purpose: int) -> np.random.Generator:
+    """Random numbers of one group, seed and purpose, on the host."""
+    return np.random.default_rng((seed, zlib.crc32(name.encode()), *purpose))
 
 
 def groups_of(world: World, groups: str | None, is_quick: bool) -> list[str]:
@@ -82,36 +107,34 @@ def tier_of(world: World, group: str) -> str:
     return next(tier for tier, names in world.tiers.items() if group in names)
 
 
-def mean_row(name: str, values: Iterable[float]) -> Row:
-    """The mean over units."""
-    return Row(name, summarise(np.array(list(values), np.float64)))
+def chosen(text: str, known: Sequence[str], option: str) -> list[str]:
+    """The names of a comma-separated option.
 
-
-def table(rows: Sequence[Row], title: str) -> str:
-    """One line a quantity: n, mean, spread, 95 % interval and, for a comparison, p."""
-    width = max(len(row.name) for row in rows)
-    lines = [
-        title,
-        f"{'':{width}} {'n':>4} {'mean':>8} {'spread':>7} {'95 % interval':>18} {'p':>8}",
+    Raises:
+      InputError: one of them is not known.
+    """
+    names = text.split(",")
+    faults = [
+        Fault("An option names what there is.", repr(name), option, f"choose of {', '.join(known)}")
+        for name in names
+        if name not in known
     ]
-    for name, summary, p_value in rows:
-        interval = f"[{summary.low:.3f}, {summary.high:.3f}]"
-        p_text = "" if p_value is None else f"{p_value:.4f}"
-        lines.append(
-            f"{name:{width}} {summary.num:4d} {summary.mean:8.3f} {summary.spread:7.3f} "
-            f"{interval:>18} {p_text:>8}".rstrip()
-        )
-    return "\n".join(lines)
-
-
-def as_json(rows: Sequence[Row]) -> list[dict[str, Any]]:
-    """The rows of a table, for a JSON file."""
-    return [{"name": row.name, "p_value": row.p_value} | row.summary._asdict() for row in rows]
+    if faults:
+        raise InputError(faults)
+    return names
 
 
 def write_json(path: pathlib.Path, content: Any) -> None:
-    """Writes a result such that the same result is the same bytes."""
-    path.write_text(json.dumps(content, indent=1) + "\n")
+    """Writes a result such that the same result is the same bytes; NaN and infinities are null."""
+    path.write_text(json.dumps(_finite(content), indent=1, allow_nan=False) + "\n")
+
+
+def _finite(content: Any) -> Any:
+    if isinstance(content, dict):
+        return {name: _finite(value) for name, value in content.items()}
+    if isinstance(content, list | tuple):
+        return [_finite(value) for value in content]
+    return None if isinstance(content, float) and not np.isfinite(content) else content
 
 
 def experiment(function: Callable[..., None]) -> click.Command:

@@ -1,25 +1,34 @@
 """Who reads the claims: the language model, or the Bayes observer in its place."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from icmjax import ClaimSet, load_lm, make_scorer, make_steerer
+from icmjax.lm.loading import LanguageModel
 from icmjax.persona_world.observer import make_observer_scorer, make_observer_steerer
 from icmjax.persona_world.world import World
+from icmjax.runs import pytree_fingerprint
 from icmjax.search.base import Scorer
 
 OBSERVER = "observer"
-Steer = Callable[[np.ndarray], np.ndarray]  # int8 [..., N] → float32 [..., M, Y]
+# Labels int8 [..., N] and orders int32 [..., N], or none → label log-probs float32 [..., M, Y].
+Steer = Callable[..., np.ndarray]
 
 
 class Reader(NamedTuple):
     """Scores claims given one another, and held-out claims given labelled ones."""
 
     name: str
+    config: dict[str, Any]  # its name and, of a model, the fingerprint of its weights
     make_scorer: Callable[[ClaimSet], Scorer]
     make_steerer: Callable[[ClaimSet, ClaimSet], Steer]
+
+
+def model_config(lm: LanguageModel) -> dict[str, Any]:
+    """What a model is: its weights, whatever its folder holds by then."""
+    return {"model": lm.name, "weights": pytree_fingerprint(lm.params)}
 
 
 def load_reader(name: str, world: World, leave: str = "group") -> Reader:
@@ -27,6 +36,7 @@ def load_reader(name: str, world: World, leave: str = "group") -> Reader:
     if name == OBSERVER:
         return Reader(
             name,
+            {"model": name},
             lambda claims: make_observer_scorer(
                 world,
                 claims,
@@ -34,7 +44,7 @@ def load_reader(name: str, world: World, leave: str = "group") -> Reader:
                 leave=leave,  # type: ignore[arg-type]  # click has checked it
             ),
             lambda claims, queries: (
-                lambda labels: np.asarray(
+                lambda labels, orders=None: np.asarray(
                     make_observer_steerer(world, claims, queries, knows_groups=False)(labels)
                 )
             ),
@@ -42,6 +52,7 @@ def load_reader(name: str, world: World, leave: str = "group") -> Reader:
     lm = load_lm(name)
     return Reader(
         name,
+        model_config(lm),
         lambda claims: make_scorer(lm, claims, "tree", leave=leave),  # type: ignore[arg-type]
         lambda claims, queries: make_steerer(lm, claims, queries),
     )

@@ -2,8 +2,10 @@
 
     python experiments/targeted_feedback.py --out runs/targeted_feedback
     python experiments/targeted_feedback.py --quick --out runs/targeted_feedback_quick
+    python experiments/targeted_feedback.py --model FOLDER --claims CLAIMS --test TEST \\
+        [--personas NAME,NAME] --out runs/real
 
-Protocol, for every group and seed:
+Protocol, for every group and seed (or persona of a claim file and seed):
   1. Draw a task, and search labels without gold under hard pair rules: the result for K = 0.
   2. For every selector and K in 1, 2, 4, 8: choose K claims, at most one a pair, by the selector's
      uncertainty (`icmjax.feedback`). "Before": from the model's zero-shot labels alone. "After":
@@ -11,10 +13,11 @@ Protocol, for every group and seed:
      the expected gain in U. "Random": the mean over D draws.
   3. Give those claims their gold labels and their opposites the other ones, clamp them, and search
      again with the same keys.
-  4. Label accuracy over the claims that nobody was asked about and that no answer implies; and
-     accuracy and log-loss on held-out claims of other topics with all labels in context.
-A tier's effect is the paired difference of a selector from random over its units; p by Holm over
-the table.
+  4. Label accuracy over all claims, and over those that nobody was asked about and that no answer
+     implies (none of them where K is all pairs); accuracy and log-loss on held-out claims of other
+     topics with all labels in context.
+Statistics are over groups, each the mean over its seeds. A tier's effect is the difference of a
+selector from random, paired over its groups; p by Holm over the table.
 """
 
 import pathlib
@@ -24,25 +27,27 @@ import click
 import jax
 import matplotlib.figure
 import numpy as np
-from harness import (
-    Row,
-    as_json,
-    experiment,
-    groups_of,
-    mean_row,
-    run_units,
-    table,
-    tier_of,
-    write_json,
-)
+from harness import chosen, experiment, run_units, unit_key, write_json
 from readers import Reader, load_reader
+from sources import Source, load_source, require_gold, source_options
+from tables import (
+    Comparison,
+    Row,
+    Unit,
+    Value,
+    as_json,
+    comparison_rows,
+    group_means,
+    mean_row,
+    size_of,
+    table,
+)
 
 from icmjax.claims import UNLABELLED
+from icmjax.errors import Fault, InputError
 from icmjax.feedback import Evidence, choose_claims, expected_gain, implied_labels, uncertainty
-from icmjax.persona_world.tasks import make_task
-from icmjax.persona_world.world import World, make_world
+from icmjax.persona_world.world import make_world
 from icmjax.search import ParallelTempering, search
-from icmjax.statistics import compare_paired, holm, units_needed
 from icmjax.steering import score_predictions
 
 BUDGETS = (1, 2, 4, 8)
@@ -53,30 +58,31 @@ CHOSEN_AT = {
     "margin": "after",
     "expected_gain": "after",
 }
-METRICS = ("label_accuracy", "accuracy", "log_loss")
+METRICS = ("label_accuracy", "label_accuracy_of_rest", "accuracy", "log_loss")
 
 
 def run_unit(
-    reader: Reader, world: World, options: dict[str, Any], group: str, seed: int
+    reader: Reader, source: Source, options: dict[str, Any], name: str, seed: int
 ) -> dict[str, Any]:
     """Metrics by selector and K; "none" for K = 0."""
-    task = make_task(world, group, seed, num_claims=options["num_claims"])
-    held_out = make_task(world, group, seed, "test", num_claims=options["num_test"])
+    task, held_out = source.draw(name, seed)
+    require_gold(task, name)
     rules = task.claims.rules._replace(is_hard=np.ones(len(task.claims.rules.pairs), bool))
     scorer, groups = reader.make_scorer(task.claims), task.claims.group_index
+    check_budgets(options["budgets"], len(task.claims.groups))
     steerer = reader.make_steerer(task.claims, held_out.claims)
     algorithm = ParallelTempering(num_iterations=options["num_iterations"])
-    search_key, random_key = jax.random.split(jax.random.key(seed))
+    search_key, random_key = jax.random.split(unit_key(name, seed))
 
     def search_with(clamped: np.ndarray | None) -> Any:
         return search(scorer, rules, algorithm, search_key, clamped=clamped, progress=False)
 
-    def measure(labels: np.ndarray, clamped: np.ndarray) -> dict[str, float]:
-        is_free = clamped == UNLABELLED
+    def measure(labels: np.ndarray, clamped: np.ndarray) -> dict[str, float | None]:
+        is_free, is_right = clamped == UNLABELLED, labels == task.gold.labels
         scores = score_predictions(steerer(labels), held_out.gold)
-        is_right = (labels == task.gold.labels)[is_free]
         return {
             "label_accuracy": float(is_right.mean()),
+            "label_accuracy_of_rest": float(is_right[is_free].mean()) if is_free.any() else None,
             "accuracy": scores.accuracy,
             "log_loss": scores.log_loss,
         }
@@ -86,7 +92,9 @@ def run_unit(
         answers = np.full(len(groups), UNLABELLED, np.int8)
         answers[asked] = task.gold.labels[asked]
         clamped = implied_labels(answers, rules)
-        return {"asked": asked.tolist()} | measure(search_with(clamped).labels, clamped)
+        is_all = (clamped != UNLABELLED).all()
+        labels = clamped if is_all else search_with(clamped).labels
+        return {"asked": asked.tolist()} | measure(labels, clamped)
 
     first = search_with(None)
     unlabelled = np.full(len(groups), UNLABELLED, np.int8)
@@ -106,69 +114,85 @@ def run_unit(
         for draw in range(options["num_draws"]):
             draw_key = jax.random.fold_in(random_key, draw)
             draws.append(ask(uncertainty("random", evidence, len(groups), draw_key), budget))
-        means = {metric: float(np.mean([one[metric] for one in draws])) for metric in METRICS}
+        means = {
+            metric: None if draws[0][metric] is None else float(np.mean([d[metric] for d in draws]))
+            for metric in METRICS
+        }
         result["random"][str(budget)] = {"asked": [one["asked"] for one in draws]} | means
     return result
 
 
-def analyse(world: World, units: list[dict[str, Any]]) -> dict[str, list[Row]]:
+def check_budgets(budgets: list[int], num_groups: int) -> None:
+    """Raises unless every K asks about one to all consistency groups.
+
+    Raises:
+      InputError: a K is out of that range.
+    """
+    faults = [
+        Fault("K claims are of K pairs.", f"K = {budget}", "--budgets", f"choose 1 to {num_groups}")
+        for budget in budgets
+        if not 1 <= budget <= num_groups
+    ]
+    if faults:
+        raise InputError(faults)
+
+
+def value_of(selector: str, budget: str, metric: str) -> Value:
+    """A metric after K answers that a selector chose; "none" for K = 0."""
+    if selector == "none":
+        return lambda unit: unit["none"][metric]
+    return lambda unit: unit[selector][budget][metric]
+
+
+def analyse(source: Source, units: list[Unit]) -> dict[str, list[Row]]:
     """By tier: metrics by selector and K, and paired differences from random."""
     tables: dict[str, list[Row]] = {}
     selectors = [name for name in units[0] if name not in ("key", "none")]
-    budgets = list(units[0]["random"])
-    for tier in world.tiers:
-        members = [unit for unit in units if tier_of(world, unit["key"][0]) == tier]
-        if not members:
-            continue
+    for tier, members in source.members(units).items():
+        size = size_of(members)
         for metric in METRICS:
-            rows = [mean_row("K = 0", (unit["none"][metric] for unit in members))]
-            for selector in selectors:
-                for budget in budgets:
-                    values = (unit[selector][budget][metric] for unit in members)
-                    rows.append(mean_row(f"K = {budget}, {selector}", values))
-            tables[f"{tier}: {metric}"] = rows
-        if len(members) > 1:
-            tables[f"{tier}: accuracy over random, p by Holm (units for a power of 0.8)"] = (
-                comparisons(members, [name for name in selectors if name != "random"], budgets)
+            # Where all pairs were asked about there is no rest.
+            budgets = [
+                budget
+                for budget in units[0]["random"]
+                if all(unit["random"][budget][metric] is not None for unit in members)
+            ]
+            cells = [(selector, budget) for selector in selectors for budget in budgets]
+            tables[f"{tier}: {metric}, {size}"] = [
+                mean_row("K = 0", members, value_of("none", "0", metric)),
+                *(
+                    mean_row(
+                        f"K = {budget}, {selector}", members, value_of(selector, budget, metric)
+                    )
+                    for selector, budget in cells
+                ),
+            ]
+            tables[f"{tier}: {metric} over random, {size}, p by Holm"] = comparison_rows(
+                [
+                    Comparison(
+                        f"K = {budget}, {selector} ({CHOSEN_AT[selector]})",
+                        members,
+                        value_of(selector, budget, metric),
+                        value_of("random", budget, metric),
+                    )
+                    for selector, budget in cells
+                    if selector != "random"
+                ]
             )
     return tables
 
 
-def comparisons(units: list[dict[str, Any]], selectors: list[str], budgets: list[str]) -> list[Row]:
-    """Selectors against random, paired over units."""
-    found = {}
-    for budget in budgets:
-        random = np.array([unit["random"][budget]["accuracy"] for unit in units])
-        for selector in selectors:
-            values = np.array([unit[selector][budget]["accuracy"] for unit in units])
-            if np.any(values != random):
-                found[f"K = {budget}, {selector} ({CHOSEN_AT[selector]})"] = compare_paired(
-                    values, random
-                )
-    if not found:
-        return []
-    adjusted = holm([comparison.p_value for comparison in found.values()])
-    return [
-        Row(f"{name} ({units_needed(each.mean, each.spread):.0f})", each, p_value)
-        for (name, (each, _)), p_value in zip(found.items(), adjusted, strict=True)
-    ]
-
-
-def plot(world: World, units: list[dict[str, Any]], path: pathlib.Path) -> None:
+def plot(source: Source, units: list[Unit], path: pathlib.Path) -> None:
     """Held-out accuracy against K, a line a selector, a panel a tier."""
-    tiers = {
-        tier: [unit for unit in units if tier_of(world, unit["key"][0]) == tier]
-        for tier in world.tiers
-    }
-    tiers = {tier: members for tier, members in tiers.items() if members}
+    tiers = source.members(units)
     figure = matplotlib.figure.Figure(figsize=(3.6 * len(tiers), 3.6), layout="constrained")
     panels = np.atleast_1d(figure.subplots(1, len(tiers), sharey=True))
     budgets = list(units[0]["random"])
     for axes, (tier, members) in zip(panels, tiers.items(), strict=True):
-        start = np.mean([unit["none"]["accuracy"] for unit in members])
+        start = group_means(members, value_of("none", "0", "accuracy")).mean()
         for selector in (name for name in units[0] if name not in ("key", "none")):
             means = [
-                np.mean([unit[selector][budget]["accuracy"] for unit in members])
+                group_means(members, value_of(selector, budget, "accuracy")).mean()
                 for budget in budgets
             ]
             style = "--" if selector == "random" else "-"
@@ -181,45 +205,47 @@ def plot(world: World, units: list[dict[str, Any]], path: pathlib.Path) -> None:
 
 @experiment
 @click.option("--model", default="persona-world", show_default=True, help='Or "observer".')
-@click.option("--seeds", "num_seeds", default=3, show_default=True, help="Tasks a group.")
+@source_options
 @click.option("--selectors", default=",".join(CHOSEN_AT), show_default=True)
 @click.option("--budgets", default=",".join(map(str, BUDGETS)), show_default=True, help="Of K.")
 @click.option("--iterations", "num_iterations", default=60, show_default=True)
-@click.option("--num-claims", default=32, show_default=True, help="Search claims a task.")
-@click.option("--num-test", default=64, show_default=True, help="Held-out claims a task.")
 @click.option("--draws", "num_draws", default=3, show_default=True, help="Of random claims.")
 @click.option("--leave", default="group", show_default=True, type=click.Choice(["claim", "group"]))
 def main(
     model: str,
     out: pathlib.Path,
-    num_seeds: int,
+    claims_path: str | None,
+    test_path: str | None,
+    personas: str | None,
     groups: str | None,
+    num_seeds: int,
+    num_claims: int,
+    num_test: int,
     quick: bool,
     selectors: str,
     budgets: str,
     **options: Any,
 ) -> None:
     """The command of this file."""
-    world = make_world()
-    options["selectors"] = selectors.split(",")
+    options["selectors"] = chosen(selectors, list(CHOSEN_AT), "--selectors")
     options["budgets"] = [int(budget) for budget in budgets.split(",")]
     if quick:
         options |= {"budgets": options["budgets"][-2:], "num_draws": 1, "num_iterations": 20}
-    reader = load_reader(model, world, options["leave"])
-    names = groups_of(world, groups, quick)
-    keys = [(name, seed) for name in names for seed in range(1 if quick else num_seeds)]
+    source = load_source(
+        claims_path, test_path, personas, groups, num_seeds, num_claims, num_test, quick
+    )
+    reader = load_reader(model, source.world or make_world(), options["leave"])
     units = run_units(
         out,
-        {"model": model, **options},
-        keys,
-        lambda group, seed: run_unit(reader, world, options, group, seed),
+        reader.config | source.config | options,
+        source.keys,
+        lambda name, seed: run_unit(reader, source, options, name, seed),
     )
-    tables = analyse(world, units)
+    tables = {title: rows for title, rows in analyse(source, units).items() if rows}
     for title, rows in tables.items():
-        if rows:
-            click.echo(table(rows, title) + "\n")
+        click.echo(table(rows, title) + "\n")
     write_json(out / "report.json", {title: as_json(rows) for title, rows in tables.items()})
-    plot(world, units, out / "targeted_feedback.png")
+    plot(source, units, out / "targeted_feedback.png")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,188 @@
+"""Where the claims of an experiment come from: groups of the persona world, or claim files."""
+
+import functools
+import hashlib
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import click
+import numpy as np
+from harness import groups_of, unit_rng
+
+from icmjax import load_claims, load_gold
+from icmjax.claims import UNLABELLED
+from icmjax.errors import ClaimsError, Fault, InputError
+from icmjax.persona_world.tasks import Task, make_task
+from icmjax.persona_world.world import World, make_world
+
+SPLITS = ("search", "test")
+
+
+class Source(NamedTuple):
+    """Search claims and held-out claims of groups or personas, by (name, seed)."""
+
+    keys: list[tuple[str, int]]
+    draw: Callable[[str, int], tuple[Task, Task]]
+    tiers: dict[str, tuple[str, ...]]  # names by how often a model has read of them
+    config: dict[str, Any]  # what the claims depend on
+    world: World | None = None  # None for files
+
+    def members(self, units: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+        """The units of each tier that has any."""
+        by_tier = {
+            tier: [unit for unit in units if unit["key"][0] in names]
+            for tier, names in self.tiers.items()
+        }
+        return {tier: members for tier, members in by_tier.items() if members}
+
+    def require_world(self, part: str) -> World:
+        """The world.
+
+        Raises:
+          InputError: the claims come from files.
+        """
+        if self.world is None:
+            rule = "This part knows the truth behind its claims, which only the world tells."
+            remedy = "leave out --claims and --test, or choose another part"
+            raise InputError(Fault(rule, f"{part} of a claim file", "--claims", remedy))
+        return self.world
+
+
+def source_options(function: Callable[..., None]) -> Callable[..., None]:
+    """The options of a command that takes its claims from the world or from files."""
+    for option in (
+        click.option("--num-test", default=64, show_default=True, help="Held-out claims a task."),
+        click.option("--num-claims", default=32, show_default=True, help="Search claims a task."),
+        click.option("--seeds", "num_seeds", default=3, show_default=True, help="Draws a group."),
+        click.option("--personas", help="Of the files, separated by commas; default together."),
+        click.option("--test", "test_path", help="Held-out claims of the same personas."),
+        click.option("--claims", "claims_path", help="A claim file, in place of the world."),
+    ):
+        function = option(function)
+    return function
+
+
+def load_source(
+    claims_path: str | None,
+    test_path: str | None,
+    personas: str | None,
+    groups: str | None,
+    num_seeds: int,
+    num_claims: int,
+    num_test: int,
+    quick: bool,
+) -> Source:
+    """The source that the options of a command name.
+
+    A file with more than `num_claims` (or `num_test`) claims of a persona is sampled anew for every
+    seed, by whole consistency groups. Where nothing is left to draw, seeds would be copies of one
+    another, so that a persona has one.
+
+    Raises:
+      InputError: options that do not go together, or an unknown group.
+      ClaimsError: a file is not usable, or lacks gold labels.
+    """
+    num_seeds, sizes = 1 if quick else num_seeds, (num_claims, num_test)
+    if claims_path is None and test_path is None:
+        world = make_world()
+        names = groups_of(world, groups, quick)
+        return Source(
+            keys=[(name, seed) for name in names for seed in range(num_seeds)],
+            draw=lambda name, seed: tuple(  # type: ignore[arg-type,return-value]  # of two tasks
+                make_task(world, name, seed, split, num)  # type: ignore[arg-type]
+                for split, num in zip(SPLITS, sizes, strict=True)
+            ),
+            tiers=world.tiers,
+            config=world_config(world) | {"num_claims": num_claims, "num_test": num_test},
+            world=world,
+        )
+    if claims_path is None or test_path is None:
+        found, remedy = f"{claims_path or test_path}", "give both"
+        raise ClaimsError(Fault("--claims goes with --test.", found, "options", remedy))
+    names = personas.split(",") if personas else [""]
+    paths = (claims_path, test_path)
+    wholes = {name: tuple(_load(path, name) for path in paths) for name in names}
+
+    def draw(name: str, seed: int) -> tuple[Task, Task]:
+        search, test = (
+            sample(whole, num, unit_rng(name, seed, split))
+            for split, (whole, num) in enumerate(zip(wholes[name], sizes, strict=True))
+        )
+        return search, test
+
+    def seeds_of(name: str) -> int:
+        is_sampled = any(
+            len(whole.claims) > num for whole, num in zip(wholes[name], sizes, strict=True)
+        )
+        return num_seeds if is_sampled else 1
+
+    return Source(
+        keys=[(name, seed) for name in names for seed in range(seeds_of(name))],
+        draw=draw,
+        tiers={"all personas": tuple(names)},
+        config={
+            "num_claims": num_claims,
+            "num_test": num_test,
+            "claims": claims_path,
+            "test": test_path,
+            "fingerprints": {name: [_fingerprint(task) for task in wholes[name]] for name in names},
+        },
+    )
+
+
+def world_config(world: World) -> dict[str, Any]:
+    """All that a world's claims depend on."""
+    return {"world": vars(world.config)}
+
+
+def sample(task: Task, num_claims: int, rng: np.random.Generator) -> Task:
+    """Whole consistency groups drawn at random, in the file's order; all where they are no more."""
+    if len(task.claims) <= num_claims:
+        return task
+    kept: list[int] = []
+    for group in rng.permutation(len(task.claims.groups)):
+        members = task.claims.groups[group]
+        if len(kept) + len(members) <= num_claims:
+            kept += members
+    kept.sort()
+    return Task(task.claims.select(kept), task.gold.select(kept))
+
+
+def require_gold(task: Task, name: str) -> None:
+    """Raises unless every search claim has a gold label that keeps the claims' pair rules."""
+    claims, gold = task
+    faults = []
+    if (gold.labels == UNLABELLED).any():
+        found = f"{int((gold.labels == UNLABELLED).sum())} claims without"
+        rule, remedy = "Every search claim has a gold label.", "label them, or leave them out"
+        faults.append(Fault(rule, found, f"claims of {name or 'all personas'}", remedy))
+    if faults:
+        raise ClaimsError(faults)
+    first, second = gold.labels[claims.rules.pairs].T.astype(int)
+    costs = np.asarray(claims.rules.penalties)[np.arange(len(first)), first, second]
+    faults = [
+        Fault(
+            "Gold labels keep the pair rules.",
+            f"{claims.options[gold.labels[one]]} and {claims.options[gold.labels[other]]}",
+            f"claims {claims.claims[one].id} and {claims.claims[other].id}",
+            "correct one of them, or leave the pair out",
+        )
+        for one, other in np.asarray(claims.rules.pairs)[costs > 0]
+    ]
+    if faults:
+        raise ClaimsError(faults)
+
+
+@functools.cache
+def _load(path: str, persona: str) -> Task:
+    """All claims of a persona, or of all together where it is ""."""
+    gold = load_gold(path, persona or None)
+    if gold is None:
+        rule, remedy = "An experiment scores against gold labels.", "add a column label"
+        raise ClaimsError(Fault(rule, "none", path, remedy))
+    return Task(load_claims(path, persona or None), gold)
+
+
+def _fingerprint(task: Task) -> str:
+    gold = hashlib.sha256(np.asarray(task.gold.labels, np.int8).tobytes()).hexdigest()
+    return f"{task.claims.fingerprint} {gold}"

@@ -1,0 +1,116 @@
+"""Tables of means with intervals, and paired comparisons, over groups.
+
+The unit of all statistics is the group, or the persona: its seeds are drawn from the same people
+and agree with one another, so they are averaged before anything is summarised or tested. A row's n
+is therefore the number of groups.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from icmjax.statistics import (
+    Summary,
+    cluster_means,
+    compare_paired,
+    holm,
+    summarise,
+    units_needed,
+)
+
+Unit = Mapping[str, Any]
+Value = Callable[[Unit], float]
+
+
+class Row(NamedTuple):
+    """One line of a table: a quantity over its groups."""
+
+    name: str
+    summary: Summary  # of the groups' means over their seeds
+    p_value: float | None = None  # of a paired comparison, two-sided, by Holm over its table
+    num_needed: float | None = None  # groups for a power of 0.8 at this effect and spread
+
+
+class Comparison(NamedTuple):
+    """Two quantities of the same units."""
+
+    name: str
+    units: Sequence[Unit]
+    first: Value
+    second: Value
+
+
+def group_means(units: Sequence[Unit], value_fn: Value) -> np.ndarray:
+    """A quantity's mean over each group's seeds: float64 `[groups]`."""
+    return cluster_means([value_fn(unit) for unit in units], [unit["key"][0] for unit in units])
+
+
+def mean_row(name: str, units: Sequence[Unit], value_fn: Value) -> Row:
+    """The mean over groups."""
+    return Row(name, summarise(group_means(units, value_fn)))
+
+
+def comparison_rows(compared: Sequence[Comparison]) -> list[Row]:
+    """Differences first − second, paired over groups; p by Holm over all of them.
+
+    Quantities that are equal in every group stay in, with p = 1. Where there are fewer than two
+    groups nothing can be tested, and there is no row.
+    """
+    found = [
+        (one.name, compare_paired(*(group_means(one.units, fn) for fn in (one.first, one.second))))
+        for one in compared
+        if len({unit["key"][0] for unit in one.units}) > 1
+    ]
+    if not found:
+        return []
+    adjusted = holm([comparison.p_value for _, comparison in found])
+    return [
+        Row(name, difference, p_value, units_needed(difference.mean, difference.spread))
+        for (name, (difference, _)), p_value in zip(found, adjusted, strict=True)
+    ]
+
+
+def size_of(units: Sequence[Unit]) -> str:
+    """How many groups and seeds there are, in words."""
+    num_groups = len({unit["key"][0] for unit in units})
+    if num_groups and len(units) % num_groups == 0:
+        return f"{num_groups} groups × {len(units) // num_groups} seeds"
+    return f"{num_groups} groups, {len(units)} seeds of them in all"
+
+
+def table(rows: Sequence[Row], title: str) -> str:
+    """One line a quantity: n groups, mean, spread, 95 % interval and, of a comparison, p."""
+    width = max(len(row.name) for row in rows)
+    lines = [
+        title,
+        f"{'':{width}} {'n':>4} {'mean':>8} {'spread':>7} {'95 % interval':>18} {'p':>8} "
+        f"{'needs':>8}",
+    ]
+    for name, summary, p_value, num_needed in rows:
+        interval = f"[{summary.low:.3f}, {summary.high:.3f}]"
+        p_text = "" if p_value is None else f"{p_value:.4f}"
+        needed = "" if num_needed is None else f"{num_needed:.0f}"
+        lines.append(
+            f"{name:{width}} {summary.num:4d} {summary.mean:8.3f} {summary.spread:7.3f} "
+            f"{interval:>18} {p_text:>8} {needed:>8}".rstrip()
+        )
+    return "\n".join(lines)
+
+
+def as_json(rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """The rows of a table, for a JSON file."""
+    return [
+        {"name": row.name, "p_value": row.p_value, "num_needed": row.num_needed}
+        | row.summary._asdict()
+        for row in rows
+    ]
+
+
+def bars(rows: Sequence[Row], scale: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
+    """Means `[rows]`, and how far their intervals reach below and above `[2, rows]`; 0 for none."""
+    means, low, high = (
+        scale * np.array([getattr(row.summary, name) for row in rows])
+        for name in ("mean", "low", "high")
+    )
+    return means, np.maximum(np.nan_to_num(np.array([means - low, high - means])), 0)
