@@ -3,22 +3,27 @@
     python experiments/matched_accuracy.py --out runs/matched_accuracy
     python experiments/matched_accuracy.py --part phase --out runs/phase_diagram
     python experiments/matched_accuracy.py --quick --out runs/matched_accuracy_quick
+    python experiments/matched_accuracy.py --model FOLDER --claims CLAIMS --test TEST \\
+        [--personas NAME,NAME] --out runs/real
 
-Protocol of the first part, for every group and seed:
+Protocol of the first part, for every group and seed (or persona of a claim file and seed):
   1. Draw a task: N search claims in N / 2 opposite pairs, M held-out claims from other topics.
   2. Search labels without gold, under the hard rule that exactly one label of a pair is true. Let k
      be the number of pairs whose labels are not gold; the label accuracy is a = 1 − 2k / N.
   3. Draw D label sets that flip the labels of k random pairs of gold.
-  4. For every β of a ladder from below 0 to above it, and R times: start from k random wrong pairs
-     and let a Markov chain swap one wrong pair for another, with stationary law exp(β U): sets that
-     are coherent (β > 0) or incoherent (β < 0).
-  5. Assert for every set of 2 to 4: accuracy exactly a, one True a pair (so class balance and pair
-     consistency are equal as well).
+  4. R ladders of chains, one a β, from below 0 to above it. A chain starts from k random wrong
+     pairs, swaps one wrong pair for another, and exchanges labels with the chains of the β next to
+     its own; its stationary law is exp(β U): coherent sets (β > 0) or incoherent ones (β < 0).
+     The last labels of each chain are a set; the mean U of each β, over the second half of its
+     chains, is reported, and marked where it does not rise with β: such chains have not mixed.
+  5. Check for every set of 2 to 4: accuracy exactly a, one True a pair (so class balance and pair
+     consistency are equal as well). A set that fails ends the experiment.
   6. Put each set in context and score the held-out claims.
   7. A unit's first effect: the search's labels minus the mean of its D flips. Its second: the slope
      of the held-out score on the mutual predictability of the sets of 4, least squares, per nat.
-Over units: mean effect, 95 % bootstrap interval, two-sided sign-flip test, Holm over the table.
-Units with k = 0 have nothing to compare; they are counted and left out.
+A group's effect is the mean over its seeds. Over groups: mean effect, 95 % bootstrap interval,
+two-sided sign-flip test, Holm over the table. Units with k = 0 have nothing to compare; they are
+counted and left out.
 
 The second part, the phase diagram, is described in `phase_diagram.py`.
 """
@@ -31,19 +36,33 @@ import jax
 import matplotlib.figure
 import numpy as np
 import phase_diagram
-from harness import Row, as_json, experiment, groups_of, mean_row, run_units, table, write_json
+from harness import experiment, run_units, unit_key, unit_rng, write_json
+from phase_diagram import check_matched
 from readers import Reader, load_reader
+from sources import Source, load_source, require_gold, source_options
+from tables import (
+    Comparison,
+    Row,
+    Unit,
+    as_json,
+    bars,
+    comparison_rows,
+    group_means,
+    mean_row,
+    size_of,
+    table,
+)
 
-from icmjax.persona_world.tasks import make_task
-from icmjax.persona_world.world import World, make_world
+from icmjax.errors import ClaimsError, Fault
+from icmjax.persona_world.tasks import Task
+from icmjax.persona_world.world import make_world
 from icmjax.search import ICM, FixedAccuracy, ParallelTempering, search
-from icmjax.statistics import compare_paired, holm, units_needed
 from icmjax.steering import score_predictions
 from icmjax.utility import mutual_predictability
 
 ALGORITHMS = {"icm": ICM, "tempering": ParallelTempering}
 METRICS = ("accuracy", "log_loss")
-BETAS = (-2.0, -0.5, 0.0, 0.5, 2.0)
+BETAS = (-2.0, -0.5, -0.1, 0.0, 0.1, 0.2, 0.5, 2.0)
 
 
 def matched_flips(
@@ -57,57 +76,70 @@ def matched_flips(
     return draws
 
 
-def assert_matched(labels: np.ndarray, gold: np.ndarray, pairs: np.ndarray, num_wrong: int) -> None:
-    """All sets `[..., N]` have so many wrong pairs, and one True a pair."""
-    assert (labels[..., pairs].sum(-1) == 1).all(), "a pair is not consistent"
-    assert ((labels != gold).sum(-1) == 2 * num_wrong).all(), "matched sets differ in accuracy"
+def check_pairs(task: Task, name: str) -> None:
+    """Raises unless the claims are opposite pairs whose gold labels say so.
+
+    Raises:
+      ClaimsError: some claims are in no pair, or in several; or gold is missing or breaks a rule.
+    """
+    require_gold(task, name)
+    rules = task.claims.rules
+    times = np.bincount(np.ravel(rules.pairs), minlength=len(task.claims))
+    is_one_true = (np.asarray(rules.penalties) == [[1, 0], [0, 1]]).all() if len(rules.pairs) else 0
+    if not (times == 1).all() or not is_one_true:
+        found = f"{int((times != 1).sum())} of {len(times)} claims in no pair, or in several"
+        rule = "Matched sets are of claims in pairs of which exactly one is true."
+        remedy = "keep two opposite claims of every consistency_id, under such a rule"
+        raise ClaimsError(Fault(rule, found, f"claims of {name or 'all personas'}", remedy))
 
 
 def run_unit(
-    reader: Reader, world: World, options: dict[str, Any], group: str, seed: int
+    reader: Reader, source: Source, options: dict[str, Any], name: str, seed: int
 ) -> dict[str, Any]:
     """One (group, seed): the search's labels, flips and sets of every β, on held-out claims."""
-    task = make_task(world, group, seed, num_claims=options["num_claims"])
-    held_out = make_task(world, group, seed, "test", num_claims=options["num_test"])
+    task, held_out = source.draw(name, seed)
+    check_pairs(task, name)
     rules = task.claims.rules._replace(is_hard=np.ones(len(task.claims.rules.pairs), bool))
     scorer = reader.make_scorer(task.claims)
     algorithm = ALGORITHMS[options["algorithm"]](num_iterations=options["num_iterations"])
-    search_key, chains_key = jax.random.split(jax.random.key(seed))
+    search_key, chains_key = jax.random.split(unit_key(name, seed))
     found = search(scorer, rules, algorithm, search_key, progress=False)
 
     gold, pairs = task.gold.labels, np.asarray(rules.pairs)
     num_wrong = int((found.labels[pairs[:, 0]] != gold[pairs[:, 0]]).sum())
-    rng = np.random.default_rng((seed, world.group_index(group)))
-    flips = matched_flips(rng, gold, pairs, num_wrong, options["num_draws"])
-    betas = np.repeat(BETAS, options["num_repeats"])
+    flips = matched_flips(unit_rng(name, seed), gold, pairs, num_wrong, options["num_draws"])
+    betas = np.tile(BETAS, options["num_repeats"])
     chains = FixedAccuracy(
         target=gold,
         num_errors=2 * num_wrong,
         inverse_temperatures=tuple(betas),
         num_iterations=options["num_swaps"],
     )
-    dosed = np.asarray(
-        search(scorer, rules, chains, chains_key, progress=False).trace.labels[-1]
-        if num_wrong
-        else np.tile(gold, (len(betas), 1))
-    )
+    if num_wrong:
+        trace = search(scorer, rules, chains, chains_key, progress=False).trace
+        dosed, utilities = trace.labels[-1], trace.utility[options["num_swaps"] // 2 :].mean(0)
+    else:
+        dosed = np.tile(gold, (len(betas), 1))
+        utilities = np.full(len(betas), found.utility)
     labels = np.concatenate([found.labels[None], gold[None], flips, dosed]).astype(np.int8)
-    assert_matched(np.delete(labels, 1, axis=0), gold, pairs, num_wrong)
+    check_matched(np.delete(labels, 1, axis=0), gold, pairs, num_wrong)
     coherence = np.asarray(mutual_predictability(scorer(labels), labels))
     predictions = reader.make_steerer(task.claims, held_out.claims)(labels)
-    scores = [score_predictions(logp, held_out.gold)._asdict() for logp in predictions]
-    for score, value in zip(scores, coherence, strict=True):
-        score["mutual_predictability"] = float(value)
+    scores: list[dict[str, Any]] = []
+    for logp, value, row in zip(predictions, coherence, labels, strict=True):
+        score = score_predictions(logp, held_out.gold)._asdict()
+        scores.append(score | {"mutual_predictability": float(value), "labels": row.tolist()})
     num_flips = len(flips)
     return {
         "num_wrong_pairs": num_wrong,
+        "pairs": pairs.tolist(),
         "label_accuracy": float((found.labels == gold).mean()),
         "search": scores[0],
         "gold": scores[1],
         "flips": scores[2 : 2 + num_flips],
         "dosed": [
-            {"beta": float(beta)} | score
-            for beta, score in zip(betas, scores[2 + num_flips :], strict=True)
+            {"beta": float(beta), "mean_utility": float(value)} | score
+            for beta, value, score in zip(betas, utilities, scores[2 + num_flips :], strict=True)
         ],
     }
 
@@ -120,103 +152,148 @@ def slope(sets: list[dict[str, float]], metric: str) -> float:
     return float(np.polyfit(coherence, [one[metric] for one in sets], 1)[0])
 
 
-def analyse(units: list[dict[str, Any]]) -> dict[str, list[Row]]:
-    """Means over all units, and effects over those that have a wrong label."""
+def mean_dosed(unit: Unit, beta: float, metric: str) -> float:
+    """The mean of a metric over a unit's sets of one β."""
+    return float(np.mean([one[metric] for one in unit["dosed"] if one["beta"] == beta]))
+
+
+def mean_flips(unit: Unit, metric: str) -> float:
+    """The mean of a metric over a unit's random flips."""
+    return float(np.mean([one[metric] for one in unit["flips"]]))
+
+
+def analyse(units: list[Unit]) -> dict[str, list[Row]]:
+    """Means over all groups, and effects over those that have a wrong label."""
     comparable = [unit for unit in units if unit["num_wrong_pairs"]]
-    means = [mean_row("label accuracy", (unit["label_accuracy"] for unit in units))]
+    means = [mean_row("label accuracy", units, lambda unit: unit["label_accuracy"])]
     for metric in METRICS:
         means += [
-            mean_row(f"{name} {metric}", (unit[name][metric] for unit in units))
+            mean_row(f"{name} {metric}", units, lambda unit, n=name, m=metric: unit[n][m])
             for name in ("search", "gold")
         ]
-    tables = {f"all units ({len(comparable)} of {len(units)} have a wrong label)": means}
-    if len(comparable) < 2:
-        return tables
-    doses = []
-    for beta in BETAS:
-        of_beta = [[s for s in unit["dosed"] if s["beta"] == beta] for unit in comparable]
-        for metric in ("mutual_predictability", *METRICS):
-            values = (np.mean([one[metric] for one in sets]) for sets in of_beta)
-            doses.append(mean_row(f"β = {beta:g}, {metric}", values))
-    tables["sets of one accuracy by β, units with a wrong label"] = doses
-
-    effects = {}
-    for metric in ("mutual_predictability", *METRICS):
-        flips = np.array([np.mean([one[metric] for one in u["flips"]]) for u in comparable])
-        first = np.array([unit["search"][metric] for unit in comparable])
-        effects[f"search − flips, {metric}"] = compare_paired(first, flips)
-    for metric in METRICS:
-        slopes = np.array([slope(unit["dosed"], metric) for unit in comparable])
-        effects[f"slope of {metric} on coherence"] = compare_paired(slopes, np.zeros(len(slopes)))
-    adjusted = holm([effect.p_value for effect in effects.values()])
-    tables["effects, p by Holm (units for a power of 0.8)"] = [
-        Row(f"{name} ({units_needed(found.mean, found.spread):.0f})", found, p_value)
-        for (name, (found, _)), p_value in zip(effects.items(), adjusted, strict=True)
+    title = f"all units, {size_of(units)}; {len(comparable)} have a wrong label"
+    compared = [
+        Comparison(
+            f"search − gold, {metric}",
+            units,
+            lambda unit, m=metric: unit["search"][m],
+            lambda unit, m=metric: unit["gold"][m],
+        )
+        for metric in METRICS
     ]
+    tables = {title: means, "search − gold, p by Holm": comparison_rows(compared)}
+    if not comparable:
+        return tables
+    size = size_of(comparable)
+    tables[f"sets of one accuracy by β, {size} with a wrong label"] = dose_rows(comparable)
+    effects = []
+    for metric in ("mutual_predictability", *METRICS):
+        effects.append(
+            Comparison(
+                f"search − flips, {metric}",
+                comparable,
+                lambda unit, m=metric: unit["search"][m],
+                lambda unit, m=metric: mean_flips(unit, m),
+            )
+        )
+    for metric in METRICS:
+        effects.append(
+            Comparison(
+                f"slope of {metric} on coherence",
+                comparable,
+                lambda unit, m=metric: slope(unit["dosed"], m),
+                lambda unit: 0.0,
+            )
+        )
+    tables[f"effects, {size}, p by Holm"] = comparison_rows(effects)
     return tables
 
 
-def plot(units: list[dict[str, Any]], path: pathlib.Path) -> None:
-    """Left: search against flips, a point a unit. Right: the dose–response curve."""
+def dose_rows(units: list[Unit]) -> list[Row]:
+    """U, coherence and scores by β; U is marked where it falls from one β to the next."""
+    rows, last = [], -np.inf
+    for beta in BETAS:
+        for metric in ("mean_utility", "mutual_predictability", *METRICS):
+            row = mean_row(
+                f"β = {beta:g}, {metric}",
+                units,
+                lambda unit, b=beta, m=metric: mean_dosed(unit, b, m),
+            )
+            if metric == "mean_utility":
+                is_falling, last = row.summary.mean < last - 1e-6, row.summary.mean
+                row = row._replace(name=row.name + (" (falls: not mixed)" if is_falling else ""))
+            rows.append(row)
+    return rows
+
+
+def plot(units: list[Unit], path: pathlib.Path) -> None:
+    """Left: search against flips, a point a group. Right: the dose–response curve."""
     figure = matplotlib.figure.Figure(figsize=(8.6, 4), layout="constrained")
     left, right = figure.subplots(1, 2)
     comparable = [unit for unit in units if unit["num_wrong_pairs"]]
-    flips = [np.mean([draw["accuracy"] for draw in unit["flips"]]) for unit in comparable]
-    left.scatter(flips, [unit["search"]["accuracy"] for unit in comparable], s=14, alpha=0.7)
     left.plot([0, 1], [0, 1], color="#bbbbbb", linewidth=1, zorder=0)
     left.set(xlabel="random flips of gold", ylabel="search labels", xlim=(0, 1.02), ylim=(0, 1.02))
     left.set_title("held-out accuracy at equal label accuracy")
-    means, errors = [], []
-    for beta in BETAS:
-        values = [
-            np.mean([s["accuracy"] for s in unit["dosed"] if s["beta"] == beta])
-            for unit in comparable
-        ]
-        means.append(np.mean(values) if values else np.nan)
-        errors.append(1.96 * np.std(values) / max(len(values), 1) ** 0.5 if values else np.nan)
-    right.errorbar(range(len(BETAS)), means, errors, marker="o", capsize=3)
     right.set_xticks(range(len(BETAS)), [f"{beta:g}" for beta in BETAS])
     right.set(xlabel="β: incoherent to coherent", ylabel="held-out accuracy")
     right.set_title("errors driven together or apart")
+    if comparable:
+        flips = group_means(comparable, lambda unit: mean_flips(unit, "accuracy"))
+        found = group_means(comparable, lambda unit: unit["search"]["accuracy"])
+        left.scatter(flips, found, s=14, alpha=0.7)
+        rows = [
+            mean_row("", comparable, lambda unit, b=beta: mean_dosed(unit, b, "accuracy"))
+            for beta in BETAS
+        ]
+        right.errorbar(range(len(BETAS)), *bars(rows), marker="o", capsize=3)
     figure.savefig(path, dpi=120)
 
 
 @experiment
 @click.option("--model", default="persona-world", show_default=True, help='Or "observer".')
 @click.option("--part", default="labels", show_default=True, type=click.Choice(["labels", "phase"]))
-@click.option("--seeds", "num_seeds", default=3, show_default=True, help="Tasks a group.")
+@source_options
 @click.option("--algorithm", default="tempering", show_default=True, type=click.Choice(ALGORITHMS))
 @click.option("--iterations", "num_iterations", default=100, show_default=True)
-@click.option("--num-claims", default=32, show_default=True, help="Search claims a task.")
-@click.option("--num-test", default=64, show_default=True, help="Held-out claims a task.")
 @click.option("--draws", "num_draws", default=20, show_default=True, help="Random flips a unit.")
 @click.option("--repeats", "num_repeats", default=3, show_default=True, help="Chains a β.")
-@click.option("--swaps", "num_swaps", default=48, show_default=True, help="Steps of a chain.")
+@click.option("--swaps", "num_swaps", default=64, show_default=True, help="Steps of a chain.")
 @click.option("--leave", default="group", show_default=True, type=click.Choice(["claim", "group"]))
 def main(
     model: str,
     out: pathlib.Path,
     part: str,
-    num_seeds: int,
+    claims_path: str | None,
+    test_path: str | None,
+    personas: str | None,
     groups: str | None,
+    num_seeds: int,
+    num_claims: int,
+    num_test: int,
     quick: bool,
     **options: Any,
 ) -> None:
     """The command of this file."""
-    world = make_world()
-    names, num_seeds = groups_of(world, groups, quick), 1 if quick else num_seeds
-    keys = [(name, seed) for name in names for seed in range(num_seeds)]
-    reader = load_reader(model, world, options["leave"])
+    source = load_source(
+        claims_path, test_path, personas, groups, num_seeds, num_claims, num_test, quick
+    )
+    reader = load_reader(model, source.world or make_world(), options["leave"])
+    config = reader.config | source.config | {"part": part} | options
     if part == "phase":
+        world = source.require_world("the phase diagram")
         readers = {model: reader, "observer": load_reader("observer", world, options["leave"])}
-        tables = phase_diagram.run(readers, world, options, keys, out)
+        options |= {"num_claims": num_claims, "num_test": num_test}
+        tables = phase_diagram.run(readers, world, options, config, source.keys, out)
     else:
-        config = {"model": model, "part": part, **options}
         units = run_units(
-            out, config, keys, lambda group, seed: run_unit(reader, world, options, group, seed)
+            out,
+            config,
+            source.keys,
+            lambda name, seed: run_unit(reader, source, options, name, seed),
         )
         tables = analyse(units)
         plot(units, out / "matched_accuracy.png")
+    tables = {title: rows for title, rows in tables.items() if rows}
     for title, rows in tables.items():
         click.echo(table(rows, title) + "\n")
     write_json(out / "report.json", {title: as_json(rows) for title, rows in tables.items()})

@@ -6,141 +6,326 @@ Protocol, for every group and seed, every kind of source that the header names (
 every share f of wrong pairs:
   1. Draw a task under a header that names the source and not the group: all that is known of the
      group is in the labels.
-  2. Coherent sets: chains that swap one wrong pair for another with stationary law exp(β U), β > 0.
-     Random sets: the same chains with β = 0. All have exactly the share f of wrong pairs, and one
-     True a pair; asserted.
-  3. The effect: mean held-out accuracy after the coherent sets, minus that after the random ones.
+  2. Ladders of chains that swap one wrong pair for another and exchange labels with the chains of
+     the β next to their own; each has the stationary law exp(β U). Coherent sets are the last ones
+     of the largest β, random sets those of β = 0. All have exactly the share f of wrong pairs, and
+     one True a pair; checked. The mean U of every β, over the second half of the chains, is
+     reported, and a cell is marked where it does not rise with β: its chains have not mixed.
+  3. The effects: coherent minus random, in mutual predictability, held-out accuracy and log-loss.
 The language model and the Bayes observer, who does not know the groups, are measured side by side,
-each with its own coherence.
+each with its own coherence. Over groups, as in the first part; p by Holm over a reader's cells.
 
 Theory: a reader who believes in sources of error ε, or else in an unreliable one whose labels are
-coin flips, gives up on a context whose share of random errors exceeds
-f* = ln(2 (1 − ε)) / ln((1 − ε) / ε). Below f* random errors are recognised as such, and coherent
-ones mislead: the effect is negative. Above it coherent ones alone are believed: it is positive.
+coin flips, gives up on a context of n pairs whose share of random errors exceeds
+    f*(n) = (n ln(2 (1 − ε)) + ln(r / u)) / (n ln((1 − ε) / ε)),
+r and u being the prior shares of reliable sources and of unreliable ones that keep pairs apart.
+Many pairs, or even odds, give f* = ln(2 (1 − ε)) / ln((1 − ε) / ε). At n = 16 and the world's odds
+it is still .05 to .10 below f*(n). Above the limit random errors are no longer believed, and
+coherent ones alone may be: a positive effect is expected; below it random errors are recognised and
+coherent ones mislead: a negative one. This is a conjecture and no theorem: exact observers of the
+world with 24 pairs had a negative effect at ε = 0.10 and f of .30 to .35, which is above f* (.27)
+and about f*(24) (.33). So the sides are counted by both limits. The criterion is f*; f*(n) stands
+beside it; both were fixed before any effect was seen.
 """
 
 import pathlib
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import matplotlib.figure
 import numpy as np
-from harness import Row, mean_row, run_units
+from harness import run_units, unit_key
 from readers import Reader
+from tables import Comparison, Row, Unit, bars, comparison_rows, mean_row, size_of
 
-from icmjax.persona_world.config import Source
+from icmjax.errors import Fault, InputError
+from icmjax.persona_world.config import Source, Style
 from icmjax.persona_world.tasks import make_task
 from icmjax.persona_world.world import World
 from icmjax.search import FixedAccuracy, search
+from icmjax.steering import score_predictions
+from icmjax.utility import mutual_predictability
 
 SOURCES = (Source.NATIONAL, Source.WEB, Source.STREET)
 ERROR_SHARES = (0.0625, 0.125, 0.1875, 0.25, 0.3125, 0.375)
-COHERENT_BETA = 2.0
+# Small βs between, whose chains find the coherent sets that the largest one keeps.
+LADDER = (0.0, 0.15, 0.5, 2.0)
+METRICS = ("accuracy", "log_loss", "mutual_predictability")
 
 
-def critical_share(error: float) -> float:
-    """f*, the share of random errors that a reader of sources with this error gives up at."""
-    return float(np.log(2 * (1 - error)) / np.log((1 - error) / error))
+class Limits(NamedTuple):
+    """The share of random errors at which a reader gives up."""
+
+    asymptotic: float  # of many pairs, or even prior odds
+    finite: float  # of so many pairs, at the world's prior odds
+
+
+def critical_share(error: float, num_pairs: float = np.inf, log_odds: float = 0.0) -> float:
+    """f*(n), the share of random errors that a reader of sources with this error gives up at.
+
+    Args:
+      error: ε of reliable sources.
+      num_pairs: n.
+      log_odds: ln(r / u), prior log-odds of a reliable source against an unreliable one.
+    """
+    gain = np.log(2 * (1 - error)) + log_odds / num_pairs
+    return float(gain / np.log((1 - error) / error))
+
+
+def limits_of(world: World, source: Source, num_pairs: int) -> Limits:
+    """Both limits of a kind of source."""
+    error, shares = world.config.source_errors[source], world.config.style_shares
+    log_odds = np.log(shares[Style.SUBSTANTIVE] / shares[Style.UNCONSTRAINED])
+    return Limits(critical_share(error), critical_share(error, num_pairs, float(log_odds)))
+
+
+def wrong_pairs(num_claims: int) -> np.ndarray:
+    """The numbers of wrong pairs, nearest to `ERROR_SHARES`: int64 `[f]`.
+
+    Raises:
+      InputError: with so few pairs some of them coincide.
+    """
+    counts = np.round(np.array(ERROR_SHARES) * (num_claims // 2)).astype(int)
+    if len(set(counts.tolist()) - {0}) < len(ERROR_SHARES):
+        rule, found = "Every share of wrong pairs is another number of pairs.", f"{counts.tolist()}"
+        raise InputError(Fault(rule, found, f"--num-claims {num_claims}", "take 32 claims or more"))
+    return counts
 
 
 def run_unit(
     readers: Mapping[str, Reader], world: World, options: dict[str, Any], group: str, seed: int
 ) -> dict[str, Any]:
-    """Effects by reader and source, a list over `ERROR_SHARES` each."""
+    """By reader and source: sets `[f]` of lists by β, and the mean U of every β."""
     unit: dict[str, Any] = {name: {} for name in readers}
-    num_repeats = options["num_repeats"]
+    counts = wrong_pairs(options["num_claims"])
+    ladders = np.tile(LADDER, options["num_repeats"])
+    key = unit_key(group, seed)
     for source in SOURCES:
         task, held_out = (
             make_task(world, group, seed, split, num, source=source, is_named=False)
             for split, num in (("search", options["num_claims"]), ("test", options["num_test"]))
         )
         rules = task.claims.rules._replace(is_hard=np.ones(len(task.claims.rules.pairs), bool))
-        num_pairs, gold = len(rules.pairs), task.gold.labels
-        wrong_pairs = np.round(np.array(ERROR_SHARES) * num_pairs).astype(int)
-        betas = np.repeat([COHERENT_BETA, 0.0], num_repeats)
-        num_errors = np.repeat(2 * wrong_pairs, len(betas))
+        gold, num_wrong = task.gold.labels, np.repeat(counts, len(ladders))
         chains = FixedAccuracy(
             target=gold,
-            num_errors=num_errors,
-            inverse_temperatures=tuple(np.tile(betas, len(wrong_pairs))),
+            num_errors=2 * num_wrong,
+            inverse_temperatures=tuple(np.tile(ladders, len(counts))),
             num_iterations=options["num_swaps"],
         )
+        is_scored = np.tile(np.isin(ladders, (LADDER[0], LADDER[-1])), len(counts))
         for name, reader in readers.items():
             scorer = reader.make_scorer(task.claims)
-            found = search(scorer, rules, chains, jax.random.key(seed), progress=False)
-            labels = np.asarray(found.trace.labels[-1])
-            assert ((labels != gold).sum(-1) == num_errors).all(), "sets differ in accuracy"
-            assert (labels[:, rules.pairs].sum(-1) == 1).all(), "a pair is not consistent"
+            source_key = jax.random.fold_in(key, int(source))
+            trace = search(scorer, rules, chains, source_key, progress=False).trace
+            check_matched(trace.labels[-1], gold, np.asarray(rules.pairs), num_wrong)
+            labels = trace.labels[-1][is_scored]
+            coherence = np.asarray(mutual_predictability(scorer(labels), labels))
             predictions = reader.make_steerer(task.claims, held_out.claims)(labels)
-            accuracy = (predictions.argmax(-1) == held_out.gold.labels).mean(-1)
-            by_beta = accuracy.reshape(len(wrong_pairs), 2, num_repeats).mean(-1)
-            unit[name][source.name] = by_beta.tolist()
+            scores = [
+                {
+                    "num_wrong_pairs": int(wrong),
+                    "beta": float(beta),
+                    "accuracy": score.accuracy,
+                    "log_loss": score.log_loss,
+                    "mutual_predictability": float(value),
+                    "labels": row.tolist(),
+                }
+                for score, value, row, wrong, beta in zip(
+                    (score_predictions(logp, held_out.gold) for logp in predictions),
+                    coherence,
+                    labels,
+                    num_wrong[is_scored],
+                    np.tile(ladders, len(counts))[is_scored],
+                    strict=True,
+                )
+            ]
+            settled = trace.utility[options["num_swaps"] // 2 :].mean(0)
+            by_beta = settled.reshape(len(counts), options["num_repeats"], len(LADDER)).mean(1)
+            unit[name][source.name] = {"sets": scores, "mean_utility": by_beta.tolist()}
+        unit.setdefault("pairs", {})[source.name] = np.asarray(rules.pairs).tolist()
+        unit.setdefault("gold", {})[source.name] = gold.tolist()
     return unit
+
+
+def check_matched(
+    labels: np.ndarray, gold: np.ndarray, pairs: np.ndarray, num_wrong: np.ndarray | int
+) -> None:
+    """Raises unless all sets `[..., N]` have so many wrong pairs, and one True a pair.
+
+    Raises:
+      InputError: the sets are not matched.
+    """
+    remedy = "report it: the moves of these chains are wrong"
+    faults = []
+    if not (labels[..., pairs].sum(-1) == 1).all():
+        rule, found = "Matched sets have one True a pair.", "a pair that is not consistent"
+        faults.append(Fault(rule, found, "matched sets", remedy))
+    num_errors = (labels != gold).sum(-1)
+    if not (num_errors == 2 * np.asarray(num_wrong)).all():
+        rule, found = "Matched sets have one accuracy.", f"{np.unique(num_errors)} wrong labels"
+        faults.append(Fault(rule, found, "matched sets", remedy))
+    if faults:
+        raise InputError(faults)
 
 
 def run(
     readers: Mapping[str, Reader],
     world: World,
     options: dict[str, Any],
+    config: dict[str, Any],
     keys: Sequence[Sequence[Any]],
     out: pathlib.Path,
 ) -> dict[str, list[Row]]:
     """Runs all units, draws the diagram and returns the tables."""
-    config = {"part": "phase", "readers": list(readers), **options}
+    counts, num_pairs = wrong_pairs(options["num_claims"]), options["num_claims"] // 2
     units = run_units(
         out, config, keys, lambda group, seed: run_unit(readers, world, options, group, seed)
     )
-    tables = {}
+    tables: dict[str, list[Row]] = {}
     for name in readers:
-        rows = cells(units, name, world)
-        signed = [(row, side) for row, side in rows if row.summary.low > 0 or row.summary.high < 0]
-        agree = sum(np.sign(row.summary.mean) == side for row, side in signed)
-        title = (
-            f"{name}: coherent − random, held-out accuracy; {agree} of {len(signed)} cells whose "
-            "interval excludes zero agree with theory"
-        )
-        tables[title] = [row for row, _ in rows]
-    plot(units, list(readers), world, out / "phase_diagram.png")
+        cells = [
+            Cell(name, source, int(num_wrong), num_pairs)
+            for source in SOURCES
+            for num_wrong in counts
+        ]
+        size = size_of(units)
+        utilities = [row for cell in cells for row in cell.utility_rows(units, world)]
+        num_falling = sum("falls" in row.name for row in utilities)
+        for metric in METRICS:
+            rows = cell_rows(cells, units, world, metric)
+            title = f"{name}: coherent − random, {metric}, {size}"
+            if metric == "accuracy":
+                title += f"; {agreement(cells, rows, world)}"
+            tables[title] = rows
+        title = f"{name}: mean U by β, {size}; it falls {num_falling} times, where not mixed"
+        tables[title] = utilities
+    plot(units, list(readers), world, num_pairs, counts, out / "phase_diagram.png")
     return tables
 
 
-def cells(units: list[dict[str, Any]], reader: str, world: World) -> list[tuple[Row, int]]:
-    """The effect in every cell, and the sign that theory gives it."""
-    rows = []
-    for source in SOURCES:
-        error = world.config.source_errors[source]
-        limit = critical_share(error)
-        values = np.array([unit[reader][source.name] for unit in units])  # [units, f, 2]
-        for column, share in enumerate(ERROR_SHARES):
-            effect = values[:, column, 0] - values[:, column, 1]
-            side = 1 if share > limit else -1
-            name = f"ε = {error:g}, f = {share:.4f} ({'above' if side > 0 else 'below'} f*)"
-            rows.append((mean_row(name, effect), side))
-    return rows
+class Cell(NamedTuple):
+    """A reader, a kind of source, and a number of wrong pairs."""
+
+    reader: str
+    source: Source
+    num_wrong: int
+    num_pairs: int
+
+    @property
+    def share(self) -> float:
+        """f, as it is, whatever share was asked for."""
+        return self.num_wrong / self.num_pairs
+
+    def mean(self, unit: Unit, metric: str, beta: float) -> float:
+        """A metric's mean over a unit's sets of one β."""
+        sets = unit[self.reader][self.source.name]["sets"]
+        return float(
+            np.mean(
+                [
+                    one[metric]
+                    for one in sets
+                    if (one["num_wrong_pairs"], one["beta"]) == (self.num_wrong, beta)
+                ]
+            )
+        )
+
+    def sides(self, world: World) -> tuple[int, int]:
+        """The sign that theory gives the effect, by either limit."""
+        return tuple(  # type: ignore[return-value]
+            1 if self.share > limit else -1
+            for limit in limits_of(world, self.source, self.num_pairs)
+        )
+
+    def title(self, world: World) -> str:
+        """ε, f and where they lie."""
+        names = [
+            f"{'above' if side > 0 else 'below'} {limit}"
+            for side, limit in zip(self.sides(world), ("f*", f"f*({self.num_pairs})"), strict=True)
+        ]
+        error = world.config.source_errors[self.source]
+        return f"ε = {error:g}, f = {self.share:.4f} ({', '.join(names)})"
+
+    def utility_rows(self, units: Sequence[Unit], world: World) -> list[Row]:
+        """The mean U by β, marked where it falls."""
+        rows: list[Row] = []
+        error = world.config.source_errors[self.source]
+        position = sorted({one["num_wrong_pairs"] for one in self._sets(units[0])}).index(
+            self.num_wrong
+        )
+        for column, beta in enumerate(LADDER):
+            row = mean_row(
+                f"ε = {error:g}, f = {self.share:.4f}, β = {beta:g}",
+                units,
+                lambda unit, c=column: unit[self.reader][self.source.name]["mean_utility"][
+                    position
+                ][c],
+            )
+            is_falling = bool(rows) and row.summary.mean < rows[-1].summary.mean - 1e-6
+            rows.append(row._replace(name=row.name + (" (falls: not mixed)" if is_falling else "")))
+        return rows
+
+    def _sets(self, unit: Unit) -> list[dict[str, Any]]:
+        return unit[self.reader][self.source.name]["sets"]
+
+
+def cell_rows(cells: Sequence[Cell], units: Sequence[Unit], world: World, metric: str) -> list[Row]:
+    """The effect on a metric in every cell; without a p-value where there is one group."""
+
+    def at(cell: Cell, beta: float) -> Any:
+        return lambda unit: cell.mean(unit, metric, beta)
+
+    compared = [
+        Comparison(cell.title(world), units, at(cell, LADDER[-1]), at(cell, LADDER[0]))
+        for cell in cells
+    ]
+    return comparison_rows(compared) or [
+        mean_row(one.name, units, lambda unit, o=one: o.first(unit) - o.second(unit))
+        for one in compared
+    ]
+
+
+def agreement(cells: Sequence[Cell], rows: Sequence[Row], world: World) -> str:
+    """How many cells whose interval excludes zero have the sign that theory gives them."""
+    signed = [
+        (cell.sides(world), np.sign(row.summary.mean))
+        for cell, row in zip(cells, rows, strict=True)
+        if row.summary.low > 0 or row.summary.high < 0
+    ]
+    by_limit = [sum(sides[limit] == sign for sides, sign in signed) for limit in range(2)]
+    return (
+        f"of {len(signed)} cells whose interval excludes zero {by_limit[0]} agree with f*, "
+        f"{by_limit[1]} with f*(n)"
+    )
 
 
 def plot(
-    units: list[dict[str, Any]], readers: Sequence[str], world: World, path: pathlib.Path
+    units: list[Unit],
+    readers: Sequence[str],
+    world: World,
+    num_pairs: int,
+    counts: np.ndarray,
+    path: pathlib.Path,
 ) -> None:
-    """Effect by share of errors, a line a source; f* as a vertical line of the same colour."""
+    """Effect by share of errors, a line a source; both limits as vertical lines of its colour."""
     figure = matplotlib.figure.Figure(figsize=(4.6 * len(readers), 3.8), layout="constrained")
     panels = np.atleast_1d(figure.subplots(1, len(readers), sharey=True))
     for axes, reader in zip(panels, readers, strict=True):
-        rows = [row for row, _ in cells(units, reader, world)]
-        for index, source in enumerate(SOURCES):
-            of_source = rows[index * len(ERROR_SHARES) : (index + 1) * len(ERROR_SHARES)]
-            means = np.array([row.summary.mean for row in of_source])
-            low = np.array([row.summary.low for row in of_source])
-            high = np.array([row.summary.high for row in of_source])
+        for source in SOURCES:
+            cells = [Cell(reader, source, int(wrong), num_pairs) for wrong in counts]
+            rows = cell_rows(cells, units, world, "accuracy")
+            means, reach = bars(rows)
             error = world.config.source_errors[source]
-            spread = np.nan_to_num([means - low, high - means])
             line = axes.errorbar(
-                ERROR_SHARES, means, np.maximum(spread, 0), marker="o", label=f"ε = {error:g}"
+                counts / num_pairs, means, reach, marker="o", label=f"ε = {error:g}"
             )
-            axes.axvline(critical_share(error), color=line[0].get_color(), linestyle=":")
+            for limit, style in zip(limits_of(world, source, num_pairs), (":", "-."), strict=True):
+                axes.axvline(limit, color=line[0].get_color(), linestyle=style)
         axes.axhline(0, color="#bbbbbb", linewidth=1, zorder=0)
-        axes.set(title=reader, xlabel="share of wrong pairs f (dotted: f*)")
+        axes.set(
+            title=reader, xlabel=f"share of wrong pairs f (dotted: f*, dash-dot: f*({num_pairs}))"
+        )
     panels[0].set_ylabel("coherent − random, held-out accuracy")
     panels[0].legend()
     figure.savefig(path, dpi=120)
