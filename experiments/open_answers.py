@@ -16,7 +16,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from icmjax import Claim, ClaimSet
+from icmjax import UNLABELLED, Claim, ClaimSet
 from icmjax.claim_files import read_rows
 from icmjax.errors import ClaimsError, Fault
 from icmjax.generation import continuation_likelihood, generate
@@ -67,15 +67,15 @@ def query_of(persona: str, question: str) -> str:
 
 
 def context_of(lm: LanguageModel, claims: ClaimSet, labels: np.ndarray | None) -> tuple[str, ...]:
-    """Labelled claims as pieces of text; none where labels, int8 `[N]`, are None."""
-    if labels is None:
-        return (claims.preamble,)
+    """Claims with labels int8 `[N]` as pieces of text, as `make_steerer` shows them; None: none."""
     template = resolve_template(None, lm.default_template, claims)
+    shown = [] if labels is None else zip(claims.claims, labels, strict=True)
     return (
-        claims.preamble,
+        template.preamble_text(claims.preamble),
         *(
-            template.query_fn(claim) + template.label_forms[label][0] + template.separator
-            for claim, label in zip(claims.claims, labels, strict=True)
+            template.demonstration_text(claim, int(label))
+            for claim, label in shown
+            if label != UNLABELLED
         ),
     )
 
@@ -109,11 +109,15 @@ def run_open_answers(
     labellings: dict[str, np.ndarray],
     questions: list[OpenQuestion],
     persona: str,
-    seed: int,
+    rng_key: jax.Array,
     temperature: float,
     max_new_tokens: int,
 ) -> dict[str, dict]:
-    """Both measures and the sampled texts, after each labelling, int8 `[N]` or its first draw."""
+    """Both measures and the sampled texts, after each labelling, int8 `[N]` or its first draw.
+
+    Claims are shown in their given order. All labellings sample by the same key, so that they
+    differ by the labels alone.
+    """
     queries = [query_of(persona, asked.question) for asked in questions]
     references = [(q, f" {told}") for q, asked in zip(queries, questions, strict=True)
                   for told in asked.references]  # fmt: skip
@@ -126,7 +130,7 @@ def run_open_answers(
             lm,
             context,
             queries,
-            rng_key=jax.random.key(seed),
+            rng_key=rng_key,
             temperature=temperature,
             max_new_tokens=max_new_tokens,
         )
