@@ -22,7 +22,7 @@ import pathlib
 import click
 import matplotlib.figure
 import numpy as np
-from harness import experiment, groups_of, run_units, tier_of, write_json
+from harness import experiment, groups_of, run_units, tier_of, unit_rng, write_json
 from readers import model_config
 from sources import world_config
 from tables import Comparison, Row, as_json, comparison_rows, group_means, mean_row, size_of, table
@@ -111,8 +111,9 @@ def run_answers(lm: LanguageModel, world: World, group: str, seed: int) -> dict:
         text.claim_query(claim.choice) + text.LABELS[label]
         for claim, label in zip(claims.claims, gold.labels, strict=True)
     ]
+    wording = int(unit_rng(group, seed).integers(2**31))  # which words each answer is told in
     result = {}
-    for name, told in (("answers", asked.demonstrations(seed)), ("claims", labelled)):
+    for name, told in (("answers", asked.demonstrations(wording)), ("claims", labelled)):
         answers = generate(lm, (held_out.header, *told), held_out.queries)
         levels = [text.parse_answer(answer) for answer in answers]
         pairs = list(zip(levels, held_out.levels.tolist(), strict=True))
