@@ -125,7 +125,7 @@ def choose_claims(
 
 
 def implied_labels(answers: np.ndarray, rules: PairRules) -> np.ndarray:
-    """The answers, and every label that the pair rules leave no choice about.
+    """The answers, and every label that the pair rules, soft ones too, leave no choice about.
 
     Args:
       answers: int8 `[N]`, -1 where nobody was asked.
@@ -180,7 +180,7 @@ def expected_gain(
     For each other label y of claim i, with probability p_i(y) given all other labels: the answer y
     and what it implies are set, every free claim is relabelled by its most probable label given
     that, and U is compared with what it was. The answer that confirms a label adds nothing. Two
-    passes for each of the N (Y − 1) answers.
+    passes for each of the N (Y − 1) answers; one that earlier answers rule out is none.
 
     Args:
       labels: int8 `[N]`, all set.
@@ -188,29 +188,39 @@ def expected_gain(
       clamped: int8 `[N]`, earlier answers, -1 where free.
     """
     num_claims, num_options = np.shape(label_log_probs)
-    earlier = np.full(num_claims, UNLABELLED, np.int8) if clamped is None else np.asarray(clamped)
     rules = jax.tree.map(np.asarray, rules)
-    changes = [
-        (claim, option)
+    earlier = np.full(num_claims, UNLABELLED, np.int8) if clamped is None else np.asarray(clamped)
+    earlier = implied_labels(earlier, rules)
+    answers = {
+        (claim, option): _with_answer(earlier, claim, option, rules)
         for claim in np.flatnonzero(earlier < 0).tolist()
         for option in range(num_options)
         if option != labels[claim]
-    ]
-    fixed = np.stack([_with_answer(earlier, claim, option, rules) for claim, option in changes])
+    }
+    known = {change: labels for change, labels in answers.items() if labels is not None}
+    gains = np.zeros(num_claims, np.float32)
+    if not known:
+        return gains
+    changes, fixed = list(known), np.stack(list(known.values()))
     answered = np.where(fixed >= 0, fixed, labels).astype(np.int8)
     device_rules = jax.tree.map(jnp.asarray, rules)
     logp = np.asarray(scorer(jnp.asarray(answered)))
     relabelled = np.where(fixed >= 0, fixed, logp.argmax(-1)).astype(np.int8)
     both = jnp.asarray(np.concatenate([relabelled, np.asarray(labels, np.int8)[None]]))
     utilities = np.asarray(utility(scorer(both), both, device_rules, alpha, objective))
-    gains = np.zeros(num_claims, np.float32)
     for (claim, option), reached in zip(changes, utilities[:-1], strict=True):
         share = np.exp(label_log_probs[claim, option])
         gains[claim] += share * (reached - utilities[-1])
     return gains
 
 
-def _with_answer(earlier: np.ndarray, claim: int, option: int, rules: PairRules) -> np.ndarray:
+def _with_answer(
+    earlier: np.ndarray, claim: int, option: int, rules: PairRules
+) -> np.ndarray | None:
+    """What an answer implies, int8 `[N]`; None where the rules and earlier answers forbid it."""
     answers = earlier.copy()
     answers[claim] = option
-    return implied_labels(answers, rules)
+    try:
+        return implied_labels(answers, rules)
+    except ClaimsError:
+        return None

@@ -49,10 +49,13 @@ def plot_comparison(conditions: Sequence[Condition], path: pathlib.Path, title: 
     figure.savefig(path, dpi=120)
 
 
-def plot_search(result: SearchResult, path: pathlib.Path, title: str = "") -> None:
+def plot_search(
+    result: SearchResult, path: pathlib.Path, title: str = ""
+) -> matplotlib.figure.Figure:
     """How a search went, as a PNG: U by tokens, the mix of labels, acceptance and swaps, certainty.
 
-    Every algorithm has the first, second and last panel; the third is by rung where there are any.
+    The second panel has the share of labelled claims where a trace does not keep their labels; the
+    third is by rung where there are any.
     """
     figure = matplotlib.figure.Figure(figsize=(9.6, 6.4), layout="constrained")
     by_tokens, by_label, by_rung, by_claim = figure.subplots(2, 2).ravel()
@@ -63,13 +66,17 @@ def plot_search(result: SearchResult, path: pathlib.Path, title: str = "") -> No
             shares = np.mean(labels == option, axis=(1, 2))
             by_label.plot(shares, label=f"label {option}")
         by_label.axhline(0.5, color="#bbbbbb", linewidth=1, zorder=0)
-        by_label.legend(frameon=False)
+    else:
+        shares = result.trace.num_labelled.mean(axis=1) / len(result.labels)
+        by_label.plot(shares, color="#4477aa", label="labelled")
+    by_label.legend(frameon=False)
     by_label.set(ylim=(-0.02, 1.02), xlabel="step", ylabel="share of claims")
     _plot_rates(by_rung, result)
     by_claim.plot(np.sort(result.marginals[:, -1])[::-1], ".", color="#4477aa")
     by_claim.set(ylim=(-0.02, 1.02), xlabel="claims, sorted", ylabel="marginal of the last label")
     figure.suptitle(title)
     figure.savefig(path, dpi=120)
+    return figure
 
 
 def _plot_utility(axes: matplotlib.axes.Axes, result: SearchResult) -> None:
@@ -106,5 +113,8 @@ def _plot_rates(axes: matplotlib.axes.Axes, result: SearchResult) -> None:
     between = np.sqrt(temperatures[:-1] * temperatures[1:])
     axes.plot(between, diagnostics["swap_rates"], "s--", label="swaps with the next rung")
     axes.set(xscale="log", ylim=(-0.02, 1.02), xlabel="temperature", ylabel="rate")
-    axes.set_title(f"{diagnostics['num_round_trips']} round trips", fontsize="medium")
+    said = {"ESS of U": diagnostics["ess_utility"], "R-hat of U": diagnostics["r_hat_utility"]}
+    numbers = [f"{name} {'–' if value is None else f'{value:.3g}'}" for name, value in said.items()]
+    trips = f"{diagnostics['num_round_trips']} round trips"
+    axes.set_title(", ".join([trips, *numbers]), fontsize="medium")
     axes.legend(frameon=False)

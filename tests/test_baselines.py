@@ -56,6 +56,21 @@ def test_chain_does_not_depend_on_the_others(algorithm):
     np.testing.assert_array_equal(alone[:, 0], together[: len(alone), 0])
 
 
+def test_a_rule_that_cannot_be_kept_leaves_the_scores_their_resolution():
+    """Of three claims, each two opposites, some pair is always violated: the scores decide."""
+    rules = make_rules([(0, 1), (1, 2), (0, 2)], penalty_table("exactly_one_true"))
+    for seed in range(20):
+        scorer = table_scorer(seed, 3, coupling=0.0, bias=0.05)
+        result = run(scorer, rules, Bootstrap(), seed)
+        labellings = np.array(list(itertools.product((0, 1), repeat=3)), np.int8)
+        num_violated = np.asarray(violated_pairs(jnp.asarray(labellings), rules)).sum(-1)
+        fit = np.take_along_axis(
+            np.asarray(scorer(jnp.asarray(labellings))), labellings[..., None].astype(int), -1
+        ).sum((1, 2))
+        fit = np.where(num_violated == num_violated.min(), fit, -np.inf)
+        assert result.labels.tolist() == labellings[fit.argmax()].tolist()
+
+
 def test_bootstrap_is_repeated_relabelling():
     """Against a loop: labels of one pass are the demonstrations of the next."""
     scorer = table_scorer(3, 10, coupling=1.5)

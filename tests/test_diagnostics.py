@@ -19,6 +19,7 @@ from icmjax.search.diagnostics import (
     effective_sample_size,
     mixing,
     split_r_hat,
+    tempering_diagnostics,
 )
 
 
@@ -62,6 +63,17 @@ def test_samples_of_one_value_have_no_mixing():
     assert mixing(stuck)["r_hat"] is None
 
 
+def test_chains_that_are_sure_of_opposite_labels_are_counted():
+    scorer = table_scorer(1, 8, coupling=2.0)
+    algorithm = ParallelTempering(num_iterations=40, num_chains=2)
+    trace = search(scorer, no_rules(), algorithm, jax.random.key(0), progress=False).trace
+    labels = np.zeros_like(trace.cold_labels)
+    labels[:, 1, :3] = 1
+    found = tempering_diagnostics(trace._replace(cold_labels=labels), algorithm.num_burn_in)
+    assert found["num_disagreeing_claims"] == 3
+    assert found["num_frozen_claims"] == 5
+
+
 def test_round_trips_are_counted():
     rungs = np.array([0, 1, 2, 1, 0, 1, 0, 1, 2, 2, 1, 0])  # of replica 0: two trips
     paths = np.stack([rungs, (rungs + 1) % 3, (rungs + 2) % 3], axis=1)
@@ -90,8 +102,14 @@ def test_every_search_has_diagnostics_and_a_figure(algorithm, tmp_path):
     scorer = table_scorer(1, 8, coupling=2.0)
     result = search(scorer, no_rules(), algorithm, jax.random.key(0), progress=False)
     json.dumps(result.diagnostics, allow_nan=False)
-    plot_search(result, tmp_path / "search.png", "a search")
+    figure = plot_search(result, tmp_path / "search.png", "a search")
     assert (tmp_path / "search.png").stat().st_size > 10_000
+    assert all(axes.lines or axes.patches for axes in figure.axes)
+    if isinstance(algorithm, ParallelTempering):
+        said = figure.axes[2].get_title()
+        assert "round trips" in said
+        assert "ESS" in said
+        assert "R-hat" in said
     if isinstance(algorithm, ParallelTempering):
         assert len(result.diagnostics["acceptance_rates"]) == 4
         assert len(result.diagnostics["swap_rates"]) == 3

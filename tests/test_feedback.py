@@ -154,6 +154,17 @@ def test_expected_gain_is_that_of_a_naive_loop():
     assert not np.allclose(found, other)
 
 
+def test_earlier_answers_rule_labels_out():
+    scorer, labels = table_scorer(1, 4), np.array([1, 0, 1, 0], np.int8)
+    logp = np.asarray(scorer(jnp.asarray(labels)))
+    clamped = np.array([1, -1, -1, -1], np.int8)  # claim 1, its opposite, is False by it
+    found = expected_gain(scorer, labels, logp, PAIRS, clamped=clamped)
+    assert found[0] == found[1] == 0
+    assert np.all(found[2:] != 0)
+    everything = expected_gain(scorer, labels, logp, PAIRS, clamped=labels)
+    np.testing.assert_array_equal(everything, 0)
+
+
 def test_asking_gains_most_where_all_hangs_together_and_is_wrong():
     planted = np.ones(6, np.int8)
     scorer = planted_scorer(planted, coupling=0.08, bias=0.3)

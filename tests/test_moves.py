@@ -89,13 +89,17 @@ def transition_matrix(space, pairs, moves, balancing="barker", guide=1.5):
     return proposed, log_ratio
 
 
-def flip_matrix(space, num_flips, balancing="barker", guide=1.5):
+def flip_matrix(space, num_flips, balancing="barker", guide=1.5, is_padded=False):
     """Sum over the orders in which units may be drawn; each order is a kernel of its own."""
     movable = np.flatnonzero(np.asarray(space.units.is_allowed).sum(axis=1) > 1)
     total, matrix = np.zeros(len(space)), np.zeros((len(space), len(space)))
     for order in itertools.permutations(movable.tolist(), num_flips):
         pairs = space.neighbours(order)
         moves = moves_between(space, pairs, FLIP, order)
+        if is_padded:  # the units drawn after the last flip have no part in it
+            rest = [unit for unit in movable.tolist() if unit not in order]
+            padded = jnp.asarray([*order, *rest], jnp.int32)
+            moves = moves._replace(order=jnp.tile(padded, (len(pairs[0]), 1)))
         proposed, log_ratio = transition_matrix(space, pairs, moves, balancing, guide)
         total += proposed.sum(axis=1)
         matrix += accepted(proposed, log_ratio) * (1 - np.eye(len(space)))
@@ -111,7 +115,20 @@ def flip_matrix(space, num_flips, balancing="barker", guide=1.5):
 )
 def test_flips_are_invariant(kind, num_flips, balancing):
     space = make_space(kind)
-    check_invariant(flip_matrix(space, num_flips, balancing), space.law(BETA))
+    matrix = flip_matrix(space, num_flips, balancing)
+    check_invariant(matrix, space.law(BETA))
+    padded = flip_matrix(space, num_flips, balancing, is_padded=True)
+    np.testing.assert_allclose(padded, matrix, atol=1e-12)
+
+
+def test_at_no_guidance_only_allowed_assignments_are_drawn():
+    scores = jnp.asarray([[0.0, -jnp.inf, 1.0], [2.0, 0.0, -jnp.inf]])
+    old, is_resampled = jnp.zeros(2, jnp.int32), jnp.ones(2, bool)
+    keys = jax.random.split(jax.random.key(0), 64)
+    drawn = jax.vmap(lambda key: draw_resample(key, scores, old, is_resampled, 0.0))(keys)
+    assert set(map(tuple, drawn.tolist())) == {(0, 0), (0, 1), (2, 0), (2, 1)}
+    log_prob = resample_log_prob(scores, drawn[0], is_resampled, 0.0)
+    np.testing.assert_allclose(log_prob, 2 * np.log(0.5))
 
 
 def test_a_correction_left_out_is_noticed():

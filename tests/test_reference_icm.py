@@ -37,14 +37,17 @@ def test_utility_averages_log_odds(pairs):
 
 
 def test_temperature_falls_with_accepted_moves(pairs):
+    num_turned_back = 0
     for _, paper, code in pairs:
         trace = code.trace
-        changed = (trace.is_move & trace.is_accepted)[1:, 0]
+        changed = (trace.is_flip & trace.is_accepted)[1:, 0]
+        num_turned_back += (changed & ~trace.is_move[1:, 0]).sum()
         num_accepted = np.concatenate([[0], np.cumsum(changed)])[:-1]
         expected = ICM().inverse_temperature(jnp.asarray(1 + num_accepted))
         np.testing.assert_allclose(trace.inverse_temperature[1:, 0], expected, rtol=1e-6)
         by_step = ICM().inverse_temperature(jnp.arange(1, len(paper.trace.utility)))
         np.testing.assert_allclose(paper.trace.inverse_temperature[1:, 0], by_step, rtol=1e-6)
+    assert num_turned_back > 0  # an accepted flip counts though its fix turned it back
 
 
 def test_the_last_state_is_the_result():

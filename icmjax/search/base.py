@@ -102,6 +102,7 @@ def unless_finished(
     is_finished: Array, step_fn: Callable[[Any], tuple[Any, Any]], state: Any
 ) -> tuple[Any, Any]:
     """The step of a state, or the state itself and an Info of zeros, computing nothing."""
+    step_fn = jax.jit(step_fn)  # traced once, for its shapes and for its program
     _, info = jax.eval_shape(step_fn, state)
     zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), info)
     return lax.cond(is_finished, lambda state: (state, zeros), step_fn, state)

@@ -47,8 +47,11 @@ class Bootstrap(ChainSearch):
     def _relabelled(self, given: Labelling, units: Units) -> Array:
         """The most probable labels given these ones, int8 `[N]`."""
         num_claims = given.labels.shape[0]
+        # Beyond the least that a unit can violate, so that scores keep their float32 resolution.
+        allowed = jnp.where(units.is_allowed, units.penalties, jnp.inf)
+        excess = units.penalties - jnp.min(allowed, axis=-1, keepdims=True)
         weight = 1e6 if self.is_consistent else 0.0
-        units = units._replace(penalties=weight * units.penalties)
+        units = units._replace(penalties=weight * excess)
         scores = assignment_scores(units, given.label_log_probs, num_claims)
         return labels_of(units, best_assignment(scores), num_claims)
 

@@ -86,13 +86,18 @@ def mixing(samples: np.ndarray) -> dict[str, float | None]:
 def tempering_diagnostics(trace: Any, num_burn_in: int) -> dict[str, Any]:
     """Diagnostics of a `TemperingInfo`: plain numbers and lists, by rung from the coldest on.
 
-    ESS and R-hat are of U at the cold rung, and the worst of all claims' labels.
+    ESS and R-hat are of U at the cold rung, and the worst of all claims' labels. Claims of whose
+    label every chain is sure, but not of the same one, have no R-hat: they are counted apart.
     """
     kept = type(trace)(*(field[num_burn_in:] for field in trace))
     per_claim = [
         mixing(kept.cold_labels[..., claim]) for claim in range(kept.cold_labels.shape[-1])
     ]
     by_name = {name: [row[name] for row in per_claim] for name in ("ess", "r_hat")}
+    num_disagreeing = sum(
+        len(samples := kept.cold_labels[..., claim]) >= 4 and np.isinf(split_r_hat(samples.T))
+        for claim in range(kept.cold_labels.shape[-1])
+    )
     known = {name: [x for x in column if x is not None] for name, column in by_name.items()}
     is_move = kept.is_move
     num_moves = np.maximum(is_move.sum(axis=(0, 1)), 1)
@@ -107,4 +112,5 @@ def tempering_diagnostics(trace: Any, num_burn_in: int) -> dict[str, Any]:
         "min_ess_labels": min(known["ess"], default=None),
         "max_r_hat_labels": max(known["r_hat"], default=None),
         "num_frozen_claims": int(sum(x is None for x in by_name["ess"])),
+        "num_disagreeing_claims": int(num_disagreeing),
     }

@@ -46,7 +46,8 @@ class ICMInfo(NamedTuple):
     proposed_label: Array  # int8 [C], its argmax label; -1 as above
     proposed_utility: Array  # float32 [C], of the proposal after its consistency fix
     utility: Array  # float32 [C], after the step
-    is_move: Array  # bool [C], whether the proposal differs from the labels before it
+    is_flip: Array  # bool [C], whether the drawn claim's argmax label is not the one that it has
+    is_move: Array  # bool [C], whether the proposal differs, after its fix, from what was before
     is_accepted: Array  # bool [C]
     num_fixes: Array  # int32 [C], pairs that the consistency fix relabelled
     num_passes: Array  # int32 [C], labellings scored in the step
@@ -209,8 +210,8 @@ class ICM:
         claim_key, fix_key, accept_key = jax.random.split(rng_key, 3)
         num_steps = self.num_steps(state.is_free.shape[0])
         is_seeding = state.num_steps == 0
-        is_completing = state.num_steps >= num_steps
         is_finished = self.is_finished(state)
+        is_completing = (state.num_steps >= num_steps) & ~is_finished
         is_drawing = ~(is_seeding | is_finished)
 
         before = select(is_completing, state.best, state.current)
@@ -247,6 +248,9 @@ class ICM:
         is_best = is_seeding | (more > 0) | ((more == 0) & (gain(current, state.best) > 0))
         is_best |= self.reference_deviations
         is_move = jnp.any(proposal.labels != before.labels)
+        is_flip = ~is_same & is_drawing & ~is_completing
+        # The authors' code counts an accepted proposal though its fix turned it back.
+        is_counted = is_flip if self.reference_deviations else is_move
 
         new_state = ICMState(
             current=current,
@@ -255,7 +259,7 @@ class ICM:
             is_free=state.is_free,
             num_steps=state.num_steps + (~is_finished).astype(jnp.int32),
             num_accepted=state.num_accepted
-            + (is_move & is_accepted & ~is_seeding).astype(jnp.int32),
+            + (is_counted & is_accepted & ~is_seeding).astype(jnp.int32),
             num_passes=state.num_passes + fix.num_passes,
             is_nonfinite=state.is_nonfinite | fix.is_nonfinite,
         )
@@ -266,6 +270,7 @@ class ICM:
             ),
             proposed_utility=proposal.utility,
             utility=current.utility,
+            is_flip=is_flip,
             is_move=is_move,
             is_accepted=is_accepted,
             num_fixes=fix.num_fixes,

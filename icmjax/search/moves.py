@@ -118,7 +118,7 @@ def resample_log_prob(
     scores: Array, new: Array, is_resampled: Array, inverse_temperature: Array
 ) -> Array:
     """Log-probability of drawing these assignments, each unit by itself ∝ exp(β score)."""
-    log_probs = jax.nn.log_softmax(inverse_temperature * scores, axis=-1)
+    log_probs = jax.nn.log_softmax(_tempered(scores, inverse_temperature), axis=-1)
     each = jnp.take_along_axis(log_probs, new[:, None], axis=1)[:, 0]
     return jnp.sum(jnp.where(is_resampled, each, 0.0))
 
@@ -127,8 +127,13 @@ def draw_resample(
     rng_key: Array, scores: Array, old: Array, is_resampled: Array, inverse_temperature: Array
 ) -> Array:
     """Draws the chosen units anew, as `resample_log_prob` says: int32 `[G]`."""
-    drawn = jax.random.categorical(rng_key, inverse_temperature * scores)
+    drawn = jax.random.categorical(rng_key, _tempered(scores, inverse_temperature))
     return jnp.where(is_resampled, drawn.astype(old.dtype), old)
+
+
+def _tempered(scores: Array, inverse_temperature: Array) -> Array:
+    """β score; forbidden assignments, of score −inf, stay so at β = 0."""
+    return jnp.where(jnp.isfinite(scores), inverse_temperature * scores, -jnp.inf)
 
 
 def mirrored(units: Units, assignment: Array) -> Array:

@@ -120,8 +120,7 @@ class ParallelTempering:
       final_temperature: where the coldest rung is annealed to after the burn-in, geometrically, the
         ladder stretching with it; None to stay. The marginals are then of no one law.
       burn_in: share of the steps after the warm start in which the ladder adapts.
-      warm_start: "zero_shot", "bootstrap", "random", or N labels for replica 0 of chain 0. The
-        labels are no part of equality and of the hash, as no program depends on them.
+      warm_start: "zero_shot", "bootstrap", "random", or N labels for replica 0 of chain 0.
       num_bootstraps: argmax relabellings of every replica, where the warm start is "bootstrap".
       flip_sizes: how many units an informed move relabels, drawn evenly.
       resample_rate: share of moves that draw many units from their conditionals.
@@ -381,6 +380,8 @@ class ParallelTempering:
             return jnp.take_along_axis(leaf, replica_of_rung, axis=-1)
 
         is_nonfinite = ~jnp.all(jnp.isfinite(proposed.label_log_probs), axis=-1)
+        if self.num_screenings:
+            is_nonfinite |= ~jnp.all(jnp.isfinite(cheap.label_log_probs), axis=-1)
         new_state = TemperingState(
             current=current,
             cheap=cheap,
