@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import re
 import shutil
 
 import numpy as np
@@ -188,6 +189,23 @@ def test_the_page_holds_every_label_and_escapes_its_text(run):
     assert page.count("data:image/png;base64") == len(list(run.glob("*.png")))
     summary = json.loads((run / "summary.json").read_text())
     assert str(summary["utility"]) in page
+
+
+def test_the_page_shows_the_probability_of_the_label_it_shows(run):
+    """A search's best labels need not be the most probable ones."""
+    arrays = dict(np.load(run / "scores.npz"))
+    rows = np.arange(len(CHOICES))
+    arrays["marginals"][rows, arrays["labels"]] = (0.125, 0.75, 0.875, 0.9375, 0.25, 0.0625)
+    arrays["marginals"][rows, 1 - arrays["labels"]] = (
+        1 - arrays["marginals"][rows, arrays["labels"]]
+    )
+    np.savez(run / "scores.npz", **arrays)
+    assert invoke("report", run).exit_code == 0
+    page = (run / "report.html").read_text()
+    table = page[page.index("<h2>Labels</h2>") :]
+    shown = [float(number) for number in re.findall(r'"number">([0-9.]+)<', table)]
+    assert shown == [0.12, 0.75, 0.88, 0.94, 0.25, 0.06]
+    assert table.count('<tr class="uncertain">') == 4
 
 
 def test_a_folder_without_a_run(tmp_path):

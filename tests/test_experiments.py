@@ -1,5 +1,6 @@
 """Every experiment runs at toy size, resumes, and gives the same bytes for the same seed."""
 
+import functools
 import importlib
 import json
 import pathlib
@@ -9,22 +10,32 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from checkpoints import make_checkpoint
+from checkpoints import TINY, make_checkpoint
 from click.testing import CliRunner
+from scorers import table_scorer
 
-from icmjax.errors import ClaimsError
+from icmjax import claims_from_rows, load_lm
+from icmjax.claims import GoldLabels
+from icmjax.errors import ClaimsError, InputError
+from icmjax.lm.loading import SETTINGS_FILE
+from icmjax.persona_world import text
+from icmjax.persona_world.config import Source
+from icmjax.persona_world.tasks import Task, make_task
 from icmjax.persona_world.world import make_world
+from icmjax.templates import TEMPLATES
 
 ROOT = pathlib.Path(__file__).parents[1]
 DATA = ROOT.parent / "shared" / "data"
 TOY = "--groups hestonia,ilvania --seeds 1 --num-claims 8 --num-test 8"
-# By experiment: its options at toy size. The observer in place of the model, where it can read.
+# By experiment: its options at toy size. The observer in place of the model, where it can read;
+# one number of iterations, so that they share the search's program.
 EXPERIMENTS = {
-    "matched_accuracy": f"--model observer {TOY} --iterations 6 --swaps 4 --draws 3 --repeats 1",
-    "targeted_feedback": f"--model observer {TOY} --iterations 6 --budgets 1,2 --draws 2",
-    "robustness": f"{TOY} --iterations 6 --orders 2 --parts order,unknown",
-    "icm_vs_gold": f"{TOY} --orders 2 --draws 2 --algorithms bootstrap --formats claims,open",
-    "bundled_model": "--groups hestonia,ilvania --seeds 1",
+    "matched_accuracy": f"--model observer {TOY} --iterations 12 --swaps 4 --draws 3 --repeats 1",
+    "targeted_feedback": f"--model observer {TOY} --iterations 12 --budgets 1,4 --draws 2",
+    "robustness": f"--model observer {TOY} --iterations 12 --orders 2",
+    "icm_vs_gold": f"--model LM {TOY} --orders 2 --draws 2 --algorithms bootstrap --method "
+    "sequential --formats claims,open",
+    "bundled_model": "--model LM --groups hestonia,ilvania --seeds 1",
 }
 
 
@@ -35,22 +46,77 @@ def experiments_on_path():
     sys.path.remove(str(ROOT / "experiments"))
 
 
-def run(name, options, out):
+@pytest.fixture(scope="module", autouse=True)
+def one_model_object(experiments_on_path):
+    """A folder is loaded once: programs are shared where the tokenizer is the same object."""
+    cached = functools.cache(load_lm)
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("readers", "icm_vs_gold", "bundled_model"):
+            patch.setattr(importlib.import_module(name), "load_lm", cached)
+        yield
+
+
+@pytest.fixture(scope="module")
+def toy_lm(tmp_path_factory):
+    """A model of random weights that speaks the words of the world."""
+    folder, tokenizer = tmp_path_factory.mktemp("lm"), text.make_tokenizer()
+    config = transformers.LlamaConfig(
+        **TINY | {"num_hidden_layers": 1},
+        vocab_size=len(tokenizer),
+        bos_token_id=tokenizer.bos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    torch.manual_seed(0)
+    transformers.LlamaForCausalLM(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    (folder / SETTINGS_FILE).write_text(json.dumps({"template": "world"}))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def claim_files(tmp_path_factory):
+    """Options that name claims of two personas: more search claims than are used at a time."""
+    folder, names = tmp_path_factory.mktemp("claims"), ("Hestonia", "Ilvania")
+    for split, num in (("search", 12), ("test", 8)):
+        rows = []
+        for name in names:
+            claims, gold = make_task(make_world(), name, 0, split, num, source=None)
+            rows += [
+                claim._asdict() | {"label": int(label), "raw_choice_1": "1", "raw_choice_2": "2"}
+                for claim, label in zip(claims.claims, gold.labels, strict=True)
+            ]
+        kept = ("question", "choice", "consistency_id", "persona", "label")
+        rows = [{key: row[key] for key in (*kept, "raw_choice_1", "raw_choice_2")} for row in rows]
+        (folder / f"{split}.json").write_text(json.dumps(rows))
+    files = f"--claims {folder}/search.json --test {folder}/test.json"
+    return f"{files} --personas {','.join(names)} --num-claims 8 --num-test 8"
+
+
+def invoke(name, options, out):
     command = importlib.import_module(name).main
-    result = CliRunner().invoke(command, [*options.split(), "--out", str(out)])
+    return CliRunner().invoke(command, [*options.split(), "--out", str(out)])
+
+
+def run(name, options, out):
+    result = invoke(name, options, out)
     assert result.exit_code == 0, result.output
     return result.output
 
 
+def read_units(out):
+    return [json.loads(line) for line in (out / "units.jsonl").read_text().splitlines()]
+
+
 @pytest.fixture(scope="module")
-def outputs(tmp_path_factory):
-    """Folder and printed tables by experiment, each run once."""
+def outputs(tmp_path_factory, toy_lm):
+    """Options, folder and printed tables by experiment, each run once."""
     done = {}
 
     def output_of(name):
         if name not in done:
+            options = EXPERIMENTS[name].replace("LM", str(toy_lm))
             out = tmp_path_factory.mktemp(name)
-            done[name] = (out, run(name, EXPERIMENTS[name], out))
+            done[name] = (options, out, run(name, options, out))
         return done[name]
 
     return output_of
@@ -58,72 +124,327 @@ def outputs(tmp_path_factory):
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_every_cell_states_what_it_is_of(outputs, name):
-    out, printed = outputs(name)
-    report = json.loads((out / "report.json").read_text())
+    _, out, printed = outputs(name)
+    content = (out / "report.json").read_text()
+    assert "NaN" not in content
+    report = json.loads(content)
+    num_compared = 0
     for title, rows in report.items():
         assert title in printed
         for row in rows:
-            assert {"num", "mean", "spread", "low", "high", "p_value"} <= row.keys()
+            assert {"num", "mean", "spread", "low", "high", "p_value", "num_needed"} <= row.keys()
             assert np.isfinite(row["mean"])
             assert row["num"] == 1 or row["low"] <= row["mean"] + 1e-9
-    assert len((out / "units.jsonl").read_text().splitlines()) == 2
+            if "p by Holm" in title:
+                assert 0 < row["p_value"] <= 1
+                num_compared += 1
+    assert num_compared or name in ("targeted_feedback", "bundled_model")  # tiers of one group
+    assert len(read_units(out)) == 2
     assert any(path.stat().st_size > 1000 for path in out.glob("*.png"))
 
 
-@pytest.mark.parametrize("name", ["matched_accuracy", "targeted_feedback"])
+@pytest.mark.parametrize("name", EXPERIMENTS)
 def test_the_same_seed_gives_the_same_bytes_and_a_broken_run_goes_on(outputs, name, tmp_path):
-    out, _ = outputs(name)
+    options, out, _ = outputs(name)
     units = (out / "units.jsonl").read_text().splitlines(keepends=True)
     (tmp_path / "config.json").write_text((out / "config.json").read_text())
-    (tmp_path / "units.jsonl").write_text(units[0])
-    run(name, EXPERIMENTS[name], tmp_path)
+    # As after a kill in the middle of a line.
+    (tmp_path / "units.jsonl").write_text(units[0] + units[1][: len(units[1]) // 2])
+    run(name, options, tmp_path)
     for file in ("units.jsonl", "report.json", "config.json"):
         assert (tmp_path / file).read_bytes() == (out / file).read_bytes()
 
 
 def test_another_configuration_is_refused(outputs):
-    out, _ = outputs("matched_accuracy")
-    command = importlib.import_module("matched_accuracy").main
-    options = EXPERIMENTS["matched_accuracy"].replace("--swaps 4", "--swaps 5")
-    result = CliRunner().invoke(command, [*options.split(), "--out", str(out)])
+    options, out, _ = outputs("matched_accuracy")
+    result = invoke("matched_accuracy", options.replace("--swaps 4", "--swaps 5"), out)
     assert result.exit_code == 2
     assert "4 then, 5 now" in result.output
 
 
+@pytest.mark.parametrize(
+    ("field", "value"), [("weights", "0"), ("version", "0.0.1"), ("world", {"seed": 1})]
+)
+def test_other_weights_worlds_and_versions_do_not_mix(outputs, tmp_path, field, value):
+    options, out, _ = outputs("icm_vs_gold")
+    config = json.loads((out / "config.json").read_text())
+    assert field in config
+    (tmp_path / "config.json").write_text(json.dumps(config | {field: value}))
+    result = invoke("icm_vs_gold", options, tmp_path)
+    assert result.exit_code == 2
+    assert field in result.output
+
+
+def test_groups_are_the_units_of_statistics():
+    tables = importlib.import_module("tables")
+    # Three equal seeds of each group: what one seed says, and n the number of groups.
+    units = [
+        {"key": [f"g{i}", seed], "x": 0.5 + i / 8, "y": 0.25} for i in range(6) for seed in range(3)
+    ]
+    firsts = [unit for unit in units if unit["key"][1] == 0]
+
+    def rows_of(units):
+        compared = [
+            tables.Comparison("x", units, lambda u: u["x"], lambda u: u["y"]),
+            tables.Comparison("tied", units, lambda u: u["y"], lambda u: u["y"]),
+        ]
+        return tables.comparison_rows(compared)
+
+    assert rows_of(units) == rows_of(firsts)
+    row, tied = rows_of(units)
+    assert row.summary.num == 6
+    assert tied.p_value == 1.0  # and it counts in the family: twice the p of x alone
+    (alone,) = tables.comparison_rows(
+        [tables.Comparison("x", units, lambda u: u["x"], lambda u: u["y"])]
+    )
+    assert row.p_value == pytest.approx(2 * alone.p_value)
+    assert tables.size_of(units) == "6 groups × 3 seeds"
+    assert tables.size_of(units[:-1]) == "6 groups, 17 seeds of them in all"
+
+
+def test_what_is_not_a_number_is_null(tmp_path):
+    importlib.import_module("harness").write_json(tmp_path / "a.json", {"a": [np.nan, np.inf, 1.0]})
+    assert json.loads((tmp_path / "a.json").read_text()) == {"a": [None, None, 1.0]}
+
+
+def check_sets(sets, gold, pairs, num_wrong):
+    labels = np.array([one["labels"] for one in sets])
+    assert (labels[:, pairs].sum(-1) == 1).all()
+    assert ((labels != gold).sum(-1) == 2 * num_wrong).all()
+
+
 def test_matched_sets_are_matched(outputs):
-    """From the labels' own numbers, besides the assertions in the experiment."""
-    out, _ = outputs("matched_accuracy")
-    for line in (out / "units.jsonl").read_text().splitlines():
-        unit = json.loads(line)
+    """From the labels as they were stored, besides the checks in the experiment."""
+    _, out, _ = outputs("matched_accuracy")
+    betas = importlib.import_module("matched_accuracy").BETAS
+    for unit in read_units(out):
+        gold, pairs = np.array(unit["gold"]["labels"]), np.array(unit["pairs"])
+        task = make_task(make_world(), *unit["key"], num_claims=8)
+        assert (gold == task.gold.labels).all()
+        assert sorted(pairs.ravel().tolist()) == list(range(8))
+        check_sets([unit["search"]], gold, pairs, unit["num_wrong_pairs"])
+        check_sets(unit["flips"], gold, pairs, unit["num_wrong_pairs"])
+        check_sets(unit["dosed"], gold, pairs, unit["num_wrong_pairs"])
         assert len(unit["flips"]) == 3
-        assert [one["beta"] for one in unit["dosed"]] == [-2.0, -0.5, 0.0, 0.5, 2.0]
+        assert [one["beta"] for one in unit["dosed"]] == list(betas)
         assert unit["label_accuracy"] == 1 - 2 * unit["num_wrong_pairs"] / 8
 
 
 def test_sets_that_are_not_matched_are_caught():
     module = importlib.import_module("matched_accuracy")
     gold, pairs = np.array([1, 0, 0, 1], np.int8), np.array([[0, 1], [2, 3]])
-    module.assert_matched(np.array([[0, 1, 0, 1]]), gold, pairs, 1)
-    with pytest.raises(AssertionError, match="differ in accuracy"):
-        module.assert_matched(np.array([[1, 0, 0, 1]]), gold, pairs, 1)
-    with pytest.raises(AssertionError, match="not consistent"):
-        module.assert_matched(np.array([[0, 0, 1, 1]]), gold, pairs, 1)
+    module.check_matched(np.array([[0, 1, 0, 1]]), gold, pairs, 1)
+    with pytest.raises(InputError, match="one accuracy"):
+        module.check_matched(np.array([[1, 0, 0, 1]]), gold, pairs, 1)
+    with pytest.raises(InputError, match="not consistent"):
+        module.check_matched(np.array([[0, 0, 1, 1]]), gold, pairs, 1)
 
 
-def test_the_phase_diagram_at_toy_size(tmp_path):
-    options = EXPERIMENTS["matched_accuracy"].replace("num-claims 8", "num-claims 32")
-    printed = run("matched_accuracy", f"{options} --part phase", tmp_path)
-    report = json.loads((tmp_path / "report.json").read_text())
-    (rows,) = report.values()  # the observer stands in for the model too
-    assert len(rows) == 18
-    assert "below f*" in printed
-    assert (tmp_path / "phase_diagram.png").exists()
+@pytest.fixture(scope="module")
+def phase_units(tmp_path_factory):
+    out = tmp_path_factory.mktemp("phase")
+    options = "--model observer --part phase --groups ilvania --seeds 1 --num-test 8"
+    printed = run("matched_accuracy", f"{options} --num-claims 32 --swaps 16 --repeats 1", out)
+    return out, printed
+
+
+def test_the_phase_diagram_at_toy_size(phase_units):
+    out, printed = phase_units
+    report = json.loads((out / "report.json").read_text())
+    assert len(report) == 4  # three metrics, and U; the observer stands in for the model too
+    for title, rows in report.items():
+        assert len(rows) == (72 if "mean U" in title else 18)
+        assert rows[0]["p_value"] is None  # of one group nothing can be tested
+    assert "below f*, below f*(16)" in printed
+    assert "with f*(n)" in printed
+    assert (out / "phase_diagram.png").exists()
+
+
+def test_coherent_sets_of_the_phase_diagram_are_coherent(phase_units):
+    """Not stuck where the reader has given up: U rises with β in every cell."""
+    out, _ = phase_units
+    for unit in read_units(out):
+        for source in ("NATIONAL", "WEB", "STREET"):
+            found, gold = unit["observer"][source], np.array(unit["gold"][source])
+            for one in found["sets"]:
+                check_sets([one], gold, np.array(unit["pairs"][source]), one["num_wrong_pairs"])
+            coherence = {
+                beta: [one["mutual_predictability"] for one in found["sets"] if one["beta"] == beta]
+                for beta in (0.0, 2.0)
+            }
+            assert np.mean(coherence[2.0]) > np.mean(coherence[0.0]) + 0.1
+    means = np.mean([unit["observer"]["NATIONAL"]["mean_utility"] for unit in read_units(out)], 0)
+    assert (means[1:, -1] > means[1:, 0] + 5).all()
+    assert (means[:, -1] > -30).all()  # the plateau lies at -50 ln 2 = -34.7
 
 
 def test_critical_shares():
-    critical_share = importlib.import_module("phase_diagram").critical_share
-    found = [critical_share(error) for error in make_world().config.source_errors[:3]]
-    np.testing.assert_allclose(found, [0.15, 0.19, 0.27], atol=0.005)
+    module, world = importlib.import_module("phase_diagram"), make_world()
+    found = [
+        module.limits_of(world, source, 16)
+        for source in (Source.NATIONAL, Source.WEB, Source.STREET)
+    ]
+    np.testing.assert_allclose(found, [[0.149, 0.195], [0.191, 0.252], [0.268, 0.364]], atol=0.0006)
+    # Where the two likelihoods, times their priors, are equal.
+    error, share = 0.03, module.critical_share(0.03, 16, np.log(30))
+    reliable = 16 * (share * np.log(error) + (1 - share) * np.log(1 - error)) + np.log(0.9)
+    assert reliable == pytest.approx(16 * np.log(0.5) + np.log(0.03))
+
+
+def test_shares_that_coincide_are_refused():
+    module = importlib.import_module("phase_diagram")
+    assert module.wrong_pairs(32).tolist() == [1, 2, 3, 4, 5, 6]
+    with pytest.raises(InputError, match="another number of pairs"):
+        module.wrong_pairs(16)
+    cell = module.Cell("observer", Source.NATIONAL, 4, 20)
+    assert "f = 0.2000 (above f*, above f*(20))" in cell.title(make_world())
+
+
+def test_preferences_need_no_claims(toy_lm, tmp_path, monkeypatch):
+    """And every algorithm runs: over a table, whose programs are small."""
+    module = importlib.import_module("icm_vs_gold")
+    monkeypatch.setattr(module, "make_scorer", lambda lm, claims, *_, **__: table_scorer(0, 4))
+    options = f"--model {toy_lm} {TOY} --num-claims 4 --orders 1 --draws 1 --formats preferences"
+    options += " --algorithms gibbs,icm,tempering"
+    printed = run("icm_vs_gold", options, tmp_path)
+    (unit, _) = read_units(tmp_path)
+    assert unit.keys() == {"key", "preferences"}
+    assert unit["preferences"]["labels"].keys() == {"gibbs", "icm", "tempering", "random", "gold"}
+    assert "icm − gold" in printed
+    rows = json.loads((tmp_path / "report.json").read_text())
+    (compared,) = [rows[title] for title in rows if "differences in accuracy, " in title]
+    names = [row["name"] for row in compared]
+    assert len(names) == len(set(names)) == 2 * (len(unit["preferences"]["conditions"]) - 1) - 1
+    assert not {"gold − gold", "gold − zero-shot"} & set(names)
+
+
+def test_groups_draw_their_own_random_numbers(outputs):
+    _, out, _ = outputs("icm_vs_gold")
+    first, second = (unit["claims"]["labels"]["random"] for unit in read_units(out))
+    assert first != second
+
+
+def test_personas_of_a_claim_file(toy_lm, claim_files, tmp_path, monkeypatch):
+    """Matched accuracy, feedback and robustness steer the language model; seeds draw other claims.
+
+    The search is over a table, whose programs are small.
+    """
+    readers = importlib.import_module("readers")
+    monkeypatch.setattr(readers, "make_scorer", lambda lm, claims, *_, **__: table_scorer(0, 8))
+    options = f"--model {toy_lm} {claim_files} --seeds 2 --iterations 12"
+    run("matched_accuracy", f"{options} --swaps 4 --draws 2 --repeats 1", tmp_path / "matched")
+    units = read_units(tmp_path / "matched")
+    assert [unit["key"] for unit in units] == [
+        [n, s] for n in ("Hestonia", "Ilvania") for s in (0, 1)
+    ]
+    assert units[0]["gold"] != units[1]["gold"]
+    for unit in units:
+        gold, pairs = np.array(unit["gold"]["labels"]), np.array(unit["pairs"])
+        check_sets(unit["flips"], gold, pairs, unit["num_wrong_pairs"])
+    printed = run(
+        "targeted_feedback",
+        f"{options} --budgets 4 --draws 1 --selectors margin",
+        tmp_path / "asked",
+    )
+    assert "all personas: accuracy over random, 2 groups × 2 seeds, p by Holm" in printed
+    for unit in read_units(tmp_path / "asked"):
+        after = unit["margin"]["4"]  # all pairs answered
+        assert after["label_accuracy"] == 1.0
+        assert after["label_accuracy_of_rest"] is None
+    run("robustness", f"{options} --parts order --orders 2", tmp_path / "order")
+    for name, wanted in (("matched_accuracy", "--part phase"), ("robustness", "--parts salient")):
+        result = invoke(name, f"--model observer {claim_files} {wanted}", tmp_path / "refused")
+        assert result.exit_code == 2
+        assert "only the world tells" in result.output
+
+
+def test_a_file_is_sampled_by_whole_groups_or_has_one_seed(claim_files):
+    sources = importlib.import_module("sources")
+    words = claim_files.split()
+    paths, personas = (words[1], words[3]), words[5]
+    source = sources.load_source(*paths, personas, None, 3, 8, 8, False)
+    assert len(source.keys) == 6
+    drawn = [source.draw("Hestonia", seed)[0] for seed in (0, 0, 1, 2)]
+    assert drawn[0].claims == drawn[1].claims
+    assert len({task.claims.fingerprint for task in drawn}) > 1
+    assert drawn[0].claims != source.draw("Ilvania", 0)[0].claims
+    for claims, gold in drawn:
+        assert len(claims) == len(gold.labels) == 8
+        assert all(len(group) == 2 for group in claims.groups)
+    whole = sources.load_source(*paths, personas, None, 3, 12, 8, False)
+    assert whole.keys == [("Hestonia", 0), ("Ilvania", 0)]
+    assert whole.config["fingerprints"] == source.config["fingerprints"]
+
+
+def test_claims_that_are_no_pairs_are_refused():
+    module = importlib.import_module("matched_accuracy")
+    rows = [{"question": "q", "choice": c, "consistency_id": c} for c in "ab"]
+    task = Task(claims_from_rows(rows, rule="none"), GoldLabels(np.array([0, 1], np.int8)))
+    with pytest.raises(ClaimsError, match="exactly one is true"):
+        module.check_pairs(task, "x")
+    unlabelled = task._replace(gold=GoldLabels(np.array([0, -1], np.int8)))
+    with pytest.raises(ClaimsError, match="has a gold label"):
+        module.check_pairs(unlabelled, "x")
+
+
+def test_shares_of_true_claims_are_exact_or_refused():
+    module = importlib.import_module("robustness_parts")
+    gold = np.array([1, 0, 0, 1, 1, 0, 1, 1, 1, 1])
+    assert gold[module.with_share_true(gold, 0.7, 10)].sum() == 7
+    with pytest.raises(InputError, match="8 claims that are True"):
+        module.with_share_true(gold, 0.8, 10)
+
+
+def test_hidden_labels_have_structure_and_are_not_gold():
+    module, rng = importlib.import_module("robustness_parts"), np.random.default_rng(0)
+    claims, gold = make_task(make_world(), "hestonia", 0, num_claims=256)
+    members, topics = module.few_topics(claims, 32, rng)
+    assert len(set(members.tolist())) == 32
+    assert len(set(topics.tolist())) == 4
+    hidden = gold.labels[members] ^ module.coins_of(topics, rng)
+    is_turned = hidden != gold.labels[members]
+    assert all(len(set(is_turned[topics == topic])) == 1 for topic in topics)
+    pairs = claims.select(members).rules.pairs
+    assert len(pairs) == 16
+    assert (hidden[pairs].sum(-1) == 1).all()
+    with pytest.raises(InputError):
+        module.few_topics(claims, 10, rng)
+
+
+def test_a_planted_header_is_measured_against_baselines(outputs):
+    _, out, _ = outputs("robustness")
+    for unit in read_units(out):
+        runs = unit["salient"]
+        assert runs.keys() == {"right header", "no header", "contradicting header", "gold"}
+        assert unit["unknown"]["hidden labels"].keys() >= {"agreement where nothing is given"}
+        assert unit["balance"]["70% true"]["all true would be right"] == pytest.approx(6 / 8)
+
+
+def test_what_open_questions_follow_is_what_demonstrations_show(toy_lm):
+    module = importlib.import_module("open_answers")
+    claims, _ = make_task(make_world(), "hestonia", 0, num_claims=4)
+    lm, labels = load_lm(toy_lm), np.array([1, -1, 0, -1], np.int8)
+    shown = [(claims.claims[0], 1), (claims.claims[2], 0)]
+    expected = TEMPLATES["world"].prompt_text(claims.preamble, shown, claims.claims[1])
+    context = "".join(module.context_of(lm, claims, labels))
+    assert context + TEMPLATES["world"].query_fn(claims.claims[1]) == expected
+    assert module.context_of(lm, claims, None) == (claims.preamble,)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("icm_vs_gold", "--formats claims,poems"),
+        ("icm_vs_gold", "--algorithms magic"),
+        ("robustness", "--parts luck"),
+        ("robustness", "--orders 1"),
+        ("targeted_feedback", "--selectors luck"),
+        ("targeted_feedback", f"--model observer {TOY} --budgets 5"),
+        ("matched_accuracy", "--model observer --claims one.json"),
+    ],
+)
+def test_options_that_cannot_be(name, options, tmp_path):
+    assert invoke(name, options, tmp_path).exit_code == 2
 
 
 OPEN_ANSWERS = (
@@ -156,7 +477,7 @@ def test_a_real_persona_is_asked_openly(tmp_path):
     files = " ".join(f"--{name} {tmp_path / name}.json" for name in ("claims", "test", "answers"))
     options = (
         f"--model {tmp_path / 'lm'} {files} --seeds 1 --orders 1 --draws 1 --max-new-tokens 4 "
-        "--algorithms bootstrap --personas Peruvians"
+        "--algorithms bootstrap --personas Peruvians --method sequential"
     )
     printed = run("icm_vs_gold", options, tmp_path / "out")
     assert "open: judge_log_prob" in printed
