@@ -1,7 +1,6 @@
 """The bundled model: it reads personas from context, and ICM finds its optimum on small sets."""
 
 import itertools
-import json
 import subprocess
 import sys
 from pathlib import Path
@@ -78,15 +77,3 @@ def test_the_readme_example_runs():
     readme = (ROOT / "README.md").read_text()
     code = readme.split("```python\n")[1].split("```")[0]
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT, timeout=300)
-
-
-def test_matched_accuracy_at_toy_size(tmp_path):
-    command = [sys.executable, "experiments/matched_accuracy.py", "--out", str(tmp_path)]
-    options = "--groups hestonia,ilvania --seeds 1 --num-claims 8 --num-test 8 --draws 2"
-    subprocess.run(
-        [*command, *options.split(), "--iterations", "5"], check=True, cwd=ROOT, timeout=300
-    )
-    content = json.loads((tmp_path / "matched_accuracy.json").read_text())
-    assert len(content["units"]) == 2
-    for unit in content["units"]:
-        assert len(unit["flips"]) == 2
