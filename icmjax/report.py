@@ -2,6 +2,7 @@
 
 import pathlib
 from collections.abc import Sequence
+from typing import Any
 
 import matplotlib.axes
 import matplotlib.figure
@@ -54,21 +55,16 @@ def plot_search(
 ) -> matplotlib.figure.Figure:
     """How a search went, as a PNG: U by tokens, the mix of labels, acceptance and swaps, certainty.
 
-    The second panel has the share of labelled claims where a trace does not keep their labels; the
-    third is by rung where there are any.
+    The third panel is by rung where there are any, and says how well the search mixed.
     """
     figure = matplotlib.figure.Figure(figsize=(9.6, 6.4), layout="constrained")
     by_tokens, by_label, by_rung, by_claim = figure.subplots(2, 2).ravel()
     _plot_utility(by_tokens, result)
-    labels = getattr(result.trace, "cold_labels", getattr(result.trace, "labels", None))
-    if labels is not None:
-        for option in range(result.marginals.shape[1]):
-            shares = np.mean(labels == option, axis=(1, 2))
-            by_label.plot(shares, label=f"label {option}")
-        by_label.axhline(0.5, color="#bbbbbb", linewidth=1, zorder=0)
-    else:
-        shares = result.trace.num_labelled.mean(axis=1) / len(result.labels)
-        by_label.plot(shares, color="#4477aa", label="labelled")
+    is_tempered = hasattr(result.trace, "cold_labels")
+    labels = result.trace.cold_labels if is_tempered else result.trace.labels
+    for option in range(result.marginals.shape[1]):
+        by_label.plot(np.mean(labels == option, axis=(1, 2)), label=f"label {option}")
+    by_label.axhline(0.5, color="#bbbbbb", linewidth=1, zorder=0)
     by_label.legend(frameon=False)
     by_label.set(ylim=(-0.02, 1.02), xlabel="step", ylabel="share of claims")
     _plot_rates(by_rung, result)
@@ -82,11 +78,10 @@ def plot_search(
 def _plot_utility(axes: matplotlib.axes.Axes, result: SearchResult) -> None:
     """U of every chain, of the coldest rung where there are rungs, and the best so far."""
     trace, num_steps = result.trace, len(result.trace.utility)
-    per_step = getattr(trace, "num_passes", np.ones((num_steps, 1)))
-    passes = np.cumsum(per_step.sum(axis=tuple(range(1, per_step.ndim))))
-    num_tokens = result.diagnostics["num_tokens"]
-    is_counted = num_tokens > 0
-    used = passes / passes[-1] * (num_tokens if is_counted else result.diagnostics["num_passes"])
+    is_counted = bool(result.tokens.any())
+    used = np.cumsum(
+        result.tokens if is_counted else trace.num_passes.reshape(num_steps, -1).sum(1)
+    )
     chains = trace.utility.reshape(num_steps, trace.utility.shape[1], -1)[:, :, 0]
     # U of fewer labelled claims is not comparable.
     is_full = trace.num_labelled.reshape(num_steps, -1).min(axis=1) == len(result.labels)
@@ -104,6 +99,7 @@ def _plot_utility(axes: matplotlib.axes.Axes, result: SearchResult) -> None:
 def _plot_rates(axes: matplotlib.axes.Axes, result: SearchResult) -> None:
     """Acceptance and swap rates by temperature; one bar where there are no rungs."""
     diagnostics = result.diagnostics
+    axes.set_title(_mixing_text(diagnostics), fontsize="small")
     if "swap_rates" not in diagnostics:
         axes.bar(["accepted"], [diagnostics["acceptance_rate"]], color="#4477aa", width=0.3)
         axes.set(ylim=(0, 1), ylabel="rate")
@@ -113,8 +109,21 @@ def _plot_rates(axes: matplotlib.axes.Axes, result: SearchResult) -> None:
     between = np.sqrt(temperatures[:-1] * temperatures[1:])
     axes.plot(between, diagnostics["swap_rates"], "s--", label="swaps with the next rung")
     axes.set(xscale="log", ylim=(-0.02, 1.02), xlabel="temperature", ylabel="rate")
-    said = {"ESS of U": diagnostics["ess_utility"], "R-hat of U": diagnostics["r_hat_utility"]}
-    numbers = [f"{name} {'–' if value is None else f'{value:.3g}'}" for name, value in said.items()]
-    trips = f"{diagnostics['num_round_trips']} round trips"
-    axes.set_title(", ".join([trips, *numbers]), fontsize="medium")
     axes.legend(frameon=False)
+
+
+def _mixing_text(diagnostics: dict[str, Any]) -> str:
+    """What is known of ESS, R-hat and round trips, in two lines."""
+    said = {
+        "ess_utility": "ESS of U",
+        "r_hat_utility": "R-hat of U",
+        "num_round_trips": "round trips",
+        "min_ess_labels": "\nlowest ESS of labels",
+        "max_r_hat_labels": "highest R-hat",
+        "num_disagreeing_claims": "claims that chains disagree on",
+    }
+    return ", ".join(
+        f"{text} {'–' if diagnostics[name] is None else f'{diagnostics[name]:.3g}'}"
+        for name, text in said.items()
+        if name in diagnostics
+    )

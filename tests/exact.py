@@ -48,9 +48,11 @@ def worst_p_value(samples, expected):
         if share < 1e-4 or share > 1 - 1e-4:
             p_values.append(float(abs(values.mean() - share) < 0.01))
             continue
+        if values.min() == values.max():  # no sample is worth more draws than it has
+            chance = share if values.min() else 1 - share
+            p_values.append(float(chance**values.size))
+            continue
         num_draws = effective_sample_size(values)
-        if not np.isfinite(num_draws):
-            return 0.0
         error = np.sqrt(share * (1 - share) / num_draws)
         p_values.append(2 * stats.norm.sf(abs(values.mean() - share) / error))
     return min(1.0, min(p_values) * len(expected))

@@ -48,12 +48,36 @@ def test_finds_planted_labels_and_keeps_what_must_be_kept(algorithm):
     assert result.diagnostics["num_passes"] == len(result.trace.utility)
 
 
-@pytest.mark.parametrize("algorithm", [*ALGORITHMS[:4]], ids=repr)
+@pytest.mark.parametrize(
+    "algorithm", [a for a in ALGORITHMS if not isinstance(a, Greedy) and a != Bootstrap()], ids=repr
+)
 def test_chain_does_not_depend_on_the_others(algorithm):
     scorer = table_scorer(2, 10, coupling=2.0)
     alone = run(scorer, SOFT, algorithm).trace.labels
     together = run(scorer, SOFT, dataclasses.replace(algorithm, num_chains=3)).trace.labels
     np.testing.assert_array_equal(alone[:, 0], together[: len(alone), 0])
+
+
+@pytest.mark.parametrize("kind", [Gibbs, Bootstrap, Greedy])
+def test_step_is_traced_once(kind):
+    num_traces = 0
+
+    class Counting(kind):
+        def _step(self, *args):
+            nonlocal num_traces
+            num_traces += 1
+            return super()._step(*args)
+
+    for seed in range(2):
+        run(table_scorer(seed, 10), SOFT, Counting(num_iterations=12, block_size=5), seed)
+    assert num_traces == 1
+
+
+def test_tokens_are_those_of_the_claims_shown():
+    result = run(table_scorer(3, 10), no_rules(), Bootstrap(num_shots=4, num_chains=2))
+    expected = 4 * 10 * result.trace.num_labelled * result.trace.num_passes
+    np.testing.assert_array_equal(result.tokens, expected.sum(axis=1))
+    assert 0 < result.diagnostics["num_tokens"] == expected.sum()
 
 
 def test_a_rule_that_cannot_be_kept_leaves_the_scores_their_resolution():
@@ -160,6 +184,7 @@ def test_config_faults():
     for config, fields in (
         (Gibbs, {"num_resampled": 0, "temperature": 0.0}),
         (Bootstrap, {"num_shots": 0, "num_iterations": 1}),
+        (Bootstrap, {"num_chains": 2}),
         (Greedy, {"num_chains": 2, "alpha": -1.0}),
     ):
         with pytest.raises(InputError) as caught:

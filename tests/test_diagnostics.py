@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from checkpoints import make_checkpoint
 from click.testing import CliRunner
+from exact import worst_p_value
 from scorers import table_scorer
 
 from icmjax.cli import ALGORITHMS, main, make_algorithm
@@ -74,6 +75,13 @@ def test_chains_that_are_sure_of_opposite_labels_are_counted():
     assert found["num_frozen_claims"] == 5
 
 
+def test_a_constant_sample_is_an_alarm_only_where_it_is_improbable():
+    samples = np.ones((100, 2, 1))
+    assert worst_p_value(samples, np.array([0.999])) > 0.5
+    assert worst_p_value(samples, np.array([0.9])) < 1e-6
+    assert worst_p_value(1 - samples, np.array([0.999])) < 1e-6
+
+
 def test_round_trips_are_counted():
     rungs = np.array([0, 1, 2, 1, 0, 1, 0, 1, 2, 2, 1, 0])  # of replica 0: two trips
     paths = np.stack([rungs, (rungs + 1) % 3, (rungs + 2) % 3], axis=1)
@@ -104,12 +112,23 @@ def test_every_search_has_diagnostics_and_a_figure(algorithm, tmp_path):
     json.dumps(result.diagnostics, allow_nan=False)
     figure = plot_search(result, tmp_path / "search.png", "a search")
     assert (tmp_path / "search.png").stat().st_size > 10_000
-    assert all(axes.lines or axes.patches for axes in figure.axes)
+    by_tokens, by_label, by_rung, by_claim = figure.axes
+    assert by_tokens.get_xlabel() == "tokens"
+    best = by_tokens.lines[-1]
+    assert best.get_xdata()[-1] == result.diagnostics["num_tokens"]
+    assert best.get_ydata()[-1] == pytest.approx(max(best.get_ydata()))
+    shares = np.array([line.get_ydata() for line in by_label.lines[:2]])
+    share_labelled = result.trace.num_labelled[-1].mean() / 8
+    assert shares[:, -1].sum() == pytest.approx(share_labelled)
+    np.testing.assert_allclose(by_claim.lines[0].get_ydata(), np.sort(result.marginals[:, 1])[::-1])
     if isinstance(algorithm, ParallelTempering):
-        said = figure.axes[2].get_title()
-        assert "round trips" in said
-        assert "ESS" in said
-        assert "R-hat" in said
+        for text in ("round trips", "ESS of U", "R-hat of U", "highest R-hat", "disagree"):
+            assert text in by_rung.get_title()
+        accepted, swapped = (line.get_ydata() for line in by_rung.lines)
+        np.testing.assert_array_equal(accepted, result.diagnostics["acceptance_rates"])
+        np.testing.assert_array_equal(swapped, result.diagnostics["swap_rates"])
+    else:
+        assert by_rung.patches[0].get_height() == result.diagnostics["acceptance_rate"]
     if isinstance(algorithm, ParallelTempering):
         assert len(result.diagnostics["acceptance_rates"]) == 4
         assert len(result.diagnostics["swap_rates"]) == 3

@@ -82,9 +82,9 @@ class NaiveICM:
             labels[claim] = label
         return labels
 
-    def consistency_fix(self, key, labels, max_fixes):
+    def consistency_fix(self, key, labels):
         best = self.utility(labels)
-        for m in range(1, max_fixes + 1):
+        for m in range(1, self.config.max_fixes + 1):
             violated = self.violated(labels)
             if not violated:
                 break
@@ -126,24 +126,30 @@ class NaiveICM:
             key = jax.random.fold_in(jax.random.fold_in(self.step_key, n), 0)
             claim_key, fix_key, accept_key = jax.random.split(key, 3)
             claim, is_accepted = -1, True
-            max_fixes = self.config.max_fixes
             if n == 0:
-                labels, current = self.consistency_fix(fix_key, self.seeds(), max_fixes)
+                labels, current = self.consistency_fix(fix_key, self.seeds())
             else:
                 if is_completing := n > self.config.num_iterations:
                     labels, current = best
-                    max_fixes = len(self.pairs)
                     certainty = np.max(self.conditionals(labels), axis=1)
                     unlabelled = [i for i in range(self.num_claims) if labels[i] < 0]
                     unlabelled.sort(key=lambda i: -certainty[i])
-                    chosen = unlabelled[: -(-len(unlabelled) // 2)]
+                    half = unlabelled[: -(-len(unlabelled) // 2)]
+                    tied = [{i, j} for i, j in self.pairs]
+                    chosen = [
+                        i for n, i in enumerate(half) if not any({i, j} in tied for j in half[:n])
+                    ]
                 else:
                     claim = self.draw_claim(claim_key, labels)
                     chosen = [claim]
                 proposal = list(labels)
                 for i in chosen:
-                    proposal[i] = int(np.argmax(self.conditionals(labels)[i]))
-                proposal, proposed = self.consistency_fix(fix_key, proposal, max_fixes)
+                    options = self.conditionals(labels)[i]
+                    if is_completing:
+                        given = [[*labels[:i], y, *labels[i + 1 :]] for y in range(len(options))]
+                        options = options - [1e3 * len(self.violated(one)) for one in given]
+                    proposal[i] = int(np.argmax(options))
+                proposal, proposed = self.consistency_fix(fix_key, proposal)
                 delta = proposed - current
                 chance = float(jax.random.uniform(accept_key))
                 is_accepted = is_completing or bool(
@@ -303,11 +309,13 @@ def test_unlabelled_claims_are_completed():
     num_completed = result.diagnostics["num_completed"][0]
     assert (result.labels >= 0).all()
     assert len(result.trace.utility) == 1 + 2 + num_completed
-    # Each completion labels half of what is left, rounded up.
+    # Each completion labels half of what is left, rounded up, but one claim of a pair at a time.
     left = 12 - result.trace.num_labelled[2:, 0]
-    np.testing.assert_array_equal(left[1:], left[:-1] // 2)
     assert left[0] >= 12 - 3 - 2 - 2
+    assert (left[1:] >= left[:-1] // 2).all()
+    assert (left[1:] < left[:-1]).all()
     assert result.trace.is_accepted[3:].all()
+    assert (result.trace.num_passes[3:] == 1).all()  # what is completed keeps the rules unfixed
 
 
 def test_a_search_long_enough_completes_nothing():
@@ -327,6 +335,33 @@ def test_proposals_that_change_nothing_cost_no_pass():
     assert result.diagnostics["num_passes"] == 1 + moves.sum() < 60
     tokens_per_pass = scorer.tokens_per_pass(result.labels)
     assert result.diagnostics["num_tokens"] == tokens_per_pass * result.diagnostics["num_passes"]
+
+
+def test_tokens_are_those_of_the_claims_labelled_in_each_pass():
+    scorer = table_scorer(6, 10, coupling=2.0)
+    result = run_icm(scorer, exactly_one_true(PAIRS), num_seeds=2, num_chains=2)
+    trace = result.trace
+    before = np.concatenate([np.full((1, 2, 10), -1), trace.labels[:-1]])
+    is_new = np.take_along_axis(before, np.maximum(trace.claim, 0)[..., None], axis=-1)[..., 0] < 0
+    num_shown = np.where(trace.claim < 0, trace.num_labelled, (before >= 0).sum(axis=-1) + is_new)
+    expected = (4 * 10 * num_shown * trace.num_passes).sum(axis=1)
+    np.testing.assert_array_equal(result.tokens, expected)
+    assert result.diagnostics["num_tokens"] == expected.sum()
+    full = scorer.tokens_per_pass(result.labels) * result.diagnostics["num_passes"]
+    assert expected.sum() < full
+
+
+def test_a_step_of_a_finished_search_is_the_identity():
+    scorer, rules = table_scorer(6, 10), jax.tree.map(jnp.asarray, exactly_one_true(PAIRS))
+    for config in (ICM(num_iterations=3), ICM(num_iterations=3, reference_deviations=True)):
+        key, clamped = jax.random.key(0), jnp.full(10, -1, jnp.int8)
+        state, step = config.init(key, rules, clamped, num_options=2), jax.jit(config.step)
+        for n in range(8):
+            state, _ = step(jax.random.fold_in(key, n), state, scorer, rules)
+        assert config.is_finished(state).all()
+        after, info = step(jax.random.key(9), state, scorer, rules)
+        jax.tree.map(np.testing.assert_array_equal, state, after)
+        assert not info.is_flip.any()
 
 
 def test_fix_scores_only_consistent_options():

@@ -14,7 +14,7 @@ from icmjax.claims import claims_from_rows
 from icmjax.consistency import make_rules, no_rules, penalty_table, violated_pairs
 from icmjax.errors import InputError, ScoreError
 from icmjax.runs import open_run
-from icmjax.search import ParallelTempering, ScreenedScorer, search
+from icmjax.search import Bootstrap, ParallelTempering, ScreenedScorer, search
 from icmjax.search.loop import _run_block
 from icmjax.search.tempering import FIRST_ROUND
 
@@ -133,7 +133,7 @@ def test_step_is_traced_once_and_blocks_change_nothing():
     jax.tree.map(np.testing.assert_array_equal, results[0].trace, results[1].trace)
     other = run(scorer, SOFT, dataclasses.replace(config, block_size=7))
     jax.tree.map(np.testing.assert_array_equal, results[0].trace, other.trace)
-    assert len(other.trace.utility) == 40
+    assert len(other.trace.utility) == config.num_steps(NUM_CLAIMS)
     assert other.diagnostics["num_passes"] == 40 * 4
 
 
@@ -188,7 +188,7 @@ def test_the_ladder_is_adapted_in_the_burn_in_and_then_frozen():
     result = run(table_scorer(3, NUM_CLAIMS, coupling=0.8), SOFT, SAMPLER)
     beta, end = result.trace.inverse_temperature[:, 0], SAMPLER.num_burn_in
     changes = np.flatnonzero((np.diff(beta, axis=0) != 0).any(axis=1))
-    assert changes[0] + 1 == SAMPLER.num_warm_steps + FIRST_ROUND + 1
+    assert changes[0] + 1 == SAMPLER.num_warm_steps + FIRST_ROUND
     assert changes[-1] < end
     np.testing.assert_allclose(beta[:, 0], 1 / 4.0, rtol=1e-6)
     np.testing.assert_allclose(beta[:, -1], 1 / 30.0, rtol=1e-6)
@@ -223,6 +223,39 @@ def test_replicas_start_where_the_warm_start_says():
     for first in (labels["random"], labels["zero_shot"][1:]):
         assert 0.2 < first.mean() < 0.8
     assert (labels["random"] >= 0).all()
+
+
+def test_the_warm_start_takes_one_replica_up_after_another():
+    """Replicas 0 to 3 of a chain, a quarter of a step's passes each."""
+    scorer = table_scorer(5, NUM_CLAIMS, coupling=2.0)
+    full = scorer.tokens_per_pass(np.zeros(NUM_CLAIMS, np.int8))
+    for start, length in (("bootstrap", 4), ("zero_shot", 2), ("random", 1)):
+        config = ParallelTempering(num_iterations=12, warm_start=start)
+        state = config.init(jax.random.key(0), SOFT, np.full(NUM_CLAIMS, -1, np.int8), 2)
+        result = run(scorer, SOFT, config)
+        num_warm = 4 * length if length > 1 else 1
+        active = result.trace.num_passes[:, 0]  # by rung, which is the replica in the warm start
+        if length > 1:
+            expected = np.repeat(np.eye(4), length, axis=0)
+            np.testing.assert_array_equal(active[:num_warm], expected)
+            assert result.tokens[0] == 0  # no claim is labelled yet
+            assert (result.tokens[1:num_warm] == full).all()
+            is_scored = np.isfinite(result.trace.utility[: num_warm - 1, 0])
+            np.testing.assert_array_equal(is_scored, np.cumsum(expected, axis=0)[:-1] > 0)
+        assert (active[num_warm:] == 1).all()
+        assert (result.tokens[num_warm:] == 4 * full).all()
+        assert result.diagnostics["num_passes"] == 4 * 12
+        assert result.diagnostics["num_tokens"] == result.tokens.sum()
+        assert state.current.labels.shape == (1, 4, NUM_CLAIMS)
+
+
+def test_an_ascent_is_repeated_relabelling():
+    """Of the zero-shot labels, by argmax: what bootstrapping does, as long as labels change."""
+    scorer = table_scorer(5, NUM_CLAIMS, coupling=2.0)
+    bootstrapped = run(scorer, no_rules(), Bootstrap()).trace.labels[:4, 0]
+    ascent = run(scorer, no_rules(), SHORT).trace.cold_labels[:4, 0]
+    np.testing.assert_array_equal(ascent[: len(bootstrapped)], bootstrapped)
+    assert (bootstrapped[1] != bootstrapped[2]).any()
 
 
 def test_labels_to_start_from_are_checked():
@@ -289,7 +322,8 @@ def test_delayed_acceptance_samples_the_exact_law():
     assert worst_p_value(samples, true_shares(exact, SOFT, SCREENED.temperature)) > 1e-4
     assert worst_p_value(samples, true_shares(cheap, SOFT, SCREENED.temperature)) < 1e-4
     per_pass = exact.tokens_per_pass(result.labels) + 2 * cheap.tokens_per_pass(result.labels)
-    assert result.diagnostics["num_tokens"] == per_pass * result.diagnostics["num_passes"]
+    # The zero-shot pass shows no claim, and this scorer reads no other tokens.
+    assert result.diagnostics["num_tokens"] == per_pass * (result.diagnostics["num_passes"] - 1)
 
 
 def test_a_cheap_score_that_is_not_finite_is_named():
@@ -297,6 +331,22 @@ def test_a_cheap_score_that_is_not_finite_is_named():
     cheap = dataclasses.replace(cheap, bias=cheap.bias.at[5, 0].set(jnp.nan))
     with pytest.raises(ScoreError, match="claim 5"):
         run(ScreenedScorer(exact, cheap), SOFT, SCREENED)
+
+
+def test_a_cheap_score_that_is_not_finite_is_named_though_its_proposal_is_not_accepted():
+    """Of no labels but those to begin with."""
+    exact, cheap = table_scorer(3, NUM_CLAIMS), table_scorer(4, NUM_CLAIMS)
+
+    class Brittle(TableScorer):
+        def __call__(self, labels):
+            is_moved = jnp.any(labels == 1, axis=-1)[..., None, None]
+            return super().__call__(labels) + jnp.where(is_moved, jnp.nan, 0.0)
+
+    jax.tree_util.register_dataclass(Brittle, ["bias", "couplings"], ["delay"])
+    config = dataclasses.replace(SCREENED, warm_start=(0,) * NUM_CLAIMS, num_chains=1)
+    config = dataclasses.replace(config, num_replicas=1, num_iterations=60)
+    with pytest.raises(ScoreError, match="claim 0"):
+        run(ScreenedScorer(exact, Brittle(cheap.bias, cheap.couplings)), no_rules(), config)
 
 
 def test_a_good_cheap_scorer_makes_proposals_likely():

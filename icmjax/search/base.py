@@ -146,7 +146,8 @@ class Algorithm(Protocol):
     and, where there are any, the replicas), `num_passes` (int32, those same leading axes: the
     labellings scored so far), `num_steps` (int32 `[C]`) and `is_nonfinite` (bool `[..., N]`: claims
     that ever had a score that is not finite). Its Info is a NamedTuple with at least `utility`,
-    `num_labelled`, `is_move` (the proposal differs from the current labels) and `is_accepted`.
+    `num_passes` (int32, those of the step), `num_labelled`, `is_move` (the proposal differs from
+    the current labels) and `is_accepted`.
     """
 
     info_type: ClassVar[type]
@@ -170,6 +171,17 @@ class Algorithm(Protocol):
 
     def is_finished(self, state: Any) -> Array:
         """Whether nothing is left to do: bool, one for each chain."""
+        ...
+
+    def scored_labels(self, info: Any) -> tuple[np.ndarray, np.ndarray]:
+        """The labellings that steps scored, and how often each; host only.
+
+        Args:
+          info: numpy, of S steps.
+
+        Returns:
+          int8 `[S, ..., N]`, of which it matters what is labelled, and int `[S, ...]`.
+        """
         ...
 
     def tokens_per_pass(self, scorer: Any, labels: np.ndarray) -> int:

@@ -36,7 +36,11 @@ class Bootstrap(ChainSearch):
     def _ranges(self) -> dict[str, tuple[bool, str]]:
         shots = self.num_shots
         return super()._ranges() | {
-            "num_shots": (shots is None or shots >= 1, "1 or more, or None")
+            "num_chains": (
+                self.num_chains == 1 or shots is not None,
+                "1 where num_shots is None, as all chains would be the same one",
+            ),
+            "num_shots": (shots is None or shots >= 1, "1 or more, or None"),
         }
 
     def _memory(self, units: Units, num_options: int) -> Array:

@@ -44,6 +44,7 @@ class ChainInfo(NamedTuple):
     best_utility: Array  # float32 [C], so far; -inf before all claims are labelled
     is_move: Array  # bool [C], whether the proposal differs from the labels before it
     is_accepted: Array  # bool [C]
+    num_passes: Array  # int32 [C], labellings scored in the step: 0 or 1
     num_labelled: Array  # int32 [C]
     num_violated: Array  # int32 [C]
     labels: Array  # int8 [C, N], after the step
@@ -91,6 +92,10 @@ class ChainSearch:
         """The most steps that the search takes."""
         del num_claims
         return self.num_iterations
+
+    def scored_labels(self, info: ChainInfo) -> tuple[np.ndarray, np.ndarray]:
+        """What the trace keeps: a proposal that is not accepted labels the same claims."""
+        return np.asarray(info.labels), np.asarray(info.num_passes)
 
     def tokens_per_pass(self, scorer: Scorer, labels: np.ndarray) -> int:
         """Of one pass of the scorer."""
@@ -204,6 +209,7 @@ class ChainSearch:
             best_utility=best.utility,
             is_move=jnp.any(labels != old.labels, axis=-1) & is_active,
             is_accepted=is_accepted,
+            num_passes=is_active.astype(jnp.int32),
             num_labelled=jnp.sum(current.labels >= 0, axis=-1, dtype=jnp.int32),
             num_violated=current.num_violated,
             labels=current.labels,

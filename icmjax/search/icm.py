@@ -25,6 +25,8 @@ from icmjax.search.base import (
 from icmjax.search.fix import at_least_one_pair, consistency_fix
 from icmjax.utility import OBJECTIVES, Objective
 
+VIOLATION = 1e3  # nats that a violated pair weighs where labels are completed: more than any label
+
 
 class ICMState(NamedTuple):
     """Where C independent chains are."""
@@ -54,6 +56,7 @@ class ICMInfo(NamedTuple):
     num_labelled: Array  # int32 [C], after the step
     num_violated: Array  # int32 [C], after the step
     inverse_temperature: Array  # float32 [C]
+    labels: Array  # int8 [C, N], after the step
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,7 +102,8 @@ class ICM:
         accepted moves; a proposal's first consistency fix is taken even where U falls, and any fix
         makes one claim of the pair true and the other false, though both false may be consistent;
         a proposal that changes nothing is left without a fix; and the last state is the result.
-        Their cooling_rate is 2.
+        Their cooling_rate is 2. Two differences remain: their seeds are half true and half false,
+        and their fix takes a choice of equal U too.
       block_size: steps between two visits of the host (progress bar, trace, checkpoint).
 
     Raises:
@@ -215,13 +219,13 @@ class ICM:
         is_drawing = ~(is_seeding | is_finished)
 
         before = select(is_completing, state.best, state.current)
-        is_certain = _most_certain_unlabelled(before)
+        is_certain = _most_certain_unlabelled(before, rules)
         drawn = _draw_claim(claim_key, before.labels, state.is_free, rules, self.partner_weight)
         is_chosen = jnp.where(is_completing, is_certain, jnp.arange(len(is_certain)) == drawn)
         most_probable = jnp.argmax(before.label_log_probs, axis=-1).astype(jnp.int8)
-        labels = jnp.where(is_chosen & is_drawing, most_probable, before.labels)
+        new = jnp.where(is_completing, _most_probable_consistent(before, rules), most_probable)
+        labels = jnp.where(is_chosen & is_drawing, new, before.labels)
         is_same = jnp.all(labels == before.labels)
-        max_fixes = jnp.where(is_completing, len(state.is_settled), self.max_fixes)
         objective: Objective = "log_odds" if self.reference_deviations else self.objective
         is_unfixed = is_finished | (is_drawing & is_same & self.reference_deviations)
         fix = consistency_fix(
@@ -232,7 +236,7 @@ class ICM:
             is_settled=state.is_settled & is_same,
             is_free=state.is_free,
             rules=at_least_one_pair(rules),
-            max_fixes=jnp.where(is_unfixed, 0, max_fixes),
+            max_fixes=jnp.where(is_unfixed, 0, self.max_fixes),
             score_fn=lambda labels: score_labels(labels, scorer, rules, self.alpha, objective),
             is_opposites_only=self.reference_deviations,
             is_first_taken=is_drawing & self.reference_deviations,
@@ -278,8 +282,15 @@ class ICM:
             num_labelled=jnp.sum(current.labels >= 0, dtype=jnp.int32),
             num_violated=current.num_violated,
             inverse_temperature=inverse_temperature,
+            labels=current.labels,
         )
         return new_state, info
+
+    def scored_labels(self, info: ICMInfo) -> tuple[np.ndarray, np.ndarray]:
+        """The proposals, before their fix, which labels no further claims."""
+        labels, steps, chains = np.array(info.labels), *np.nonzero(info.claim >= 0)
+        labels[steps, chains, info.claim[steps, chains]] = info.proposed_label[steps, chains]
+        return labels, np.asarray(info.num_passes)
 
     def tokens_per_pass(self, scorer: Scorer, labels: np.ndarray) -> int:
         """Of one pass of the scorer."""
@@ -306,16 +317,34 @@ class ICM:
         return Outcome(labelling, np.exp(labelling.label_log_probs), diagnostics)
 
 
-def _most_certain_unlabelled(labelling: Labelling) -> Array:
-    """The most certain half of the unlabelled claims, rounded up: bool `[N]`.
+def _most_certain_unlabelled(labelling: Labelling, rules: PairRules) -> Array:
+    """Of the most certain half of the unlabelled claims, those that no rule ties: bool `[N]`.
 
-    Halves complete N labels in about log2 N steps, and the least certain claims last, given most.
+    Of two that a rule ties the more certain one, so that the other's label can keep the rule.
+    Halves complete N labels in about log2 N steps, the least certain claims last, given most.
     """
     is_unlabelled = labelling.labels < 0
     certainty = jnp.max(labelling.label_log_probs, axis=-1)
     order = jnp.argsort(jnp.where(is_unlabelled, -certainty, jnp.inf), stable=True)
     rank = jnp.argsort(order)
-    return is_unlabelled & (2 * rank < jnp.sum(is_unlabelled, dtype=jnp.int32))
+    is_chosen = is_unlabelled & (2 * rank < jnp.sum(is_unlabelled, dtype=jnp.int32))
+    first, second = rules.pairs[:, 0], rules.pairs[:, 1]
+    later = jnp.where(rank[first] > rank[second], first, second)
+    is_tied = jnp.zeros_like(is_chosen).at[later].max(is_chosen[first] & is_chosen[second])
+    return is_chosen & ~is_tied
+
+
+def _most_probable_consistent(labelling: Labelling, rules: PairRules) -> Array:
+    """Each claim's most probable label of those that violate fewest pairs: int8 `[N]`."""
+    labels, logp = labelling.labels, labelling.label_log_probs
+    num_violated, tables = jnp.zeros_like(logp), jnp.asarray(rules.penalties)
+    for side, by_own in ((0, tables), (1, jnp.swapaxes(tables, 1, 2))):
+        other = labels[rules.pairs[:, 1 - side]]
+        index = jnp.maximum(other, 0).astype(jnp.int32)[:, None, None]
+        cost = jnp.take_along_axis(by_own, index, axis=2)[..., 0]
+        cost = jnp.where((other >= 0)[:, None], cost, 0.0)
+        num_violated = num_violated.at[rules.pairs[:, side]].add(cost)
+    return jnp.argmax(logp - VIOLATION * num_violated, axis=-1).astype(jnp.int8)
 
 
 def _draw_claim(

@@ -28,6 +28,7 @@ class SearchResult(NamedTuple):
     utility: float
     label_log_probs: np.ndarray  # float32 [N, Y], of every claim given all the other labels
     trace: Any  # the algorithm's Info, every field [num_steps, ...]
+    tokens: np.ndarray  # int64 [num_steps], read by the scorer in each step
     diagnostics: dict[str, Any]  # plain numbers and lists of them
 
 
@@ -70,7 +71,9 @@ def search(
     restored = None if run is None else run.restore(first)
     state, blocks, account = (first, [], Account(0, 0.0)) if restored is None else restored
     state = jax.tree.map(jnp.array, state)  # copies, because the blocks donate it
-    num_steps = sum(len(block["utility"]) for block in blocks)
+    tokens_of = TokenCounter(algorithm, scorer)
+    tokens = [tokens_of(algorithm.info_type(**block)) for block in blocks]
+    num_steps = sum(map(len, tokens))
     earlier_seconds, start = account.seconds, time.perf_counter()
 
     with tqdm(
@@ -82,7 +85,6 @@ def search(
         file=sys.stderr,
     ) as bar:
         while not np.all(algorithm.is_finished(state)):
-            num_passes = np.array(state.num_passes)
             first_step = jnp.asarray(num_steps)
             state, info = _run_block(
                 step_key, state, scorer, rules, first_step, algorithm=algorithm
@@ -92,9 +94,9 @@ def search(
             num_taken = int(host_state.num_steps.max()) - num_steps
             info = algorithm.info_type(*(np.array(field)[:num_taken] for field in info))
             num_steps += num_taken
+            tokens.append(tokens_of(info))
             account = Account(
-                num_tokens=account.num_tokens
-                + _count_tokens(algorithm, scorer, host_state, host_state.num_passes - num_passes),
+                num_tokens=account.num_tokens + int(tokens[-1].sum()),
                 seconds=earlier_seconds + time.perf_counter() - start,
             )
             blocks.append(info._asdict())
@@ -129,6 +131,7 @@ def search(
         utility=float(labelling.utility),
         label_log_probs=logp,
         trace=trace,
+        tokens=np.concatenate(tokens),
         diagnostics=diagnostics,
     )
 
@@ -155,13 +158,28 @@ def _run_block(
     return lax.scan(step, state, num_steps + jnp.arange(algorithm.block_size))
 
 
-def _count_tokens(algorithm: Algorithm, scorer: Scorer, state: Any, num_passes: np.ndarray) -> int:
-    """Tokens read in a block, as if all its passes had scored its last labels."""
-    labels = state.current.labels.reshape(-1, scorer.num_claims)
-    return sum(
-        int(count) * algorithm.tokens_per_pass(scorer, row)
-        for count, row in zip(num_passes.ravel(), labels, strict=True)
-    )
+class TokenCounter:
+    """Counts the tokens that the steps of a search read; on the host.
+
+    Labellings that label the same claims count alike, so that few are looked at: exact where all
+    label options have as many tokens.
+    """
+
+    def __init__(self, algorithm: Algorithm, scorer: Scorer) -> None:
+        self._tokens_fn = functools.partial(algorithm.tokens_per_pass, scorer)
+        self._scored_labels = algorithm.scored_labels
+        self._known: dict[bytes, int] = {}
+
+    def __call__(self, info: Any) -> np.ndarray:
+        """Tokens of each of S steps, int64 `[S]`, by their Info (numpy)."""
+        labels, num_passes = self._scored_labels(info)
+        tokens = np.zeros(num_passes.shape, np.int64)
+        for index in zip(*np.nonzero(num_passes), strict=True):
+            key = (labels[index] >= 0).tobytes()
+            if key not in self._known:
+                self._known[key] = self._tokens_fn(labels[index])
+            tokens[index] = num_passes[index] * self._known[key]
+        return tokens.reshape(len(tokens), -1).sum(axis=1)
 
 
 def _describe(info: Any) -> dict[str, str]:

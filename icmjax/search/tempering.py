@@ -75,11 +75,12 @@ class TemperingState(NamedTuple):
 class TemperingInfo(NamedTuple):
     """What one step did, by rung from the coldest on."""
 
-    utility: Array  # float32 [C, R], after the step
+    utility: Array  # float32 [C, R], after the step; -inf before a replica is scored
     best_utility: Array  # float32 [C], so far
     is_move: Array  # bool [C, R], whether the proposal differs from the labels before it
     is_accepted: Array  # bool [C, R]
     kind: Array  # int8 [C, R], of `icmjax.search.moves`; -1 in the warm start
+    num_passes: Array  # int32 [C, R], labellings scored in the step: 0 or 1
     num_labelled: Array  # int32 [C, R]
     num_violated: Array  # int32 [C, R]
     replica: Array  # int32 [C, R], which one is at the rung
@@ -87,6 +88,19 @@ class TemperingInfo(NamedTuple):
     is_swapped: Array  # bool [C, R - 1]
     inverse_temperature: Array  # float32 [C, R]
     cold_labels: Array  # int8 [C, N], of rung 0
+
+
+class Moved(NamedTuple):
+    """What became of the proposals of some replicas, axes `[C, R]`."""
+
+    current: Labelling  # after acceptance
+    cheap: Labelling  # of the same labels
+    proposed: Labelling
+    kind: Array  # int8
+    is_move: Array  # bool
+    is_accepted: Array  # bool
+    num_passes: Array  # int32
+    is_nonfinite: Array  # bool [C, R, N]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,16 +117,19 @@ class ParallelTempering:
     The matrix of the proposal gives the probability of the move back, so that the acceptance is
     exact.
 
-    Steps come in phases. The warm start: replica 0 of chain 0 takes its zero-shot labels, replicas
-    1 and 2 all-true and all-false ones, others random ones; then each is relabelled by its own
-    argmax for `num_bootstraps` steps. The burn-in, a share `burn_in` of the other steps, adapts the
-    ladder in rounds of doubling length, after which it is frozen. The marginals are those of the
-    cold rung after the burn-in. The best state that any replica has scored is kept.
+    Steps come in phases. The warm start, of "zero_shot" and "bootstrap", takes one replica of each
+    chain after another, since the first ones often do: it scores where the replica starts, and then
+    relabels it by its own argmax once, with "bootstrap" `num_bootstraps` times more, or moves it at
+    the lowest temperature where that would change nothing. Replica 0 of chain 0 starts with no
+    labels but the clamped ones, replicas 1 and 2 with all-true and all-false ones, others with
+    random ones. The burn-in, a share `burn_in` of the other steps, adapts the ladder in rounds of
+    doubling length, after which it is frozen. The marginals are those of the cold rung after the
+    burn-in. The best state that any replica has scored is kept.
 
     Attributes:
       alpha: weight of the mutual predictability in U.
       objective: "log_prob" or "log_odds"; see `icmjax.utility.mutual_predictability`.
-      num_iterations: steps, of one pass for every replica.
+      num_iterations: passes for every replica; those of the warm start are steps of their own.
       num_replicas: R, of a chain.
       num_chains: C; chain c is the same whatever C.
       temperature: of the coldest rung, in units of U.
@@ -120,8 +137,10 @@ class ParallelTempering:
       final_temperature: where the coldest rung is annealed to after the burn-in, geometrically, the
         ladder stretching with it; None to stay. The marginals are then of no one law.
       burn_in: share of the steps after the warm start in which the ladder adapts.
-      warm_start: "zero_shot", "bootstrap", "random", or N labels for replica 0 of chain 0.
-      num_bootstraps: argmax relabellings of every replica, where the warm start is "bootstrap".
+      warm_start: "zero_shot", "bootstrap", or, without a warm start: "random", or N labels for
+        replica 0 of chain 0, for each of which a program is compiled.
+      num_bootstraps: argmax relabellings of every replica after the first one, where the warm start
+        is "bootstrap".
       flip_sizes: how many units an informed move relabels, drawn evenly.
       resample_rate: share of moves that draw many units from their conditionals.
       mirror_rate: share of moves that turn all labels round.
@@ -167,8 +186,8 @@ class ParallelTempering:
                 "alpha": (self.alpha > 0, "a number above 0"),
                 "objective": (self.objective in OBJECTIVES, f"one of {', '.join(OBJECTIVES)}"),
                 "num_iterations": (
-                    self.num_iterations > 1 + self.num_warm_steps,
-                    "more than the steps of the warm start",
+                    self.num_iterations > self.num_ascent_steps,
+                    "more than the passes of the warm start",
                 ),
                 "num_replicas": (self.num_replicas >= 1, "1 or more"),
                 "num_chains": (self.num_chains >= 1, "1 or more"),
@@ -204,29 +223,36 @@ class ParallelTempering:
         )
 
     @property
+    def num_ascent_steps(self) -> int:
+        """Steps in which the warm start takes one replica up; 1 without it, of all together."""
+        return {"zero_shot": 2, "bootstrap": 2 + self.num_bootstraps}.get(str(self.warm_start), 1)
+
+    @property
     def num_warm_steps(self) -> int:
-        """Steps of the warm start, after the first one, which scores where replicas start."""
-        if self.warm_start == "zero_shot":
-            return 1
-        return 1 + self.num_bootstraps if self.warm_start == "bootstrap" else 0
+        """Steps before the sampling."""
+        is_warm = self.num_ascent_steps > 1
+        return self.num_ascent_steps * self.num_replicas if is_warm else 1
 
     @property
     def num_burn_in(self) -> int:
         """Steps up to the end of the burn-in."""
-        after = max(self.num_iterations - 1 - self.num_warm_steps, 0)
-        return 1 + self.num_warm_steps + int(self.burn_in * after)
+        return self.num_warm_steps + int(self.burn_in * (self._last_step - self.num_warm_steps))
+
+    @property
+    def _last_step(self) -> int:
+        return self.num_iterations - self.num_ascent_steps + self.num_warm_steps
 
     def num_steps(self, num_claims: int) -> int:
-        """The number of iterations, whatever N."""
+        """The number of steps, whatever N."""
         del num_claims
-        return self.num_iterations
+        return self._last_step
 
     def coldest(self, step: Array) -> Array:
         """Inverse temperature of rung 0 at step n, int32 `[...]` → float32 `[...]`."""
         cold = jnp.float32(1 / self.temperature)
         if self.final_temperature is None:
             return jnp.broadcast_to(cold, step.shape)
-        num_annealed = max(self.num_iterations - 1 - self.num_burn_in, 1)
+        num_annealed = max(self._last_step - 1 - self.num_burn_in, 1)
         share = jnp.clip((step - self.num_burn_in).astype(jnp.float32) / num_annealed, 0, 1)
         return cold * (self.temperature / self.final_temperature) ** share
 
@@ -250,9 +276,9 @@ class ParallelTempering:
         per_chain = jnp.zeros((self.num_chains,), jnp.int32)
         per_replica = jnp.zeros((self.num_chains, self.num_replicas), jnp.int32)
         ladder = geometric_ladder(self.temperature, self.hot_temperature, self.num_replicas)
-        best = unscored(labels[:, 0], num_options)
+        best, current = unscored(labels[:, 0], num_options), unscored(labels, num_options)
         return TemperingState(
-            current=unscored(labels, num_options),
+            current=current._replace(utility=jnp.full_like(current.utility, -jnp.inf)),
             cheap=unscored(labels, num_options),
             best=best._replace(utility=jnp.full_like(best.utility, -jnp.inf)),
             rung=per_replica + jnp.arange(self.num_replicas),
@@ -285,8 +311,8 @@ class ParallelTempering:
         return jax.vmap(jax.vmap(start, (None, 0)), (0, None))(chains, replicas)
 
     def is_finished(self, state: TemperingState) -> Array:
-        """Whether all iterations are done, bool `[C]`."""
-        return state.num_steps >= self.num_iterations
+        """Whether all steps are done, bool `[C]`."""
+        return state.num_steps >= self._last_step
 
     def step(
         self, rng_key: Array, state: TemperingState, scorer: Any, rules: PairRules
@@ -315,48 +341,19 @@ class ParallelTempering:
         self, rng_key: Array, state: TemperingState, scorer: Any, rules: PairRules
     ) -> tuple[TemperingState, TemperingInfo]:
         n = state.num_steps[0]  # the same in every chain
-        is_warm = n <= self.num_warm_steps
+        is_warm = n < self.num_warm_steps
         keys = jax.vmap(jax.random.fold_in, (None, 0))(rng_key, jnp.arange(self.num_chains))
-        move_keys, accept_keys, swap_keys = jax.vmap(_split_in_three, out_axes=1)(keys)
+        move_keys, swap_keys = jax.vmap(jax.random.split, out_axes=1)(keys)
         ladder = stretched_ladder(state.inverse_temperatures, self.coldest(n))
-        beta = jnp.take_along_axis(ladder, state.rung, axis=-1)
-        beta = jnp.where(is_warm, ladder[:, :1], beta)  # no more than a quick descent yet
-
-        def score(labels: Array, scorer: Any) -> Labelling:
-            return score_labels(labels, scorer, rules, self.alpha, self.objective)
-
-        labels_of_replicas = _over_replicas(
-            functools.partial(labels_of, state.units, num_claims=state.current.labels.shape[-1])
-        )
-        replica_keys = self._replica_keys(move_keys)
-        move = self._draw_moves(replica_keys, state.current, state.units, beta)
-        move, is_relabelled = self._relabel(move, state, is_warm)
-        labels = labels_of_replicas(move.new)
-        labels = jnp.where(n == 0, state.current.labels, labels)
-        cheap = state.cheap
-        if self.num_screenings:
-            cheap_fn = functools.partial(score, scorer=scorer.cheap)
-            cheap = self._screen(replica_keys, labels, state, beta, is_warm, cheap_fn)
-            labels = cheap.labels
-        proposed = score(labels, scorer)
-        if self.num_screenings:
-            correction = beta * screening_correction(state.cheap.utility, cheap.utility)
-        else:
-            correction = self._move_correction(move, state.current, proposed, state.units, beta)
-        log_ratio = beta * (proposed.utility - state.current.utility)
-        log_ratio = log_ratio + jnp.where(is_warm, 0.0, correction)
-        is_move = jnp.any(labels != state.current.labels, axis=-1)
-        is_accepted = _over_replicas(metropolis_accept)(self._replica_keys(accept_keys), log_ratio)
-        is_accepted |= is_relabelled | (n == 0)
-        current = select(is_accepted, proposed, state.current)
-        cheap = select(is_accepted, cheap, state.cheap)
+        moved = self._move_replicas(move_keys, state, ladder, scorer, rules)
+        current, proposed = moved.current, moved.proposed
 
         replica_of_rung = jnp.argsort(state.rung, axis=-1)
         by_rank = jnp.argsort(-current.utility, axis=-1)
-        is_ranked = n == self.num_warm_steps  # the warm start ends: the best one is the coldest
+        is_ranked = n == self.num_warm_steps - 1  # the warm start ends: the best one is the coldest
         before = jnp.where(is_ranked, by_rank, replica_of_rung)
         utility_by_rung = jnp.take_along_axis(current.utility, before, axis=-1)
-        swap_log_ratios = swap_log_ratio(ladder, utility_by_rung)
+        swap_log_ratios = swap_log_ratio(ladder, jnp.where(is_warm, 0.0, utility_by_rung))
         swap_probability = acceptance_probability(swap_log_ratios)
         is_tried = (jnp.arange(self.num_replicas - 1) % 2 == n % 2) & ~is_warm
         is_swapped = is_tried & jax.vmap(metropolis_accept)(swap_keys, swap_log_ratios)
@@ -379,12 +376,9 @@ class ParallelTempering:
         def by_rung(leaf: Array, replica_of_rung: Array) -> Array:
             return jnp.take_along_axis(leaf, replica_of_rung, axis=-1)
 
-        is_nonfinite = ~jnp.all(jnp.isfinite(proposed.label_log_probs), axis=-1)
-        if self.num_screenings:
-            is_nonfinite |= ~jnp.all(jnp.isfinite(cheap.label_log_probs), axis=-1)
         new_state = TemperingState(
             current=current,
-            cheap=cheap,
+            cheap=moved.cheap,
             best=best,
             rung=jnp.argsort(after, axis=-1).astype(jnp.int32),
             inverse_temperatures=jnp.where(is_round_over, adapted, state.inverse_temperatures),
@@ -392,17 +386,17 @@ class ParallelTempering:
             num_trials=jnp.where(is_round_over, 0, num_trials),
             units=state.units,
             num_steps=state.num_steps + 1,
-            num_passes=state.num_passes + 1,
-            is_nonfinite=state.is_nonfinite | is_nonfinite,
+            num_passes=state.num_passes + moved.num_passes,
+            is_nonfinite=state.is_nonfinite | moved.is_nonfinite,
         )
-        kind = jnp.where(is_warm, -1, move.kind).astype(jnp.int8)
         num_labelled = jnp.sum(current.labels >= 0, axis=-1, dtype=jnp.int32)
         info = TemperingInfo(
             utility=by_rung(current.utility, after),
             best_utility=best.utility,
-            is_move=by_rung(is_move, replica_of_rung),
-            is_accepted=by_rung(is_accepted, replica_of_rung),
-            kind=by_rung(kind, replica_of_rung),
+            is_move=by_rung(moved.is_move, replica_of_rung),
+            is_accepted=by_rung(moved.is_accepted, replica_of_rung),
+            kind=by_rung(moved.kind, replica_of_rung),
+            num_passes=by_rung(moved.num_passes, replica_of_rung),
             num_labelled=by_rung(num_labelled, after),
             num_violated=by_rung(current.num_violated, after),
             replica=after.astype(jnp.int32),
@@ -413,9 +407,111 @@ class ParallelTempering:
         )
         return new_state, info
 
+    def _move_replicas(
+        self, keys: Array, state: TemperingState, ladder: Array, scorer: Any, rules: PairRules
+    ) -> Moved:
+        """A proposal of every replica; in the warm start, of one alone."""
+        n = state.num_steps[0]
+        is_warm = n < self.num_warm_steps
+        beta = jnp.take_along_axis(ladder, state.rung, axis=-1)
+        beta = jnp.where(is_warm, ladder[:, :1], beta)
+        replicas = (self._replica_keys(keys), state.current, state.cheap, beta)
+
+        def move(replicas: tuple[Array, Labelling, Labelling, Array]) -> Moved:
+            keys, current, cheap, beta = replicas
+            return self._move(n, keys, current, cheap, beta, state.units, scorer, rules)
+
+        if self.num_ascent_steps == 1:
+            return move(replicas)
+
+        def move_one(replicas: tuple[Array, Labelling, Labelling, Array]) -> Moved:
+            replica = n // self.num_ascent_steps
+            moved = move(jax.tree.map(lambda leaf: leaf[:, replica[None]], replicas))
+            zeros = jnp.zeros(state.rung.shape, jnp.int32)
+            still = Moved(
+                current=state.current,
+                cheap=state.cheap,
+                proposed=state.current,
+                kind=zeros.astype(jnp.int8) - 1,
+                is_move=zeros > 0,
+                is_accepted=zeros > 0,
+                num_passes=zeros,
+                is_nonfinite=jnp.zeros_like(state.is_nonfinite),
+            )
+            return jax.tree.map(lambda all, one: all.at[:, replica].set(one[:, 0]), still, moved)
+
+        return lax.cond(is_warm, move_one, move, replicas)
+
+    def _move(
+        self,
+        n: Array,
+        keys: Array,
+        current: Labelling,
+        cheap: Labelling,
+        beta: Array,
+        units: Units,
+        scorer: Any,
+        rules: PairRules,
+    ) -> Moved:
+        """Propose, score and accept, for replicas `[C, R]`.
+
+        Args:
+          n: int32 `[]`, the step.
+          keys: `[C, R]`.
+          current: of the replicas.
+          cheap: the same labels by the screening scorer.
+          beta: `[C, R]`.
+          units: the units.
+          scorer: of all claims.
+          rules: of all claims.
+        """
+        is_warm = n < self.num_warm_steps
+        is_first = is_warm & (n % self.num_ascent_steps == 0)
+
+        def score(labels: Array, scorer: Any) -> Labelling:
+            return score_labels(labels, scorer, rules, self.alpha, self.objective)
+
+        draw_keys, screen_keys, accept_keys = _split(keys, 3)
+        move = self._draw_moves(draw_keys, current, units, beta)
+        move, is_relabelled = self._relabel(move, current, units, is_warm & ~is_first)
+        labels = _labels_of_replicas(units, move.new, current.labels.shape[-1])
+        labels = jnp.where(is_first, current.labels, labels)
+        screened, is_nonfinite = cheap, jnp.zeros(labels.shape, bool)
+        if self.num_screenings:
+            screened, is_nonfinite = self._screen(
+                screen_keys,
+                labels,
+                cheap,
+                units,
+                beta,
+                is_warm,
+                functools.partial(score, scorer=scorer.cheap),
+            )
+            labels = screened.labels
+        proposed = score(labels, scorer)
+        if self.num_screenings:
+            correction = beta * screening_correction(cheap.utility, screened.utility)
+        else:
+            correction = self._move_correction(move, current, proposed, units, beta)
+        log_ratio = beta * (proposed.utility - current.utility)
+        log_ratio = log_ratio + jnp.where(is_warm, 0.0, correction)
+        is_accepted = _over_replicas(metropolis_accept)(accept_keys, log_ratio)
+        is_accepted |= is_relabelled | is_first
+        is_nonfinite |= ~jnp.all(jnp.isfinite(proposed.label_log_probs), axis=-1)
+        return Moved(
+            current=select(is_accepted, proposed, current),
+            cheap=select(is_accepted, screened, cheap),
+            proposed=proposed,
+            kind=jnp.where(is_warm, -1, move.kind).astype(jnp.int8),
+            is_move=jnp.any(labels != current.labels, axis=-1),
+            is_accepted=is_accepted,
+            num_passes=jnp.ones(beta.shape, jnp.int32),
+            is_nonfinite=is_nonfinite,
+        )
+
     def _round_ends(self) -> list[int]:
         """Steps after which the ladder is adapted: rounds of 8, 16, 32, ... in the burn-in."""
-        end, length, ends = self.num_warm_steps + FIRST_ROUND, FIRST_ROUND, []
+        end, length, ends = self.num_warm_steps - 1 + FIRST_ROUND, FIRST_ROUND, []
         while end < self.num_burn_in:
             ends.append(end)
             length *= 2
@@ -436,19 +532,20 @@ class ParallelTempering:
 
         return _over_replicas(draw)(keys, current, beta)
 
-    def _relabel(self, move: Move, state: TemperingState, is_warm: Array) -> tuple[Move, Array]:
-        """In the warm start, relabels a replica by its argmax, unless that changes nothing."""
+    def _relabel(
+        self, move: Move, current: Labelling, units: Units, is_asked: Array
+    ) -> tuple[Move, Array]:
+        """Relabels a replica by its argmax where asked, unless that changes nothing."""
 
-        def relabel(move: Move, current: Labelling) -> tuple[Move, Array]:
-            scores = assignment_scores(
-                state.units, current.label_log_probs, self.alpha, self.objective
-            )
+        def relabel(move: Move, current: Labelling, is_asked: Array) -> tuple[Move, Array]:
+            scores = assignment_scores(units, current.label_log_probs, self.alpha, self.objective)
             best = best_assignment(scores)
             is_fixed = jnp.all(best == move.old) & jnp.all(current.labels >= 0)
-            is_relabelled = is_warm & ~is_fixed
+            is_relabelled = is_asked & ~is_fixed
             return move._replace(new=jnp.where(is_relabelled, best, move.new)), is_relabelled
 
-        return _over_replicas(relabel)(move, state.current)
+        is_asked = jnp.broadcast_to(is_asked, current.utility.shape)
+        return _over_replicas(relabel)(move, current, is_asked)
 
     def _move_correction(
         self, move: Move, old: Labelling, new: Labelling, units: Units, beta: Array
@@ -468,34 +565,39 @@ class ParallelTempering:
         self,
         keys: Array,
         labels: Array,
-        state: TemperingState,
+        cheap: Labelling,
+        units: Units,
         beta: Array,
         is_warm: Array,
         score_fn: Callable[[Array], Labelling],
-    ) -> Labelling:
-        """Where some moves by the cheap scorer lead each replica: `[C, R]`.
+    ) -> tuple[Labelling, Array]:
+        """Where some moves by the cheap scorer lead each replica, `[C, R]`.
 
         They leave exp(β U~) in detailed balance, U~ being the cheap utility. In the warm start they
         do no more than score `labels`.
-        """
 
-        labels_of_replicas = _over_replicas(
-            functools.partial(labels_of, state.units, num_claims=labels.shape[-1])
+        Returns:
+          The labelling, and whether any score on the way was not finite: bool `[C, R, N]`.
+        """
+        draw_keys, accept_keys = (
+            jnp.stack(_split(each, self.num_screenings)) for each in _split(keys, 2)
         )
 
-        def move_once(cheap: Labelling, index: Array) -> tuple[Labelling, None]:
-            fold_in = jax.vmap(jax.vmap(jax.random.fold_in, (0, None)), (0, None))
-            draw_keys, accept_keys = (fold_in(keys, 2 * index + i) for i in (1, 2))
-            move = self._draw_moves(draw_keys, cheap, state.units, beta)
-            new = labels_of_replicas(move.new)
+        def move_once(
+            carry: tuple[Labelling, Array], keys: tuple[Array, Array]
+        ) -> tuple[tuple[Labelling, Array], None]:
+            (old, is_nonfinite), (draw_keys, accept_keys) = carry, keys
+            move = self._draw_moves(draw_keys, old, units, beta)
+            new = _labels_of_replicas(units, move.new, labels.shape[-1])
             proposed = score_fn(jnp.where(is_warm, labels, new))
-            log_ratio = beta * (proposed.utility - cheap.utility)
-            log_ratio += self._move_correction(move, cheap, proposed, state.units, beta)
+            log_ratio = beta * (proposed.utility - old.utility)
+            log_ratio += self._move_correction(move, old, proposed, units, beta)
             is_accepted = _over_replicas(metropolis_accept)(accept_keys, log_ratio) | is_warm
-            return select(is_accepted, proposed, cheap), None
+            is_nonfinite |= ~jnp.all(jnp.isfinite(proposed.label_log_probs), axis=-1)
+            return (select(is_accepted, proposed, old), is_nonfinite), None
 
-        cheap, _ = lax.scan(move_once, state.cheap, jnp.arange(self.num_screenings))
-        return cheap
+        start = (cheap, jnp.zeros(labels.shape, bool))
+        return lax.scan(move_once, start, (draw_keys, accept_keys))[0]
 
     def draw_move(
         self, rng_key: Array, scores: Array, assignment: Array, units: Units, beta: Array
@@ -532,6 +634,15 @@ class ParallelTempering:
         new = jnp.where(is_mirror, opposite, jnp.where(is_resample, resampled, flipped))
         return Move(assignment, new, kind.astype(jnp.int32), order, num_flips, is_resampled)
 
+    def scored_labels(self, info: TemperingInfo) -> tuple[np.ndarray, np.ndarray]:
+        """Labels as long as those scored, int8 `[S, C, R, N]`, and how often, int `[S, C, R]`.
+
+        What the other rungs proposed is not in the trace: the coldest one's labels stand for it.
+        """
+        num_rungs = info.num_passes.shape[-1]
+        labels = np.repeat(info.cold_labels[:, :, None], num_rungs, axis=2)
+        return labels, np.asarray(info.num_passes)
+
     def tokens_per_pass(self, scorer: Any, labels: np.ndarray) -> int:
         """Of an exact pass and of the screening before it."""
         num_tokens = scorer.tokens_per_pass(labels)
@@ -566,10 +677,17 @@ def screening_correction(old_cheap_utility: Array, new_cheap_utility: Array) -> 
     return old_cheap_utility - new_cheap_utility
 
 
+def _labels_of_replicas(units: Units, assignment: Array, num_claims: int) -> Array:
+    """Labellings of assignments: int32 `[C, R, G]` → int8 `[C, R, N]`."""
+    return _over_replicas(functools.partial(labels_of, units, num_claims=num_claims))(assignment)
+
+
 def _over_replicas(function: Callable) -> Callable:
     """The function of one replica over the axes [C, R]."""
     return jax.vmap(jax.vmap(function))
 
 
-def _split_in_three(key: Array) -> Array:
-    return jax.random.split(key, 3)
+def _split(keys: Array, num: int) -> tuple[Array, ...]:
+    """So many keys for each replica, `[C, R]` each."""
+    split = _over_replicas(lambda key: jax.random.split(key, num))(keys)
+    return tuple(split[..., i] for i in range(num))
