@@ -1,0 +1,84 @@
+"""The benchmark of searches runs at toy size, counts tokens three ways and says pass or fail."""
+
+import json
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from scorers import table_scorer
+
+from icmjax.consistency import no_rules
+from icmjax.search import search
+
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+
+
+@pytest.fixture(scope="module")
+def benchmark():
+    # Another benchmark's test may hold a module of this name.
+    sys.path.insert(0, str(BENCHMARKS))
+    sys.modules.pop("search", None)
+    try:
+        import search as module
+
+        yield module
+    finally:
+        sys.path.remove(str(BENCHMARKS))
+        sys.modules.pop("search", None)
+
+
+def test_the_command_runs_at_toy_size(benchmark, tmp_path):
+    arguments = ["--observer", "--quick", "--out", str(tmp_path)]
+    arguments += ["--algorithms", "icm,tempering,bootstrap"]
+    result = CliRunner().invoke(benchmark.main, arguments, catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    content = json.loads((tmp_path / "search_cpu_quick.json").read_text())
+    assert [row["num_claims"] for row in content["tasks"]] == [8, 8, 8]
+    assert [row["num_claims"] for row in content["small_tasks"]] == [6, 6]
+    for row in content["tasks"]:
+        assert 0 < row["bootstrap"]["passes"] == row["bootstrap"]["tokens"] or not row["few_passes"]
+        assert row["tempering"]["seconds"] > 0
+        assert row["few_passes"]["a pass each"] >= row["few_passes"]["as run"]
+    for text in ("±", "a pass each (criterion)", "as high as icm or higher", "every small task"):
+        assert text in result.output
+    assert result.output.count("pass\n") + result.output.count("FAIL") >= 4
+
+
+def test_tokens_are_counted_in_each_way(benchmark):
+    scorer = table_scorer(1, 12, coupling=2.0)
+    found = {
+        name: search(
+            scorer, no_rules(), benchmark.ALGORITHMS[name], jax.random.key(0), progress=False
+        )
+        for name in ("icm", "tempering")
+    }
+    icm, tempering = found["icm"], found["tempering"]
+    ratios = benchmark.few_passes(icm, tempering, scorer, benchmark.PassCounter())
+    best = tempering.trace.best_utility[:, 0]
+    step = np.flatnonzero(best >= icm.utility - 1e-3)[0]
+    tokens = tempering.tokens[: step + 1].sum()
+    assert ratios["tokens_to_icm"] == tokens
+    assert ratios["as run"] == pytest.approx(icm.tokens.sum() / tokens)
+    # Without rules a step takes one pass at the most.
+    shown = icm.trace.num_labelled[:, 0].copy()
+    is_new = (icm.trace.labels[:-1, 0] < 0)[np.arange(len(shown) - 1), icm.trace.claim[1:, 0]]
+    shown[1:] = (icm.trace.labels[:-1, 0] >= 0).sum(axis=1) + is_new
+    assert ratios["a pass each"] == pytest.approx((4 * 12 * shown).sum() / tokens)
+    assert ratios["a prompt each"] == pytest.approx(len(shown) / tokens)
+    none = benchmark.few_passes(icm._replace(utility=100.0), tempering, scorer)
+    assert none["tokens_to_icm"] == float("inf")
+    assert none["a pass each"] == 0
+    assert not none["is_as_high"]
+
+
+def test_every_tier_has_every_size(benchmark):
+    setting = benchmark.Setting(benchmark.make_world(), None, "tree", "claim")
+    tiers = list(setting.world.tiers)
+    met = {
+        (index % len(tiers), setting.num_claims(index, "8,10,12,14"))
+        for index in range(4 * len(tiers))
+    }
+    assert len(met) == 4 * len(tiers)
