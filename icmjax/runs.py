@@ -100,6 +100,8 @@ def pytree_fingerprint(tree: Any) -> str:
     digest = hashlib.sha256()
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
         array = jnp.asarray(leaf)
+        if jnp.issubdtype(array.dtype, jax.dtypes.prng_key):
+            array = jax.random.key_data(array)
         name = jax.tree_util.keystr(path)
         digest.update(f"{name} {array.shape} {array.dtype} {_checksum(array)}\n".encode())
     return digest.hexdigest()

@@ -6,7 +6,7 @@ import tempfile
 
 # The suite's programs are small and many: what they cost is their compilation.
 os.environ["XLA_FLAGS"] = (
-    os.environ.get("XLA_FLAGS", "") + " --xla_backend_optimization_level=1"
+    os.environ.get("XLA_FLAGS", "") + " --xla_backend_optimization_level=0"
     " --xla_llvm_disable_expensive_passes=true"
 )
 # Workers inherit the folder, so that a program which several tests build is compiled once.

@@ -243,5 +243,6 @@ def test_fingerprint_sees_every_change(dtype):
             pytree_fingerprint(tree | {"a": tree["a"].at[index].set(jnp.zeros((), dtype))})
         )
     prints.append(pytree_fingerprint(tree | {"b": jnp.array([1.0, 0.0, 2.0])}))
+    prints += [pytree_fingerprint(tree | {"key": jax.random.key(seed)}) for seed in (0, 1)]
     prints.append(pytree_fingerprint({"a": tree["a"], "c": tree["b"]}))
     assert len(set(prints)) == len(prints)
