@@ -39,7 +39,8 @@ def test_the_command_runs_at_toy_size(benchmark, tmp_path):
     assert [row["num_claims"] for row in content["tasks"]] == [8, 8, 8]
     assert [row["num_claims"] for row in content["small_tasks"]] == [6, 6]
     for row in content["tasks"]:
-        assert 0 < row["bootstrap"]["passes"] == row["bootstrap"]["tokens"] or not row["few_passes"]
+        assert row["bootstrap"]["passes"] >= 2
+        assert row["few_passes"]["tokens_to_icm"] >= 1  # passes, of the observer
         assert row["tempering"]["seconds"] > 0
         assert row["few_passes"]["a pass each"] >= row["few_passes"]["as run"]
     for text in ("±", "a pass each (criterion)", "as high as icm or higher", "every small task"):
