@@ -22,7 +22,7 @@ demo: $(VENV)/installed
 	  --claims persona-world:$(GROUP):0:test --gold persona-world:$(GROUP):0
 
 test: $(VENV)/installed
-	$(BIN)/python -m pytest -n auto
+	$(BIN)/python -m pytest -n auto --dist loadfile
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .
