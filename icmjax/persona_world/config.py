@@ -47,7 +47,7 @@ class WorldConfig:
     group_scale: float = 0.6
     individual_scale: float = 0.5
     # Groups: the named ones have Zipf frequencies in the transcripts; the unseen have none. The
-    # exponent is what makes the last third rare: some tens of transcripts each in pretraining.
+    # exponent is what makes the last third rare: about a hundred transcripts each in pretraining.
     num_groups: int = 24
     num_unseen: int = 6
     frequency_exponent: float = 1.75
