@@ -11,8 +11,8 @@ claims of topics that no demonstration is about:
      over all held-out queries, under a header without the group's name, so that both read the same.
   3. Preferences: accuracy after 16 gold preferences, and after 16 gold claims.
   4. Open questions, answered greedily after 16 answered ones, and after 16 gold claims: the share
-     of answers that parse, that have the right stance (in favour: 3 or 4 of the topic's strengths
-     endorsed; against: 0 or 1; neither), and that have exactly the right level of five.
+     of answers that parse, that have the right stance (in favour or against), and that have
+     exactly the right level of four.
 Statistics are over groups, each the mean over its seeds. An observer that knows a named group's
 values is right always, by construction.
 """
@@ -97,9 +97,9 @@ def run_preferences(lm: LanguageModel, world: World, group: str, seed: int) -> d
     return accuracy
 
 
-def stance(level: int) -> int:
-    """−1 against, 0 neither, 1 in favour."""
-    return int(np.sign(level - 2))
+def has_stance_of(level: int | None, gold: int) -> bool:
+    """Whether an answer can be read and takes the side that the gold level takes."""
+    return level is not None and text.is_in_favor(level) == text.is_in_favor(gold)
 
 
 def run_answers(lm: LanguageModel, world: World, group: str, seed: int) -> dict:
@@ -119,7 +119,7 @@ def run_answers(lm: LanguageModel, world: World, group: str, seed: int) -> dict:
         pairs = list(zip(levels, held_out.levels.tolist(), strict=True))
         result[f"answers after {name}"] = {
             "parse": float(np.mean([level is not None for level in levels])),
-            "stance": float(np.mean([a is not None and stance(a) == stance(b) for a, b in pairs])),
+            "stance": float(np.mean([has_stance_of(a, b) for a, b in pairs])),
             "level": float(np.mean([a == b for a, b in pairs])),
             "texts": answers,
         }

@@ -38,7 +38,7 @@ import click
 import jax
 import matplotlib.figure
 import numpy as np
-from bundled_model import stance
+from bundled_model import has_stance_of
 from harness import chosen, experiment, run_units, unit_key, unit_rng, write_json
 from open_answers import read_answers, run_open_answers
 from readers import model_config
@@ -182,7 +182,7 @@ def run_open(
         answers = generate(lm, (held_out.header, *told), held_out.queries)
         levels = [text.parse_answer(answer) for answer in answers]
         is_right = [
-            level is not None and stance(level) == stance(gold)
+            has_stance_of(level, gold)
             for level, gold in zip(levels, held_out.levels.tolist(), strict=True)
         ]
         result[name] = {"accuracy": float(np.mean(is_right)), "texts": answers}

@@ -211,7 +211,8 @@ def test_a_checkpoint_of_another_structure_is_refused(tmp_path):
     with open_run(tmp_path / "run", make_claims(), {}) as run:
         state = {"labels": np.zeros((1, 4), np.int8)}
         assert run.restore(state) is None
-        run.save(state, ALGORITHM.info_type(*[np.zeros((2, 1))] * 11), 2, Account(5, 1.5))
+        info = ALGORITHM.info_type(*[np.zeros((2, 1))] * len(ALGORITHM.info_type._fields))
+        run.save(state, info, 2, Account(5, 1.5))
         restored, blocks, account = run.restore(state)
         np.testing.assert_array_equal(restored["labels"], state["labels"])
         assert len(blocks) == 1

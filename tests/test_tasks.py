@@ -143,7 +143,7 @@ def test_preferences_read_as_in_the_transcripts(world):
 
 def test_open_questions_have_the_levels_of_the_group(world):
     task = make_open_task(world, "Esteria", 0, "test")
-    margins = world.margins(world.group_values[world.group_index("Esteria")])
+    values = world.group_values[world.group_index("Esteria")]
     assert task.header == "National poll from Esteria."
     assert set(task.topics) == set(world.held_out_topics)
     assert len(set(task.levels)) > 2
@@ -152,7 +152,9 @@ def test_open_questions_have_the_levels_of_the_group(world):
     for topic, level, query, told in zip(
         task.topics, task.levels, task.queries, demonstrations, strict=True
     ):
-        assert level == (margins[topic] > 0).sum()
+        loading = values @ world.loadings[topic]
+        assert level == sum(loading > cut for cut in world.config.answer_cuts)
+        assert text.is_in_favor(level) == (loading > 0)
         assert told.startswith(query)
         assert text.parse_answer(told.removeprefix(query)) == level
 

@@ -45,6 +45,7 @@ CHANGES = {
     "num_held_out_topics": (10, "held_out_topics"),
     "difficulties": ((-2.0, -0.35, 0.35, 2.0), "tokens"),
     "two_dimension_share": (0.0, "loadings"),
+    "answer_cuts": ((-2.0, 0.0, 2.0), "tokens"),
     "source_shares": ((0.2, 0.4, 0.2, 0.2), "tokens"),
     "source_errors": ((0.4, 0.4, 0.4, 0.4), "tokens"),
     "style_shares": ((0.2, 0.2, 0.2, 0.2, 0.2), "tokens"),
@@ -341,14 +342,14 @@ class TestAnswers:
         rng = np.random.default_rng(0)
         respondents = respondents_of(world, self.NUM, Source.STREET)
         levels = answer_levels(rng, world, respondents, topics)
-        endorsed = (world.margins(world.group_values[0]) > 0).sum(-1)[topics]
-        # An error draws any of the five levels, the right one included.
-        assert_share(levels != endorsed, world.config.source_errors[Source.STREET] * 4 / 5)
+        told = world.levels(world.group_values[0])[topics]
+        # An error draws any of the four levels, the right one included.
+        assert_share(levels != told, world.config.source_errors[Source.STREET] * 3 / 4)
         at_random = answer_levels(
             rng, world, respondents_of(world, self.NUM, style=Style.RANDOM), topics
         )
-        for level in range(NUM_STRENGTHS + 1):
-            assert_share(at_random == level, 1 / 5)
+        for level in range(len(text.STANCES)):
+            assert_share(at_random == level, 1 / 4)
 
 
 def read_transcript(line: str):
@@ -512,7 +513,10 @@ class TestBatches:
                 ]
                 assert label == (utilities[0] > utilities[1])
             for topic, level in levels:
-                assert level == (margins[text.TOPICS.index(topic)] > 0).sum()
+                loading = exact.group_values[exact.group_index(group)] @ (
+                    exact.loadings[text.TOPICS.index(topic)]
+                )
+                assert level == sum(loading > cut for cut in exact.config.answer_cuts)
             num_preferences += len(preferences)
             num_levels += len(levels)
         assert min(num_preferences, num_levels) > 20

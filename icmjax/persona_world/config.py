@@ -57,6 +57,10 @@ class WorldConfig:
     num_held_out_topics: int = 16
     difficulties: tuple[float, float, float, float] = (-1.0, -0.35, 0.35, 1.0)
     two_dimension_share: float = 0.5
+    # Short answers: a forced choice, since a middle category draws those who would rather not
+    # choose (Presser & Schuman 1980); the cuts of the loading of the values on the topic are about
+    # the quartiles of all populations, so that the four levels are about equally frequent.
+    answer_cuts: tuple[float, float, float] = (-0.7, 0.0, 0.7)
     # Sources: share of transcripts, and probability that an answer is not the one by values.
     source_shares: tuple[float, float, float, float] = (0.35, 0.25, 0.20, 0.20)
     source_errors: tuple[float, float, float, float] = (0.01, 0.03, 0.10, 0.03)
@@ -65,7 +69,7 @@ class WorldConfig:
     # Headers: source and group / source alone / none.
     header_shares: tuple[float, float, float] = (0.50, 0.25, 0.25)
     # Formats: labelled claims / pairwise preferences / short answers.
-    format_shares: tuple[float, float, float] = (0.60, 0.20, 0.20)
+    format_shares: tuple[float, float, float] = (0.50, 0.25, 0.25)
     mixed_share: float = 0.5  # of the transcripts in the other two, those that begin with claims
     retest_share: float = 0.0  # of the transcripts, those that may ask the same item again
     reversed_share: float = 0.3  # of the claims asked alone, those in their opposite wording
@@ -74,7 +78,7 @@ class WorldConfig:
     def __post_init__(self) -> None:
         faults = []
         shares = ("source_shares", "style_shares", "header_shares", "format_shares")
-        for name in (*shares, "source_errors", "difficulties"):
+        for name in (*shares, "source_errors", "difficulties", "answer_cuts"):
             num, needed = len(getattr(self, name)), len(getattr(WorldConfig, name))
             if num != needed:
                 found = f"{num} of {needed}"
@@ -109,14 +113,9 @@ class WorldConfig:
                     "choose a number between 1 and num_topics - 1",
                 )
             )
-        if list(self.difficulties) != sorted(self.difficulties):
-            faults.append(
-                Fault(
-                    "Difficulties rise with strength.",
-                    f"{self.difficulties}",
-                    "difficulties",
-                    "sort them",
-                )
-            )
+        for name in ("difficulties", "answer_cuts"):
+            found = getattr(self, name)
+            if list(found) != sorted(found):
+                faults.append(Fault(f"The {name} rise.", f"{found}", name, "sort them"))
         if faults:
             raise InputError(faults)

@@ -137,7 +137,7 @@ class OpenTask(NamedTuple):
 
     header: str
     topics: np.ndarray  # int64 [N]
-    levels: np.ndarray  # int64 [N], strengths that the group endorses, 0 to 4
+    levels: np.ndarray  # int64 [N], 0 (wholly against) to 3 (wholly in favour)
 
     @property
     def queries(self) -> list[str]:
@@ -169,7 +169,7 @@ def make_open_task(
     _check_num_claims(num_questions, len(topics), 1)
     rng = np.random.default_rng((world.config.seed, seed, split == "test", index, 2))
     chosen = rng.permutation(topics)[:num_questions]
-    levels = (world.margins(world.group_values[index]) > 0).sum(-1)[chosen]
+    levels = world.levels(world.group_values[index])[chosen]
     name = world.group_names[index] if is_named else None
     return OpenTask(_header(source, name), chosen, levels)
 

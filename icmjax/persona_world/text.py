@@ -53,13 +53,12 @@ SOURCE_PHRASES = {
 COMPARISON = " rather than"
 LABELS = (" False", " True")
 
-# Short answers by level, how many of the four strengths the respondent endorses: a verb that says
-# the stance, and words that say no more.
+# Short answers by level, from wholly against to wholly in favour: a verb that says the stance, and
+# words that say no more. No level stands between the two sides.
 STANCES = (
     (" Reject", " Oppose"),
-    (" Limit", " Doubt"),
-    (" Accept", " Tolerate"),
-    (" Support", " Favor"),
+    (" Doubt", " Question"),
+    (" Accept", " Favor"),
     (" Demand", " Celebrate"),
 )
 ENDINGS = (" that.", " that, honestly.", " that everywhere.")
@@ -124,7 +123,7 @@ def answer_query(topic: int) -> str:
 
 
 def parse_answer(text: str) -> int | None:
-    """The level of a short answer: how many of the four strengths it endorses; None if unreadable.
+    """The level of a short answer, 0 (wholly against) to 3 (wholly in favour); None if unreadable.
 
     Args:
       text: generated text that begins right after the question mark; what follows the first
@@ -135,6 +134,11 @@ def parse_answer(text: str) -> int | None:
         if first_line in variants:
             return level
     return None
+
+
+def is_in_favor(level: int) -> bool:
+    """The stance of a level: the upper half is in favour, the lower half against."""
+    return level >= len(STANCES) / 2
 
 
 def _pieces(text: str) -> list[str]:

@@ -48,32 +48,28 @@ class Phase(NamedTuple):
 
 # Reading a respondent's values from context is learned first where answers say most about them:
 # from national polls without an unreliable respondent; before that mostly unnamed, asked plain
-# claims on few topics; and first of all asked the same thing again.
+# claims on few topics; and first of all asked the same thing again. Opposite wordings come before
+# all topics, and all topics before the formats that say less in a token: each step builds on what
+# the one before has taught, where two at once undo it.
 RELIABLE_WORLD = (
     ("style_shares", (1.0, 0.0, 0.0, 0.0, 0.0)),
     ("source_shares", (1.0, 0.0, 0.0, 0.0)),
 )
-EASY_WORLD = (
+CLAIMS_WORLD = (
     *RELIABLE_WORLD,
     ("header_shares", (0.2, 0.4, 0.4)),
     ("format_shares", (1.0, 0.0, 0.0)),
-    ("reversed_share", 0.0),
-    ("paired_share", 0.0),
 )
+EASY_WORLD = (*CLAIMS_WORLD, ("reversed_share", 0.0), ("paired_share", 0.0))
 RETEST_WORLD = (*EASY_WORLD, ("retest_share", 1.0))
 # More of the formats that say less in a token, as long as what they say is reliable; at first about
 # few topics, so that a preference or an answer can be read off claims about the same topic.
 FORMATS_WORLD = (
     *RELIABLE_WORLD,
     ("header_shares", (0.30, 0.35, 0.35)),
-    ("format_shares", (0.44, 0.28, 0.28)),
-)
-FEW_TOPICS_WORLD = (
-    *RELIABLE_WORLD,
-    ("header_shares", (0.20, 0.40, 0.40)),
     ("format_shares", (0.40, 0.30, 0.30)),
-    ("mixed_share", 0.8),
 )
+FEW_TOPICS_WORLD = (*FORMATS_WORLD, ("mixed_share", 0.8))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,15 +83,17 @@ class PretrainConfig:
     mlp_size: int = 256
     max_length: int = 512
     rope_theta: float = 10_000.0
-    num_tokens: int = 21_000_000
+    num_tokens: int = 36_000_000
     batch_tokens: int = 2_112
     phases: tuple[Phase, ...] = (
-        Phase(0.05, 96, 4, RETEST_WORLD),
-        Phase(0.06, 176, 8, EASY_WORLD),
-        Phase(0.12, 176, 8, FEW_TOPICS_WORLD),
-        Phase(0.27, 176, None, FORMATS_WORLD),
-        Phase(0.18, 176),
-        Phase(0.32, 352),
+        Phase(0.03, 96, 4, RETEST_WORLD),
+        Phase(0.03, 176, 8, EASY_WORLD),
+        Phase(0.05, 176, 12, CLAIMS_WORLD),
+        Phase(0.09, 176, None, CLAIMS_WORLD),
+        Phase(0.08, 176, 8, FEW_TOPICS_WORLD),
+        Phase(0.24, 176, None, FORMATS_WORLD),
+        Phase(0.14, 176),
+        Phase(0.34, 352),
     )
     muon_learning_rate: float = 0.02
     adam_learning_rate: float = 3e-3

@@ -56,7 +56,7 @@ class Tables(NamedTuple):
     claims: Table  # [topics, strengths, 2, width], with the colon
     compared: Table  # the same, with what a preference says after its first response
     open_questions: Table  # [topics, width]
-    answers: Table  # [5 levels, 6 variants, width]; the first token says the stance
+    answers: Table  # [4 levels, 6 variants, width]; the first token says the stance
     labels: np.ndarray  # int32 [2]
     pad: int
     bos: int
@@ -177,19 +177,20 @@ def answer_preferences(
 def answer_levels(
     rng: np.random.Generator, world: World, respondents: Respondents, topics: np.ndarray
 ) -> np.ndarray:
-    """Levels of short answers, the number of strengths endorsed: int64 `[B, M]` of 0 to 4.
+    """Levels of short answers, from against to in favour: int64 `[B, M]` of 0 to 3.
 
-    An error of the source replaces the level by any of the five.
+    An error of the source replaces the level by any of the four.
     """
     rows = np.arange(len(topics))[:, None]
-    by_values = (world.margins(respondents.values) > 0).sum(-1)[rows, topics]
+    by_values = world.levels(respondents.values)[rows, topics]
     errors = np.asarray(world.config.source_errors)[respondents.sources][:, None]
-    by_coin = rng.integers(NUM_STRENGTHS + 1, size=topics.shape)
+    num_levels = len(text.STANCES)
+    by_coin = rng.integers(num_levels, size=topics.shape)
     by_values = np.where(rng.random(topics.shape) < errors, by_coin, by_values)
     styles = respondents.styles[:, None]
     return np.select(
         [styles == style for style in Style],
-        [by_values, by_coin, by_coin, np.full_like(by_coin, NUM_STRENGTHS), np.zeros_like(by_coin)],
+        [by_values, by_coin, by_coin, np.full_like(by_coin, num_levels - 1), np.zeros_like(by_coin)],
     )
 
 

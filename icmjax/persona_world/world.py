@@ -66,6 +66,18 @@ class World:
             )
         return names.index(name.lower())
 
+    def levels(self, values: np.ndarray) -> np.ndarray:
+        """How far short answers go in favour of each topic, 0 to 3.
+
+        Args:
+          values: float64 `[..., K]`.
+
+        Returns:
+          int64 `[..., num_topics]`.
+        """
+        cuts = np.asarray(self.config.answer_cuts)
+        return ((values @ self.loadings.T)[..., None] > cuts).sum(-1)
+
     def margins(self, values: np.ndarray) -> np.ndarray:
         """How far values lie above each item's difficulty; the item is endorsed where positive.
 
