@@ -7,10 +7,16 @@ import tempfile
 
 # The suite's programs are small and many: what they cost is their compilation, of which fusion
 # emitters triple the time. XLA refuses flags that it does not know, and this one is to go.
-FLAGS = ["--xla_backend_optimization_level=0", "--xla_llvm_disable_expensive_passes=true"]
-if importlib.metadata.version("jaxlib").startswith("0.10."):
-    FLAGS.append("--xla_cpu_use_fusion_emitters=false")
-os.environ["XLA_FLAGS"] = " ".join([os.environ.get("XLA_FLAGS", ""), *FLAGS])
+os.environ["XLA_FLAGS"] = " ".join(
+    [
+        os.environ.get("XLA_FLAGS", ""),
+        "--xla_backend_optimization_level=0",
+        "--xla_llvm_disable_expensive_passes=true",
+        "--xla_cpu_use_fusion_emitters=false"
+        if importlib.metadata.version("jaxlib").startswith("0.10.")
+        else "",
+    ]
+)
 # Workers inherit the folder, so that a program which several tests build is compiled once.
 os.environ.setdefault("ICMJAX_TEST_CACHE", tempfile.mkdtemp(prefix="icmjax-test-cache-"))
 

@@ -61,11 +61,9 @@ def test_icm_reaches_the_enumerated_optimum_of_a_small_set(lm):
     labellings = jnp.array(list(itertools.product([0, 1], repeat=8)), jnp.int8)
     rules = jax.tree.map(jnp.asarray, task.claims.rules)
     optimum = float(icmjax.utility(scorer(labellings), labellings, rules).max())
-    # A restart is the best of four chains: single chains end in local optima of argmax proposals.
-    algorithm = icmjax.ICM(num_chains=4, num_seeds=2)
     hits = sum(
         icmjax.search(
-            scorer, task.claims.rules, algorithm, jax.random.key(seed), progress=False
+            scorer, task.claims.rules, icmjax.ICM(), jax.random.key(seed), progress=False
         ).utility
         > optimum - 1e-3
         for seed in range(10)

@@ -257,8 +257,7 @@ import sys
 from importlib.machinery import PathFinder
 
 class WithoutTorch(PathFinder):
-    """Finds what is installed, as where torch is not."""
-
+    # Finds what is installed, as where torch is not.
     @classmethod
     def find_spec(cls, name, path=None, target=None):
         is_torch = name.split(".")[0] == "torch"

@@ -14,7 +14,7 @@ NOT_BOTH = make_rules([(0, 1), (2, 3), (4, 5), (6, 7)], penalty_table("not_both_
 
 
 def run(scorer, rules, seed=0, is_reference=True, **fields):
-    config = ICM(reference_deviations=is_reference, **fields)
+    config = ICM(reference_deviations=is_reference, num_chains=1, **fields)
     return search(scorer, rules, config, jax.random.key(seed), progress=False)
 
 

@@ -37,6 +37,7 @@ TINY = PretrainConfig(
     mlp_size=32,
     num_tokens=256 * 40,
     batch_tokens=256,
+    answer_weight=0.5,
     phases=(Phase(0.5, 64, 4, RETEST_WORLD), Phase(0.5, 64)),
 )
 WORLD = WorldConfig()
@@ -237,6 +238,7 @@ def test_batches_depend_on_seed_and_step_alone():
 def test_log_rows_are_means_over_labels(trained):
     _, config, params = trained
     batch = next(iter(batches(TINY, WORLD, 30)))
+    assert batch.is_answer.any()
     graphdef = nnx.split(Decoder(config, nnx.Rngs(0)))[0]
     loss, metrics = batch_loss(nnx.to_pure_dict(params), graphdef, batch, TINY)
     decoder = nnx.merge(graphdef, params)
@@ -249,7 +251,8 @@ def test_log_rows_are_means_over_labels(trained):
             if not batch.is_real[row, t]:
                 continue
             nats = -float(logp[row, t - 1, batch.tokens[row, t]])
-            w = 1.0 if batch.is_label[row, t] else 0.5 if batch.is_answer[row, t] else 0.05
+            is_label, is_answer = batch.is_label[row, t], batch.is_answer[row, t]
+            w = 1.0 if is_label else TINY.answer_weight if is_answer else TINY.text_weight
             total, weight = total + w * nats, weight + w
             if batch.is_label[row, t]:
                 naive.setdefault(int(batch.label_index[row, t]), []).append(nats)

@@ -513,8 +513,9 @@ class TestBatches:
                 ]
                 assert label == (utilities[0] > utilities[1])
             for topic, level in levels:
-                loading = exact.group_values[exact.group_index(group)] @ (
-                    exact.loadings[text.TOPICS.index(topic)]
+                loading = (
+                    exact.group_values[exact.group_index(group)]
+                    @ (exact.loadings[text.TOPICS.index(topic)])
                 )
                 assert level == sum(loading > cut for cut in exact.config.answer_cuts)
             num_preferences += len(preferences)

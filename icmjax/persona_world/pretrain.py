@@ -21,9 +21,11 @@ import click
 import jax
 import matplotlib.figure
 import numpy as np
+from flax import nnx
 
 from icmjax.errors import InputError
-from icmjax.lm.loading import load_lm
+from icmjax.lm.config import DecoderConfig
+from icmjax.lm.loading import SETTINGS_FILE, load_lm
 from icmjax.lm.weights import save_hf
 from icmjax.persona_world import text
 from icmjax.persona_world.config import WorldConfig
@@ -113,6 +115,12 @@ tokens, English-like sentences without any meaning outside of this world.
 """
 
 
+def export(folder: pathlib.Path, config: DecoderConfig, params: nnx.State) -> None:
+    """Writes a model of the world in the Hugging Face format, with its tokenizer and template."""
+    save_hf(folder, config, params, text.make_tokenizer())
+    (folder / SETTINGS_FILE).write_text(json.dumps({"template": "world"}))
+
+
 @click.command(help=__doc__, no_args_is_help=True)
 @click.option("--out", type=click.Path(path_type=pathlib.Path), required=True)
 @click.option("--seed", default=0, show_default=True, help="Of weights and transcripts.")
@@ -154,8 +162,7 @@ def main(
         sys.exit(2)
     log = [json.loads(line) for line in (out / LOG_FILE).read_text().splitlines()]
     model = out / "model"
-    save_hf(model, decoder_config, params, text.make_tokenizer())
-    (model / "icmjax.json").write_text(json.dumps({"template": "world"}))
+    export(model, decoder_config, params)
     # A run that was resumed has the weights of one that was not.
     arguments = [argument for argument in sys.argv[1:] if argument != "--resume"]
     command = shlex.join(["python", "-m", "icmjax.persona_world.pretrain", *arguments])

@@ -184,13 +184,19 @@ def answer_levels(
     rows = np.arange(len(topics))[:, None]
     by_values = world.levels(respondents.values)[rows, topics]
     errors = np.asarray(world.config.source_errors)[respondents.sources][:, None]
-    num_levels = len(text.STANCES)
-    by_coin = rng.integers(num_levels, size=topics.shape)
+    highest = len(text.STANCES) - 1
+    by_coin = rng.integers(1 + highest, size=topics.shape)
     by_values = np.where(rng.random(topics.shape) < errors, by_coin, by_values)
     styles = respondents.styles[:, None]
     return np.select(
         [styles == style for style in Style],
-        [by_values, by_coin, by_coin, np.full_like(by_coin, num_levels - 1), np.zeros_like(by_coin)],
+        [
+            by_values,
+            by_coin,
+            by_coin,
+            np.full_like(by_coin, highest),
+            np.zeros_like(by_coin),
+        ],
     )
 
 

@@ -25,6 +25,7 @@ from icmjax.search.base import (
 from icmjax.search.fix import at_least_one_pair, consistency_fix
 from icmjax.utility import OBJECTIVES, Objective
 
+FEW_CLAIMS, FEW_CLAIMS_CHAINS = 16, 16
 VIOLATION = 1e3  # nats that a violated pair weighs where labels are completed: more than any label
 
 
@@ -96,7 +97,10 @@ class ICM:
       cooling_rate: β.
       max_fixes: the most pairs that one consistency fix tries; 0 for no fix.
       partner_weight: weight of an unlabelled claim with a labelled partner.
-      num_chains: C; chain c is the same whatever C.
+      num_chains: C; chain c is the same whatever C. None for `FEW_CLAIMS_CHAINS` where there are at
+        most `FEW_CLAIMS` claims, since labels that are all their own argmax are final, few claims
+        have many of those labellings, and their passes are cheap; and else, and with the
+        `reference_deviations`, 1.
       reference_deviations: search as the authors' code does where it differs from their paper: U
         averages log-odds, whatever `objective`; n in the temperature is one plus the number of
         accepted moves; a proposal's first consistency fix is taken even where U falls, and any fix
@@ -119,7 +123,7 @@ class ICM:
     cooling_rate: float = 0.99
     max_fixes: int = 10
     partner_weight: float = 100.0
-    num_chains: int = 1
+    num_chains: int | None = None
     reference_deviations: bool = False
     block_size: int = 16
 
@@ -139,7 +143,10 @@ class ICM:
             "cooling_rate": (self.cooling_rate >= 0, "0 or more"),
             "max_fixes": (self.max_fixes >= 0, "0 or more"),
             "partner_weight": (self.partner_weight > 0, "a number above 0"),
-            "num_chains": (self.num_chains >= 1, "1 or more"),
+            "num_chains": (
+                self.num_chains is None or self.num_chains >= 1,
+                "1 or more, or None",
+            ),
             "block_size": (self.block_size >= 1, "1 or more"),
         }
         check_ranges(self, ranges)
@@ -149,6 +156,13 @@ class ICM:
         if self.num_iterations is not None:
             return self.num_iterations
         return math.ceil(num_claims * (math.log(num_claims) + 3))
+
+    def chains(self, num_claims: int) -> int:
+        """How many chains there are, C."""
+        if self.num_chains is not None:
+            return self.num_chains
+        is_alone = num_claims > FEW_CLAIMS or self.reference_deviations
+        return 1 if is_alone else FEW_CLAIMS_CHAINS
 
     def num_steps(self, num_claims: int) -> int:
         """The seeds' step and the iterations; completing labels may take some more."""
@@ -171,6 +185,7 @@ class ICM:
           num_options: Y.
         """
         num_claims = clamped.shape[0]
+        num_chains = self.chains(num_claims)
         is_free = clamped < 0
 
         def draw(chain: Array) -> Array:
@@ -180,13 +195,13 @@ class ICM:
             drawn = jax.random.randint(labels_key, seeds.shape, 0, num_options, jnp.int8)
             return clamped.at[seeds].set(jnp.where(is_free[seeds], drawn, clamped[seeds]))
 
-        labels = jax.vmap(draw)(jnp.arange(self.num_chains))
-        per_chain = jnp.zeros((self.num_chains,), jnp.int32)
+        labels = jax.vmap(draw)(jnp.arange(num_chains))
+        per_chain = jnp.zeros((num_chains,), jnp.int32)
         first = unscored(labels, num_options)
         return ICMState(
             current=first,
             best=first,
-            is_settled=jnp.zeros((self.num_chains, len(at_least_one_pair(rules).pairs)), bool),
+            is_settled=jnp.zeros((num_chains, len(at_least_one_pair(rules).pairs)), bool),
             is_free=jnp.broadcast_to(is_free, labels.shape),
             num_steps=per_chain,
             num_accepted=per_chain,
@@ -203,7 +218,7 @@ class ICM:
         self, rng_key: Array, state: ICMState, scorer: Scorer, rules: PairRules
     ) -> tuple[ICMState, ICMInfo]:
         """One iteration of Algorithm 1 in every chain."""
-        keys = jax.vmap(jax.random.fold_in, (None, 0))(rng_key, jnp.arange(self.num_chains))
+        keys = jax.vmap(jax.random.fold_in, (None, 0))(rng_key, jnp.arange(len(state.num_steps)))
         return lax.map(
             lambda chain: self._step_chain(chain[0], chain[1], scorer, rules), (keys, state)
         )
