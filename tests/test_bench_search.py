@@ -49,7 +49,8 @@ def test_the_command_runs_at_toy_size(benchmark, tmp_path):
 
 
 def test_tokens_are_counted_in_each_way(benchmark):
-    scorer = table_scorer(1, 12, coupling=2.0)
+    num_claims = 17  # more than those of which icm takes many chains
+    scorer = table_scorer(1, num_claims, coupling=2.0)
     found = {
         name: search(
             scorer, no_rules(), benchmark.ALGORITHMS[name], jax.random.key(0), progress=False
@@ -67,7 +68,7 @@ def test_tokens_are_counted_in_each_way(benchmark):
     shown = icm.trace.num_labelled[:, 0].copy()
     is_new = (icm.trace.labels[:-1, 0] < 0)[np.arange(len(shown) - 1), icm.trace.claim[1:, 0]]
     shown[1:] = (icm.trace.labels[:-1, 0] >= 0).sum(axis=1) + is_new
-    assert ratios["a pass each"] == pytest.approx((4 * 12 * shown).sum() / tokens)
+    assert ratios["a pass each"] == pytest.approx((4 * num_claims * shown).sum() / tokens)
     assert ratios["a prompt each"] == pytest.approx(len(shown) / tokens)
     none = benchmark.few_passes(icm._replace(utility=100.0), tempering, scorer)
     assert none["tokens_to_icm"] == float("inf")

@@ -21,7 +21,9 @@ def test_tempering_finds_the_optimum_and_samples_the_law():
     labellings = jnp.array(list(itertools.product([0, 1], repeat=8)), jnp.int8)
     rules = jax.tree.map(jnp.asarray, task.claims.rules)
     utilities = np.asarray(icmjax.utility(scorer(labellings), labellings, rules), np.float64)
-    algorithm = icmjax.ParallelTempering(num_iterations=300, num_chains=2, temperature=2.0)
+    algorithm = icmjax.ParallelTempering(
+        num_iterations=300, num_replicas=4, num_chains=2, temperature=2.0, hot_temperature=10.0
+    )
     result = icmjax.search(scorer, task.claims.rules, algorithm, jax.random.key(0), progress=False)
     assert result.utility == pytest.approx(utilities.max(), abs=1e-3)
     exact = boltzmann(utilities, 2.0) @ np.asarray(labellings)

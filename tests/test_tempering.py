@@ -24,7 +24,7 @@ SOFT, HARD = (
 )
 # Searches of one config and shape share a compiled program, which takes far longer than they do.
 NUM_CLAIMS = 8
-SHORT = ParallelTempering(num_iterations=40)
+SHORT = ParallelTempering(num_iterations=40, num_replicas=4)
 SAMPLER = ParallelTempering(
     num_iterations=1200, num_replicas=3, num_chains=4, temperature=4.0, hot_temperature=30.0
 )
@@ -109,7 +109,7 @@ def test_a_target_of_two_modes_is_passed_which_one_replica_fails():
 def test_chain_does_not_depend_on_the_others():
     scorer = table_scorer(8, NUM_CLAIMS, coupling=2.0)
     alone = run(scorer, SOFT, SHORT)
-    together = run(scorer, SOFT, ParallelTempering(num_iterations=40, num_chains=3))
+    together = run(scorer, SOFT, dataclasses.replace(SHORT, num_chains=3))
     for name in ("cold_labels", "is_accepted", "is_swapped", "replica", "kind"):
         one, several = getattr(alone.trace, name), getattr(together.trace, name)
         np.testing.assert_array_equal(one[:, 0], several[:, 0])
@@ -127,7 +127,9 @@ def test_step_is_traced_once_and_blocks_change_nothing():
             return super()._step(*args)
 
     scorer = table_scorer(9, NUM_CLAIMS)
-    config = Counting(num_iterations=40, block_size=16)  # the last block has 8 steps
+    config = Counting(
+        num_iterations=40, num_replicas=4, block_size=16
+    )  # the last block has 8 steps
     results = [run(scorer, SOFT, config, seed) for seed in (0, 0, 1)]
     assert num_traces == 1
     jax.tree.map(np.testing.assert_array_equal, results[0].trace, results[1].trace)
@@ -199,7 +201,7 @@ def test_the_ladder_is_adapted_in_the_burn_in_and_then_frozen():
 
 
 def test_the_cold_end_is_annealed():
-    config = ParallelTempering(num_iterations=40, final_temperature=0.02)
+    config = dataclasses.replace(SHORT, hot_temperature=10.0, final_temperature=0.02)
     trace = run(table_scorer(1, NUM_CLAIMS), SOFT, config).trace
     beta = trace.inverse_temperature[:, 0]
     np.testing.assert_allclose(1 / beta[[0, -1], 0], [0.2, 0.02], rtol=1e-4)
@@ -211,7 +213,7 @@ def test_replicas_start_where_the_warm_start_says():
     scorer = table_scorer(5, NUM_CLAIMS)
     labels = {}
     for start in ("zero_shot", "random", (1, 0) * 4):
-        config = ParallelTempering(num_iterations=8, warm_start=start, num_chains=2)
+        config = ParallelTempering(num_iterations=8, num_replicas=4, warm_start=start, num_chains=2)
         state = config.init(jax.random.key(0), no_rules(), np.full(NUM_CLAIMS, -1, np.int8), 2)
         labels[start] = np.asarray(state.current.labels)
         result = run(scorer, no_rules(), config)
@@ -230,7 +232,7 @@ def test_the_warm_start_takes_one_replica_up_after_another():
     scorer = table_scorer(5, NUM_CLAIMS, coupling=2.0)
     full = scorer.tokens_per_pass(np.zeros(NUM_CLAIMS, np.int8))
     for start, length in (("bootstrap", 4), ("zero_shot", 2), ("random", 1)):
-        config = ParallelTempering(num_iterations=12, warm_start=start)
+        config = dataclasses.replace(SHORT, num_iterations=12, warm_start=start)
         state = config.init(jax.random.key(0), SOFT, np.full(NUM_CLAIMS, -1, np.int8), 2)
         result = run(scorer, SOFT, config)
         num_warm = 4 * length if length > 1 else 1
@@ -291,7 +293,8 @@ CHANGES = {
 @pytest.mark.slow
 @pytest.mark.parametrize("field", CHANGES)
 def test_every_field_matters(field):
-    scorer, config = table_scorer(6, NUM_CLAIMS, coupling=2.0), ParallelTempering(num_iterations=36)
+    scorer = table_scorer(6, NUM_CLAIMS, coupling=2.0)
+    config = dataclasses.replace(SHORT, num_iterations=36)
     changed = dataclasses.replace(config, **{field: CHANGES[field]})
     one, other = (run(scorer, SOFT, c).trace for c in (config, changed))
     same = [

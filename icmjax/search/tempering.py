@@ -157,11 +157,11 @@ class ParallelTempering:
 
     alpha: float = 50.0
     objective: Objective = "log_prob"
-    num_iterations: int = 100
-    num_replicas: int = 4
+    num_iterations: int = 64
+    num_replicas: int = 8
     num_chains: int = 1
     temperature: float = 0.2
-    hot_temperature: float = 10.0
+    hot_temperature: float = 30.0
     final_temperature: float | None = None
     burn_in: float = 0.3
     warm_start: WarmStart | tuple[int, ...] = "bootstrap"
