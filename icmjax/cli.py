@@ -166,7 +166,9 @@ _algorithm_options = grouped_options(
     ),
     click.option("--iterations", "num_iterations", type=int, help="Steps of the search."),
     click.option("--chains", "num_chains", type=int, help="Independent searches."),
-    click.option("--seeds", "num_seeds", type=int, help="icm: claims labelled at first."),
+    click.option(
+        "--seeds", "num_seeds", type=int, help="icm, tempering: claims labelled at random at first."
+    ),
     click.option("--initial-temperature", type=float, help="icm."),
     click.option("--final-temperature", type=float, help="icm; tempering: annealed to it."),
     click.option("--cooling-rate", type=float, help="icm."),

@@ -394,6 +394,12 @@ def test_few_claims_have_many_chains():
         config = ICM(reference_deviations=is_reference)
         state = config.init(jax.random.key(0), rules, np.full(num_claims, -1, np.int8), 2)
         assert state.current.labels.shape == (num_chains, num_claims)
+        seeds = np.sort(np.asarray(state.current.labels), axis=1)[:, -config.num_seeds :]
+        if num_chains > 1:
+            assert (seeds[1] == 1).all()
+            assert (seeds[2] == 0).all()
+        for chain in {0, *range(3, num_chains)}:
+            assert set(seeds[chain]) == {0, 1}  # all alike once in 128 random draws
 
 
 def test_block_size_changes_nothing():

@@ -224,6 +224,15 @@ def test_replicas_start_where_the_warm_start_says():
     assert labels[(1, 0) * 4][0, 0].tolist() == [1, 0] * 4
     for first in (labels["random"], labels["zero_shot"][1:]):
         assert 0.2 < first.mean() < 0.8
+    seeded = dataclasses.replace(config, warm_start="zero_shot", num_seeds=3)
+    clamped = np.full(NUM_CLAIMS, -1, np.int8)
+    clamped[2] = 1
+    starts = np.asarray(seeded.init(jax.random.key(0), no_rules(), clamped, 2).current.labels)
+    assert (starts[..., 2] == 1).all()
+    num_labelled = (starts >= 0).sum(axis=-1)
+    assert num_labelled[0].tolist() == [1, NUM_CLAIMS, NUM_CLAIMS, 4]
+    assert (num_labelled[1] == 4).all()  # three seeds and the clamped claim
+    assert len({tuple(row) for row in starts[1] >= 0}) > 1
     assert (labels["random"] >= 0).all()
 
 
@@ -282,6 +291,7 @@ CHANGES = {
     "final_temperature": 0.05,
     "burn_in": 0.9,
     "num_bootstraps": 0,
+    "num_seeds": 2,
     "flip_sizes": (3,),
     "resample_rate": 0.9,
     "mirror_rate": 0.9,

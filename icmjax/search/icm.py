@@ -100,7 +100,9 @@ class ICM:
       num_chains: C; chain c is the same whatever C. None for `FEW_CLAIMS_CHAINS` where there are at
         most `FEW_CLAIMS` claims, since labels that are all their own argmax are final, few claims
         have many of those labellings, and their passes are cheap; and else, and with the
-        `reference_deviations`, 1.
+        `reference_deviations`, 1. The seeds of chain 0 are random, as Algorithm 1 has them; those
+        of chains 1 to Y have one label each, the last option first: of a biased model that may be
+        the highest U, which random seeds hardly draw and consistency fixes keep away from.
       reference_deviations: search as the authors' code does where it differs from their paper: U
         averages log-odds, whatever `objective`; n in the temperature is one plus the number of
         accepted moves; a proposal's first consistency fix is taken even where U falls, and any fix
@@ -193,6 +195,8 @@ class ICM:
             priority = jnp.where(is_free, jax.random.uniform(seeds_key, (num_claims,)), -1.0)
             _, seeds = lax.top_k(priority, min(self.num_seeds, num_claims))
             drawn = jax.random.randint(labels_key, seeds.shape, 0, num_options, jnp.int8)
+            is_uniform = (chain >= 1) & (chain <= num_options)
+            drawn = jnp.where(is_uniform, (num_options - chain).astype(jnp.int8), drawn)
             return clamped.at[seeds].set(jnp.where(is_free[seeds], drawn, clamped[seeds]))
 
         labels = jax.vmap(draw)(jnp.arange(num_chains))

@@ -122,9 +122,9 @@ class ParallelTempering:
     relabels it by its own argmax once, with "bootstrap" `num_bootstraps` times more, or moves it at
     the lowest temperature where that would change nothing. Replica 0 of chain 0 starts with no
     labels but the clamped ones, replicas 1 and 2 with all-true and all-false ones, others with
-    random ones. The burn-in, a share `burn_in` of the other steps, adapts the ladder in rounds of
-    doubling length, after which it is frozen. The marginals are those of the cold rung after the
-    burn-in. The best state that any replica has scored is kept.
+    random ones of `num_seeds` claims. The burn-in, a share `burn_in` of the other steps, adapts the
+    ladder in rounds of doubling length, after which it is frozen. The marginals are those of the
+    cold rung after the burn-in. The best state that any replica has scored is kept.
 
     Attributes:
       alpha: weight of the mutual predictability in U.
@@ -141,6 +141,8 @@ class ParallelTempering:
         replica 0 of chain 0, for each of which a program is compiled.
       num_bootstraps: argmax relabellings of every replica after the first one, where the warm start
         is "bootstrap".
+      num_seeds: claims that random starts of the warm start label, as icm's seeds do; 0 for all.
+        Among many random labels each says little, so that such starts lead to few labellings.
       flip_sizes: how many units an informed move relabels, drawn evenly.
       resample_rate: share of moves that draw many units from their conditionals.
       mirror_rate: share of moves that turn all labels round.
@@ -161,11 +163,12 @@ class ParallelTempering:
     num_replicas: int = 8
     num_chains: int = 1
     temperature: float = 0.2
-    hot_temperature: float = 30.0
+    hot_temperature: float = 10.0
     final_temperature: float | None = None
     burn_in: float = 0.3
     warm_start: WarmStart | tuple[int, ...] = "bootstrap"
     num_bootstraps: int = 2
+    num_seeds: int = 8
     flip_sizes: tuple[int, ...] = (1, 1, 2, 4)
     resample_rate: float = 0.1
     mirror_rate: float = 0.02
@@ -206,6 +209,7 @@ class ParallelTempering:
                     f"one of {', '.join(WARM_STARTS)}, or labels",
                 ),
                 "num_bootstraps": (self.num_bootstraps >= 0, "0 or more"),
+                "num_seeds": (self.num_seeds >= 0, "0 or more"),
                 "flip_sizes": (
                     len(self.flip_sizes) > 0 and min(self.flip_sizes) >= 1,
                     "numbers of 1 or more",
@@ -266,7 +270,8 @@ class ParallelTempering:
           InputError: the labels of the warm start do not fit the claims.
         """
         units = make_units(rules, clamped, num_options)
-        labels = self._starts(rng_key, units, num_claims=len(clamped))
+        is_free = jnp.asarray(clamped) < 0
+        labels = self._starts(rng_key, units, is_free, num_claims=len(clamped))
         if self.warm_start in ("zero_shot", "bootstrap"):
             labels = labels.at[0, 0].set(jnp.asarray(clamped, jnp.int8))
         elif not isinstance(self.warm_start, str):
@@ -292,8 +297,8 @@ class ParallelTempering:
         )
 
     @functools.partial(jax.jit, static_argnames=("self", "num_claims"))
-    def _starts(self, rng_key: Array, units: Units, num_claims: int) -> Array:
-        """Random labels; all-true and all-false ones as the warm start asks: int8 `[C, R, N]`."""
+    def _starts(self, rng_key: Array, units: Units, is_free: Array, num_claims: int) -> Array:
+        """Random labels, of all or some claims, all-true and all-false ones: int8 `[C, R, N]`."""
         num_units = units.members.shape[0]
         num_true = jnp.maximum(units.assignments, 0).astype(jnp.float32).sum(-1)
         weights = jnp.where(units.is_allowed, 0.0, -jnp.inf)
@@ -301,11 +306,18 @@ class ParallelTempering:
 
         def start(chain: Array, replica: Array) -> Array:
             key = jax.random.fold_in(jax.random.fold_in(rng_key, chain), replica)
-            assignment = jax.random.categorical(key, weights, shape=(num_units,))
+            labels_key, seeds_key = jax.random.split(key)
+            assignment = jax.random.categorical(labels_key, weights, shape=(num_units,))
             for index, scores in enumerate(extremes, start=1):
                 is_extreme = (chain == 0) & (replica == index) & (self.warm_start != "random")
                 assignment = jnp.where(is_extreme, jnp.argmax(scores, axis=-1), assignment)
-            return labels_of(units, assignment, num_claims)
+            labels = labels_of(units, assignment, num_claims)
+            if not self.num_seeds or self.num_ascent_steps == 1:
+                return labels
+            priority = jnp.where(is_free, jax.random.uniform(seeds_key, (num_claims,)), -1.0)
+            is_seed = jnp.argsort(jnp.argsort(-priority)) < self.num_seeds
+            is_whole = (chain == 0) & (replica <= 2)
+            return jnp.where(is_whole | is_seed | ~is_free, labels, jnp.int8(-1))
 
         chains, replicas = jnp.arange(self.num_chains), jnp.arange(self.num_replicas)
         return jax.vmap(jax.vmap(start, (None, 0)), (0, None))(chains, replicas)
