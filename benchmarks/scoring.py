@@ -12,7 +12,7 @@ tree's, and vLLM with automatic prefix caching where --vllm-python names an envi
 An engine's time is printed only where its scores equal ours.
 
 Cost: about 25 minutes on 2 cores for the default sizes, --quick one minute. On a GPU,
---shapes 1b,8b adds random weights in these shapes in bfloat16.
+--shapes 1b,8b adds random weights in these shapes in bfloat16, with cuDNN's attention and without.
 """
 
 import importlib.metadata
@@ -38,6 +38,8 @@ from shapes import SHAPES, random_lm, random_tokens
 from table import print_table, write_plot
 
 import icmjax
+from icmjax.errors import CheckpointError
+from icmjax.lm.fused import IMPLEMENTATIONS, Implementation
 from icmjax.scoring.blockwise import make_blockwise_scorer
 from icmjax.scoring.chain_rule import make_chain_rule_scorer
 from icmjax.scoring.passes import describe
@@ -253,9 +255,14 @@ def _measure_vllm(folder, name, prompts, labels, expected, options) -> dict:
     return checked(row, log_probs, expected)
 
 
-def measure_shape(name: str, options: dict) -> list[dict]:
+def measure_shape(name: str, attention: Implementation, options: dict) -> dict:
     """The tree on random weights of a known shape, in the device's low precision."""
-    lm = random_lm(name)
+    engine = f"icmjax {name}"
+    try:
+        lm = random_lm(name, attention)
+    except CheckpointError as error:
+        row = engine_row(engine, "tree", options["shape_claims"], pass_seconds=None)
+        return {**row, "note": f"{attention} attention: {error.faults[0].found}"}
     dtype = jax.tree.leaves(lm.params)[0].dtype
     num_claims, length = options["shape_claims"], options["shape_length"]
     tokens = random_tokens(num_claims, length, lm.config.vocab_size)
@@ -264,9 +271,9 @@ def measure_shape(name: str, options: dict) -> list[dict]:
     scorer = make_tree_scorer(lm, tokens, np.arange(num_claims), 1, options["budget"])
     plain = measure_plain(lm, tokens, labels, options["repeats"])
     row, _ = measure(scorer, labels, plain, rate, options["repeats"], options["budget"])
-    row |= {"engine": f"icmjax {name}", "matmul_rate": rate}
-    row["note"] = f"{dtype.name}"
-    return [row]
+    row |= {"engine": engine, "matmul_rate": rate}
+    row["note"] = f"{dtype.name}, {attention} attention"
+    return row
 
 
 def measure_size(lm, folder, tokens, labels, rate: float, options: dict) -> list[dict]:
@@ -320,9 +327,17 @@ def environment() -> dict:
 @click.option("--sample", default=8, show_default=True, help="Prompts measured of 'anew'.")
 @click.option("--vllm-python", help="The python of an environment that has vLLM.")
 @click.option("--shapes", default="", help=f"Random weights, by commas: {', '.join(SHAPES)}.")
+@click.option(
+    "--attentions",
+    default="cudnn,einsum",
+    show_default=True,
+    help=f"Of --shapes, by commas: {', '.join(IMPLEMENTATIONS)}.",
+)
 @click.option("--quick", is_flag=True, help="A tiny model and few claims: does it run?")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder for JSON, table and plot.")
-def main(model, sizes, methods, repeats, budget, sample, vllm_python, shapes, quick, out) -> None:
+def main(
+    model, sizes, methods, repeats, budget, sample, vllm_python, shapes, attentions, quick, out
+) -> None:
     """The command of this file."""
     jax.config.update("jax_enable_compilation_cache", False)  # compilation is measured
     options = {
@@ -362,7 +377,8 @@ def main(model, sizes, methods, repeats, budget, sample, vllm_python, shapes, qu
             tokens = tokens_of(lm, claims.select(chosen))
             rows += measure_size(lm, folder, tokens, gold[chosen], rate, options)
     for name in filter(None, shapes.split(",")):
-        rows += measure_shape("tiny" if quick else name, options)
+        for attention in attentions.split(","):
+            rows.append(measure_shape("tiny" if quick else name, attention, options))
     print_table(rows)
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)

@@ -6,6 +6,7 @@ import numpy as np
 from flax import nnx
 
 from icmjax.lm import Decoder, DecoderConfig, LanguageModel, RopeConfig
+from icmjax.lm.fused import Implementation, check_attention
 from icmjax.tokens import TokenizedClaims
 
 # Llama 3.2 1B and Llama 3.1 8B: layers, width, MLP width, heads, key-value heads, head size.
@@ -17,8 +18,12 @@ SHAPES = {
 VOCAB_SIZE = 128_256
 
 
-def random_lm(name: str) -> LanguageModel:
-    """A Llama of random bfloat16 weights, without a tokenizer."""
+def random_lm(name: str, attention: Implementation = "einsum") -> LanguageModel:
+    """A Llama of random bfloat16 weights, without a tokenizer.
+
+    Raises:
+        CheckpointError: This device cannot compute attention in this way.
+    """
     num_layers, hidden, mlp, heads, kv_heads, head_dim = SHAPES[name]
     config = DecoderConfig(
         vocab_size=512 if name == "tiny" else VOCAB_SIZE,
@@ -31,7 +36,9 @@ def random_lm(name: str) -> LanguageModel:
         max_length=1 << 17,
         ropes=(RopeConfig(theta=500_000.0),) * num_layers,
         windows=(None,) * num_layers,
+        attention=attention,
     )
+    check_attention(config, "bfloat16")
     abstract = nnx.eval_shape(lambda: Decoder(config, nnx.Rngs(0), jnp.dtype(jnp.bfloat16)))
     graphdef, shapes = nnx.split(abstract)
 

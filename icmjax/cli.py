@@ -19,6 +19,7 @@ from icmjax.cli_runs import COMMANDS
 from icmjax.comparison import compare, random_labels
 from icmjax.consistency import count_violations
 from icmjax.errors import ClaimsError, Fault, InputError
+from icmjax.lm.fused import IMPLEMENTATIONS, Implementation
 from icmjax.lm.loading import load_lm
 from icmjax.persona_world.tasks import is_task_name, load_task
 from icmjax.report import comparison_table, plot_comparison, plot_search
@@ -102,6 +103,13 @@ def read_labels(path: str, claims: ClaimSet) -> np.ndarray:
 _model_options = grouped_options(
     click.option("--model", required=True, help="persona-world, a folder, or a hub id."),
     click.option("--dtype", default="float32", show_default=True, help="Of the weights."),
+    click.option(
+        "--attention",
+        default="einsum",
+        show_default=True,
+        type=click.Choice(IMPLEMENTATIONS),
+        help="cudnn: NVIDIA's fused kernel, in 16 bits.",
+    ),
     click.option("--template", help="By default the model's own, then the data's."),
 )
 _claims_options = grouped_options(
@@ -230,6 +238,7 @@ def main() -> None:
 def search_command(
     model: str,
     dtype: str,
+    attention: Implementation,
     source: str,
     persona: str | None,
     limit: int | None,
@@ -250,7 +259,7 @@ def search_command(
     chosen = make_algorithm(algorithm, alpha, objective, settings)
     claims, gold = read_claims(source, persona, rule, limit, is_hard)
     clamped = None if clamp is None else read_labels(clamp, claims)
-    lm = load_lm(model, dtype)
+    lm = load_lm(model, dtype, attention)
     scorer = scorer_of(lm, claims, options)
     recorded = click.get_current_context().params | {
         "template": resolve_template(options["template"], lm.default_template, claims).name
@@ -283,6 +292,7 @@ def search_command(
 def score_command(
     model: str,
     dtype: str,
+    attention: Implementation,
     source: str,
     persona: str | None,
     limit: int | None,
@@ -296,7 +306,7 @@ def score_command(
     """Print the utility of given labels as JSON."""
     claims, gold = read_claims(source, persona, rule, limit, is_hard)
     labels = read_labels(labels_path, claims)
-    lm = load_lm(model, dtype)
+    lm = load_lm(model, dtype, attention)
     scorer = scorer_of(lm, claims, options)
     logp, device_labels = scorer(jnp.asarray(labels)), jnp.asarray(labels)
     rules = jax.tree.map(jnp.asarray, claims.rules)
@@ -328,6 +338,7 @@ def score_command(
 def evaluate_command(
     model: str,
     dtype: str,
+    attention: Implementation,
     template: str | None,
     demos: str,
     source: str,
@@ -355,7 +366,8 @@ def evaluate_command(
     }
     if gold_source is not None:
         labellings["gold labels"] = _gold_of(run.claims, gold_source)
-    conditions = compare(load_lm(model, dtype), run.claims, labellings, queries, gold, template)
+    lm = load_lm(model, dtype, attention)
+    conditions = compare(lm, run.claims, labellings, queries, gold, template)
     click.echo(comparison_table(conditions))
     folder = pathlib.Path(demos)
     rows = [

@@ -102,7 +102,7 @@ def _evidence(run: RunRecord, folder: str, selector: str) -> Evidence:
     if selector not in NEEDS_MODEL:
         return evidence
     options = recorded_options(run, folder)
-    lm = load_lm(options["model"], options["dtype"])
+    lm = load_lm(options["model"], options["dtype"], options["attention"])
     scorer = scorer_of(lm, run.claims, options)
     if selector == "zero_shot_entropy":
         unlabelled = jnp.full(len(run.claims), UNLABELLED, jnp.int8)
@@ -215,7 +215,7 @@ def export_command(folder: str, form: str) -> None:
     options = recorded_options(run, folder)
     path = pathlib.Path(folder) / EXPORT_FILES[form]
     if form == "tree-order":
-        lm = load_lm(options["model"], options["dtype"])
+        lm = load_lm(options["model"], options["dtype"], options["attention"])
         scorer = make_scorer(lm, run.claims, "tree", options["template"], options["leave"])
         text = export_tree_order(run.claims, run.labels, scorer.demonstration_orders())
     else:

@@ -46,6 +46,10 @@ def test_every_method_and_engine_is_measured(content):
             assert ("icmjax", method, num_claims) in measured
         for method in ("every prompt anew", "reused prefix, fixed order"):
             assert ("transformers", method, num_claims) in measured
+    fused, einsum = (row for row in content["rows"] if row["engine"] == "icmjax tiny")
+    assert fused["pass_seconds"] is None
+    assert "cudnn attention: the device is a cpu" in fused["note"]
+    assert einsum["pass_seconds"] > 0
     ours = [row for row in content["rows"] if row["engine"] == "icmjax"]
     for row in ours:
         assert 0 < row["tokens"] <= row["padded_tokens"]

@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from icmjax.errors import CheckpointError
 from icmjax.lm import Decoder, DecoderConfig, KeyValues, RopeConfig, Segment
 from icmjax.lm import attention as attention_module
 from icmjax.lm.attention import attend_within, sight
+from icmjax.lm.fused import FusedKernel, check_attention, fused_kernel
 
 TOLERANCE = {"rtol": 1e-5, "atol": 1e-5}
 
@@ -44,6 +46,7 @@ DECODERS = {
     "plain": make_decoder(),
     "windows": make_decoder(windows=(5, None)),
     "caps": make_decoder(score_cap=0.5, windows=(None, 3)),
+    "fused": make_decoder(windows=(5, None), attention="xla"),
 }
 
 
@@ -110,8 +113,9 @@ def test_levels_give_what_each_row_read_alone_gives(decoder: Decoder, batches: t
             np.testing.assert_allclose(hidden[row][is_real], alone, **TOLERANCE)
 
 
-def test_segments_that_hold_nothing_change_nothing():
-    decoder = DECODERS["windows"]
+@pytest.mark.parametrize("name", ["windows", "fused"])
+def test_segments_that_hold_nothing_change_nothing(name: str):
+    decoder = DECODERS[name]
     *levels, last = random_levels(0, [1, 2, 4])
     hidden, segments = read_levels(decoder, [*levels, last])
     padding = segments[0]._replace(is_real=jnp.zeros_like(segments[0].is_real))
@@ -195,6 +199,34 @@ def test_gradients_through_segments_are_those_of_a_full_forward():
         jax.tree.map(
             lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4), found, expected
         )
+
+
+def test_the_fused_kernel_is_what_computes(monkeypatch):
+    kernel = fused_kernel(DECODERS["fused"].config)
+    assert kernel == FusedKernel("xla", 8**-0.5)
+    assert fused_kernel(DECODERS["plain"].config) is None
+    calls = []
+    whole = FusedKernel.attend_part
+    monkeypatch.setattr(FusedKernel, "attend_part", lambda *args: calls.append(1) or whole(*args))
+    levels = random_levels(0, [1, 2])
+    _, segments = read_levels(DECODERS["fused"], levels)
+    nnx.jit(lambda decoder: decoder(*levels[-1], segments)[0])(DECODERS["fused"])
+    assert len(calls) >= 2  # the rows themselves, and their segment
+
+
+def test_fused_attention_that_cannot_run_is_refused():
+    fields = vars(DECODERS["plain"].config)
+    for change, dtype, rules in (
+        ({"attention": "flash"}, "float32", ["known implementations"]),
+        ({"attention": "xla", "score_cap": 5.0}, "float32", ["does not cap"]),
+        ({"attention": "cudnn", "head_dim": 10}, "float32", ["NVIDIA", "takes bfloat16", "sizes"]),
+    ):
+        with pytest.raises(CheckpointError) as caught:
+            check_attention(DecoderConfig(**fields | change), dtype)
+        assert len(caught.value.faults) == len(rules)
+        for fault, rule in zip(caught.value.faults, rules, strict=True):
+            assert rule in fault.rule
+    check_attention(DecoderConfig(**fields | {"attention": "xla"}), "float32")
 
 
 @pytest.mark.parametrize("length", [1, 63, 64, 65, 130, 700])

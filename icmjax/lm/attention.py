@@ -1,7 +1,7 @@
 """Attention of a batch of rows to themselves and to segments that were read before."""
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -60,6 +60,14 @@ class Part(NamedTuple):
     weighted: jax.Array  # float32 [B, T, H, head_dim], values weighted by exp(score - highest)
 
 
+class PartKernel(Protocol):
+    """Attention to one set of keys by other means than `attend_part`."""
+
+    def attend_part(self, queries: jax.Array, read: KeyValues, is_seen: jax.Array) -> Part:
+        """Return the part of these keys; shapes as in `attend_part`."""
+        ...
+
+
 class Sight(NamedTuple):
     """Which keys each query may see; a window narrows it further in some layers."""
 
@@ -106,6 +114,7 @@ def attend(
     is_seen: Sequence[jax.Array],
     score_fn: ScoreFn,
     temperings: Sequence[Tempering | None] | None = None,
+    kernel: PartKernel | None = None,
 ) -> jax.Array:
     """Return the attention `[B, T, H, head_dim]` of rows to themselves and to segments.
 
@@ -115,11 +124,14 @@ def attend(
         is_seen: For each of them which keys are seen, bool `[B', B / B' * T, S]`.
         score_fn: Turns float32 products of queries and keys into scores.
         temperings: Of the segments, where there are any.
+        kernel: Does the parts without tempering, where given.
     """
-    if len(read) == 1:
+    if len(read) == 1 and kernel is None:
         return attend_within(queries, *read[0], is_seen[0], score_fn)
     parts = [
         attend_part(queries, *past, mask, score_fn, tempering)
+        if kernel is None or tempering is not None
+        else kernel.attend_part(queries, past, mask)
         for past, mask, tempering in zip(
             read, is_seen, (None, *(temperings or [None] * (len(read) - 1))), strict=True
         )

@@ -1,7 +1,7 @@
 """The configuration of the decoder, and how it is read from a Hugging Face configuration."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from transformers import GenerationConfig, LlamaConfig, PretrainedConfig, Qwen3Config
@@ -12,7 +12,7 @@ from icmjax.lm.rope import RopeConfig
 
 @dataclass(frozen=True)
 class DecoderConfig:
-    """What a decoder computes; two models of the same config differ only in their weights."""
+    """What a decoder computes, and how; models of the same config differ only in weights."""
 
     vocab_size: int
     num_layers: int
@@ -39,6 +39,7 @@ class DecoderConfig:
     embedding_scale: float = 1.0
     tie_embeddings: bool = False
     bos_id: int | None = None
+    attention: Literal["einsum", "xla", "cudnn"] = "einsum"  # how it is computed; see `lm.fused`
 
     def __post_init__(self) -> None:
         assert len(self.ropes) == len(self.windows) == self.num_layers
@@ -316,7 +317,7 @@ def config_to_hf(config: DecoderConfig, **fields: Any) -> PretrainedConfig:
     else:
         fields["mlp_bias"] = config.mlp_bias
         hf_config = LlamaConfig(**fields, architectures=["LlamaForCausalLM"])
-    if config_from_hf(hf_config) != config:
+    if replace(config_from_hf(hf_config), attention=config.attention) != config:
         raise CheckpointError(
             Fault(
                 rule="A decoder is exported as Llama, or as Qwen3 where it has query-key norms.",

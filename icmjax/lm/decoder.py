@@ -19,6 +19,7 @@ from icmjax.lm.attention import (
     sight,
 )
 from icmjax.lm.config import DecoderConfig
+from icmjax.lm.fused import fused_kernel
 from icmjax.lm.rope import rotate, rotations
 
 INIT_SCALE = 0.02
@@ -187,7 +188,8 @@ class Layer(nnx.Module):
         """
         queries, keys, values = self.attention.project(apply(self.attention_norm, hidden))
         queries, own = rotate(queries, *rotation), KeyValues(rotate(keys, *rotation), values)
-        mixed = attend(queries, (own, *past), is_seen, self.attention.score, temperings)
+        kernel = fused_kernel(self.attention.config)
+        mixed = attend(queries, (own, *past), is_seen, self.attention.score, temperings, kernel)
         attended = self.attention.out(mixed.reshape(*hidden.shape[:-1], -1))
         hidden = hidden + apply(self.attention_post_norm, attended)
         transformed = self.mlp(apply(self.mlp_norm, hidden))

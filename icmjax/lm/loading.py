@@ -2,7 +2,7 @@
 
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from importlib import resources
 from pathlib import Path
@@ -23,6 +23,7 @@ from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase
 from icmjax.errors import CheckpointError, Fault
 from icmjax.lm.config import DecoderConfig, config_from_hf
 from icmjax.lm.decoder import Decoder
+from icmjax.lm.fused import Implementation, check_attention
 from icmjax.lm.weights import read_params
 
 BUNDLED = ("persona-world", "persona-world-acquiescent")
@@ -61,7 +62,9 @@ class LanguageModel:
         return nnx.merge(self.graphdef, self.params)
 
 
-def load_lm(name_or_path: str | Path, dtype: str = "float32") -> LanguageModel:
+def load_lm(
+    name_or_path: str | Path, dtype: str = "float32", attention: Implementation = "einsum"
+) -> LanguageModel:
     """Load a language model in the Hugging Face format, without torch.
 
     Args:
@@ -69,13 +72,18 @@ def load_lm(name_or_path: str | Path, dtype: str = "float32") -> LanguageModel:
             or the id of a model on the Hugging Face hub, "owner/name", which is fetched into its
             cache.
         dtype: Of the weights and of the activations: "float32", "bfloat16" or "float16".
+        attention: "einsum" runs everywhere and for every model; "cudnn" is NVIDIA's fused kernel,
+            in 16 bits and for models that do not cap their scores; "xla" is the same way of
+            calling it without the kernel, to compare with.
 
     Raises:
-        CheckpointError: The folder or one of its files is absent, or holds what does not fit.
+        CheckpointError: The folder or one of its files is absent, or holds what does not fit; or
+            the attention asked for cannot run here.
     """
     folder = _find_folder(str(name_or_path))
     _check_files(folder)
-    config = config_from_hf(_read_hf_config(folder))
+    config = replace(config_from_hf(_read_hf_config(folder)), attention=attention)
+    check_attention(config, dtype)
     params = read_params(folder, config, jnp.dtype(dtype))
     abstract = nnx.eval_shape(lambda: Decoder(config, nnx.Rngs(0), jnp.dtype(dtype)))
     return LanguageModel(
