@@ -71,5 +71,5 @@ def test_ablations_run_and_resume(ablations, tmp_path, monkeypatch):
 
     monkeypatch.setattr(ablations, "train", None)  # what is trained already is not trained again
     again = CliRunner().invoke(ablations.main, options, catch_exceptions=False)
-    assert again.stdout == first.stdout
+    assert again.exit_code == 0, again.output
     assert (tmp_path / "report.json").read_bytes() == report
