@@ -28,6 +28,7 @@ from icmjax.search import (
     ScreenedScorer,
     SearchResult,
     search,
+    search_together,
 )
 from icmjax.steering import Evaluation, Scores, calibrate, evaluate, make_steerer
 from icmjax.templates import TEMPLATES, Template
@@ -71,6 +72,7 @@ __all__ = [
     "read_run",
     "search",
     "search_configuration",
+    "search_together",
     "utility",
     "write_claims",
 ]

@@ -24,7 +24,7 @@ from icmjax.search.fixed_accuracy import (
     swap_log_prob,
     swap_log_ratio,
 )
-from icmjax.search.loop import _run_block
+from icmjax.search.loop import run_block
 from icmjax.search.moves import flip_log_weights
 from icmjax.search.units import make_units
 from icmjax.utility import utility
@@ -258,11 +258,11 @@ def test_targets_differ_by_chain_and_share_one_program():
     config = FixedAccuracy(target=targets, num_errors=(2, 4), inverse_temperatures=(1.0, 1.0))
     labels = run(config).trace.labels
     assert ((labels != targets).sum(axis=-1) == [2, 4]).all()
-    cache_size = _run_block._cache_size()
+    cache_size = run_block._cache_size()
     other = FixedAccuracy(target=TARGET, num_errors=(6, 0), inverse_temperatures=(-1.0, 0.0))
     labels = run(other, seed=1).trace.labels
     assert ((labels != TARGET).sum(axis=-1) == [6, 0]).all()
-    assert _run_block._cache_size() == cache_size
+    assert run_block._cache_size() == cache_size
 
 
 def test_starts_are_uniform():

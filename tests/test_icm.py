@@ -14,7 +14,7 @@ from icmjax.consistency import make_rules, no_rules, penalty_table, violated_pai
 from icmjax.errors import ClaimsError, InputError, ScoreError
 from icmjax.search import ICM, search
 from icmjax.search.base import metropolis_accept
-from icmjax.search.loop import _run_block
+from icmjax.search.loop import run_block
 from icmjax.utility import utility
 
 
@@ -423,11 +423,11 @@ def test_step_is_traced_and_compiled_once():
     config = CountingICM(
         block_size=7, num_iterations=40, num_chains=1
     )  # the last block has 6 steps
-    cache_size = _run_block._cache_size()
+    cache_size = run_block._cache_size()
     for seed in range(3):
         search(scorer, rules, config, jax.random.key(seed), progress=False)
     assert num_traces == 1
-    assert _run_block._cache_size() == cache_size + 1
+    assert run_block._cache_size() == cache_size + 1
 
 
 def test_scores_that_are_not_finite_name_their_claims():

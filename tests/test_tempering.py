@@ -15,7 +15,7 @@ from icmjax.consistency import make_rules, no_rules, penalty_table, violated_pai
 from icmjax.errors import InputError, ScoreError
 from icmjax.runs import open_run
 from icmjax.search import Bootstrap, ParallelTempering, ScreenedScorer, search
-from icmjax.search.loop import _run_block
+from icmjax.search.loop import run_block
 from icmjax.search.tempering import FIRST_ROUND
 
 PAIRS = [(0, 1), (1, 4), (2, 3)]
@@ -145,12 +145,12 @@ def test_a_block_moves_nothing_between_host_and_device():
     rules, start = jax.tree.map(jnp.asarray, SOFT), jnp.asarray(0)
     # Copies, because the blocks donate it.
     state = jax.tree.map(jnp.array, config.init(key, SOFT, clamped, 2))
-    state, _ = _run_block(key, state, scorer, rules, start, algorithm=config)  # compiled here
+    state, _ = run_block(key, state, scorer, rules, start, algorithm=config)  # compiled here
     # On a CPU the guard lets callbacks pass; the program would name them.
-    program = _run_block.lower(key, state, scorer, rules, start, algorithm=config).compile()
+    program = run_block.lower(key, state, scorer, rules, start, algorithm=config).compile()
     assert not re.search("callback|infeed|outfeed|send|recv", program.as_text())
     with jax.transfer_guard("disallow"):
-        state, info = _run_block(key, state, scorer, rules, start, algorithm=config)
+        state, info = run_block(key, state, scorer, rules, start, algorithm=config)
         jax.block_until_ready(info)
     assert int(state.num_steps[0]) == 32
 

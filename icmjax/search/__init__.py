@@ -8,6 +8,7 @@ from icmjax.search.icm import ICM
 from icmjax.search.loop import SearchResult, search
 from icmjax.search.screening import ScreenedScorer
 from icmjax.search.tempering import ParallelTempering
+from icmjax.search.together import search_together
 
 __all__ = [
     "ICM",
@@ -19,4 +20,5 @@ __all__ = [
     "ScreenedScorer",
     "SearchResult",
     "search",
+    "search_together",
 ]

@@ -3,6 +3,7 @@
 import functools
 import sys
 import time
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -59,14 +60,7 @@ def search(
       ClaimsError: the rules or the clamped labels do not fit the claims or one another.
       ScoreError: the scorer gave a label log-prob that is not finite.
     """
-    num_claims = scorer.num_claims
-    unlabelled = np.full((num_claims,), -1, np.int8)
-    clamped = unlabelled if clamped is None else np.asarray(clamped)
-    num_options = jax.eval_shape(lambda s, x: s(x), scorer, unlabelled).shape[-1]
-    _validate(rules, clamped, num_claims, num_options)
-
-    init_key, step_key = jax.random.split(rng_key)
-    first = algorithm.init(init_key, rules, clamped.astype(np.int8), num_options=num_options)
+    step_key, first = start(scorer, rules, algorithm, rng_key, clamped)
     rules = jax.tree.map(jnp.asarray, rules)
     restored = None if run is None else run.restore(first)
     state, blocks, account = (first, [], Account(0, 0.0)) if restored is None else restored
@@ -74,10 +68,10 @@ def search(
     tokens_of = TokenCounter(algorithm, scorer)
     tokens = [tokens_of(algorithm.info_type(**block)) for block in blocks]
     num_steps = sum(map(len, tokens))
-    earlier_seconds, start = account.seconds, time.perf_counter()
+    earlier_seconds, started = account.seconds, time.perf_counter()
 
     with tqdm(
-        total=algorithm.num_steps(num_claims),
+        total=algorithm.num_steps(scorer.num_claims),
         initial=num_steps,
         desc="search",
         unit="step",
@@ -86,18 +80,16 @@ def search(
     ) as bar:
         while not np.all(algorithm.is_finished(state)):
             first_step = jnp.asarray(num_steps)
-            state, info = _run_block(
-                step_key, state, scorer, rules, first_step, algorithm=algorithm
-            )
+            state, info = run_block(step_key, state, scorer, rules, first_step, algorithm=algorithm)
             host_state = jax.tree.map(np.array, state)
-            _check_scores(host_state.is_nonfinite)
+            check_scores(host_state.is_nonfinite)
             num_taken = int(host_state.num_steps.max()) - num_steps
             info = algorithm.info_type(*(np.array(field)[:num_taken] for field in info))
             num_steps += num_taken
             tokens.append(tokens_of(info))
             account = Account(
                 num_tokens=account.num_tokens + int(tokens[-1].sum()),
-                seconds=earlier_seconds + time.perf_counter() - start,
+                seconds=earlier_seconds + time.perf_counter() - started,
             )
             blocks.append(info._asdict())
             if run is not None:
@@ -106,12 +98,44 @@ def search(
             bar.set_postfix(_describe(info), refresh=False)
             bar.update(num_taken)
 
+    return make_result(
+        algorithm, jax.tree.map(np.array, state), blocks, np.concatenate(tokens), account, progress
+    )
+
+
+def start(
+    scorer: Scorer,
+    rules: PairRules,
+    algorithm: Algorithm,
+    rng_key: Array,
+    clamped: np.ndarray | None,
+) -> tuple[Array, Any]:
+    """The key of a search's steps and its first state; raises as `search` does."""
+    num_claims = scorer.num_claims
+    unlabelled = np.full((num_claims,), -1, np.int8)
+    clamped = unlabelled if clamped is None else np.asarray(clamped)
+    num_options = jax.eval_shape(lambda s, x: s(x), scorer, unlabelled).shape[-1]
+    _validate(rules, clamped, num_claims, num_options)
+    init_key, step_key = jax.random.split(rng_key)
+    state = algorithm.init(init_key, rules, clamped.astype(np.int8), num_options=num_options)
+    return step_key, state
+
+
+def make_result(
+    algorithm: Algorithm,
+    state: Any,
+    blocks: Sequence[dict[str, np.ndarray]],
+    tokens: np.ndarray,
+    account: Account,
+    progress: bool,
+) -> SearchResult:
+    """What a finished search found, from its last state and its Info by block, all numpy."""
     trace = algorithm.info_type(
         **{name: np.concatenate([block[name] for block in blocks]) for name in blocks[0]}
     )
-    labelling, marginals, diagnostics = algorithm.finish(jax.tree.map(np.array, state), trace)
+    labelling, marginals, diagnostics = algorithm.finish(state, trace)
     labels, logp = np.asarray(labelling.labels), np.asarray(labelling.label_log_probs)
-    shares = np.bincount(labels, minlength=num_options) / num_claims
+    shares = np.bincount(labels, minlength=logp.shape[-1]) / len(labels)
     diagnostics |= {
         "label_shares": shares.tolist(),
         "is_collapsed": bool(shares.max() > COLLAPSED_SHARE),
@@ -131,13 +155,12 @@ def search(
         utility=float(labelling.utility),
         label_log_probs=logp,
         trace=trace,
-        tokens=np.concatenate(tokens),
+        tokens=tokens,
         diagnostics=diagnostics,
     )
 
 
-@functools.partial(jax.jit, static_argnames="algorithm", donate_argnames="state")
-def _run_block(
+def take_block(
     rng_key: Array,
     state: Any,
     scorer: Scorer,
@@ -156,6 +179,9 @@ def _run_block(
         return algorithm.step(jax.random.fold_in(rng_key, n), state, scorer, rules)
 
     return lax.scan(step, state, num_steps + jnp.arange(algorithm.block_size))
+
+
+run_block = jax.jit(take_block, static_argnames="algorithm", donate_argnames="state")
 
 
 class TokenCounter:
@@ -199,7 +225,8 @@ def _log_odds(logp: np.ndarray, labels: np.ndarray) -> np.ndarray:
     return np.take_along_axis(odds, labels[:, None].astype(np.int64), axis=-1)[:, 0]
 
 
-def _check_scores(is_nonfinite: np.ndarray) -> None:
+def check_scores(is_nonfinite: np.ndarray) -> None:
+    """Raise a ScoreError for the claims, bool `[..., N]`, whose scores were not finite."""
     claims = np.flatnonzero(is_nonfinite.reshape(-1, is_nonfinite.shape[-1]).any(axis=0))
     if claims.size:
         raise ScoreError(

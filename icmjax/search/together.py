@@ -1,0 +1,173 @@
+"""Several searches as one device program: the personas are its leading axis."""
+
+import functools
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from icmjax.consistency import PairRules
+from icmjax.errors import Fault, InputError
+from icmjax.search.base import Account, Algorithm, Scorer
+from icmjax.search.loop import (
+    SearchResult,
+    TokenCounter,
+    check_scores,
+    make_result,
+    start,
+    take_block,
+)
+
+
+def search_together(
+    scorers: Sequence[Scorer],
+    rules: Sequence[PairRules],
+    algorithm: Algorithm,
+    rng_keys: Sequence[Array],
+    *,
+    clamped: Sequence[np.ndarray | None] | None = None,
+) -> list[SearchResult]:
+    """Search the labels of P personas at once, each as `search` would alone.
+
+    Every persona has its own key and its own state, and none reads another's claims: up to
+    rounding the results are those of P searches. What all scorers hold in common, such as a
+    model's weights, is on the device once. A search that is finished waits for the others.
+    Memory for activations grows with P, so hand scorers over that were planned for 1/P of it.
+
+    Args:
+      scorers: of claim sets of one shape, made in one way; from tree scorers of equally many claims
+        of like lengths, see `have_one_shape`.
+      rules: of each, over its claims.
+      algorithm: of all.
+      rng_keys: of each, typed.
+      clamped: of each, as of `search`; by default nothing is.
+
+    Returns:
+      what `search` returns, for each; `diagnostics["seconds"]` is the time of all together.
+
+    Raises:
+      InputError: the scorers or the rules have different shapes.
+      ClaimsError, ScoreError: as of `search`.
+    """
+    if not have_one_shape(scorers):
+        raise InputError(
+            Fault(
+                rule="Claim sets that are searched together have one shape.",
+                found=f"{len(scorers)} scorers of different arrays or settings",
+                where="scorers",
+                remedy="search them one by one, or take as many claims of each persona",
+            )
+        )
+    many = [None] * len(scorers) if clamped is None else clamped
+    starts = [
+        start(scorer, rule, algorithm, key, fixed)
+        for scorer, rule, key, fixed in zip(scorers, rules, rng_keys, many, strict=True)
+    ]
+    step_keys, states = zip(*starts, strict=True)
+    if not (have_one_shape(rules) and have_one_shape(states)):
+        raise InputError(
+            Fault(
+                rule="Claim sets that are searched together have rules of one shape.",
+                found="other numbers of pairs, or of claims that they tie together",
+                where="rules",
+                remedy="search them one by one",
+            )
+        )
+    leaves, structure = zip(*map(jax.tree.flatten, scorers), strict=True)
+    is_common = tuple(all(leaf is each[0] for leaf in each) for each in zip(*leaves, strict=True))
+    axes = jax.tree.unflatten(structure[0], [None if common else 0 for common in is_common])
+    scorer = jax.tree.unflatten(
+        structure[0],
+        [
+            each[0] if common else jnp.stack([jnp.asarray(leaf) for leaf in each])
+            for common, each in zip(is_common, zip(*leaves, strict=True), strict=True)
+        ],
+    )
+    run = _compiled_run(algorithm, axes)
+    keys, state, stacked_rules = jnp.stack(step_keys), _stack(states), _stack(rules)
+    counters = [TokenCounter(algorithm, each) for each in scorers]
+    num_steps = np.zeros(len(scorers), int)  # of each
+    blocks: list[list[dict[str, np.ndarray]]] = [[] for _ in scorers]
+    tokens: list[list[np.ndarray]] = [[] for _ in scorers]
+    is_finished = jax.vmap(algorithm.is_finished)
+    num_blocks, started = 0, time.perf_counter()
+    while not np.all(is_finished(state)):
+        first = jnp.asarray(num_blocks * algorithm.block_size)
+        state, info = run(keys, state, scorer, stacked_rules, first)
+        num_blocks += 1
+        host_state = jax.tree.map(np.array, state)
+        check_scores(host_state.is_nonfinite)
+        for persona, before in enumerate(num_steps):
+            num_taken = int(host_state.num_steps[persona].max()) - before
+            if num_taken:
+                fields = (np.array(field[persona, :num_taken]) for field in info)
+                own = algorithm.info_type(*fields)
+                blocks[persona].append(own._asdict())
+                tokens[persona].append(counters[persona](own))
+                num_steps[persona] += num_taken
+    seconds = time.perf_counter() - started
+    results = []
+    for persona, (own_blocks, own_tokens) in enumerate(zip(blocks, tokens, strict=True)):
+        own_state = jax.tree.map(lambda leaf, persona=persona: np.array(leaf[persona]), state)
+        counted = np.concatenate(own_tokens)
+        account = Account(int(counted.sum()), seconds)
+        results.append(make_result(algorithm, own_state, own_blocks, counted, account, False))
+    return results
+
+
+def have_one_shape(trees: Sequence[Any]) -> bool:
+    """Whether pytrees have the same structure, static fields, shapes and dtypes."""
+    first, *others = map(_shape, trees)
+    return all(other == first for other in others)
+
+
+def _shape(tree: Any) -> tuple:
+    leaves, structure = jax.tree.flatten(tree)
+    return structure, [(np.shape(leaf), jnp.asarray(leaf).dtype) for leaf in leaves]
+
+
+def _stack(trees: Sequence[Any]) -> Any:
+    return jax.tree.map(lambda *leaves: jnp.stack([jnp.asarray(leaf) for leaf in leaves]), *trees)
+
+
+class _Axes:
+    """Which leaves of a scorer have a persona axis; equal where the leaves are."""
+
+    def __init__(self, axes: Any) -> None:
+        self.axes = axes
+        leaves, self.structure = jax.tree.flatten(axes, is_leaf=lambda leaf: leaf is None)
+        self.leaves = tuple(leaves)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Axes) and (self.leaves, self.structure) == (
+            other.leaves,
+            other.structure,
+        )
+
+    def __hash__(self) -> int:
+        return hash((self.leaves, self.structure))
+
+
+def _compiled_run(algorithm: Algorithm, axes: Any) -> Any:
+    return functools.partial(_run_blocks, algorithm=algorithm, axes=_Axes(axes))
+
+
+@functools.partial(jax.jit, static_argnames=("algorithm", "axes"), donate_argnames="state")
+def _run_blocks(
+    rng_keys: Array,
+    state: Any,
+    scorer: Scorer,
+    rules: PairRules,
+    num_steps: Array,
+    *,
+    algorithm: Algorithm,
+    axes: _Axes,
+) -> tuple[Any, Any]:
+    take = functools.partial(take_block, algorithm=algorithm)
+    return jax.vmap(take, in_axes=(0, 0, axes.axes, 0, None))(
+        rng_keys, state, scorer, rules, num_steps
+    )
