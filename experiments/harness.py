@@ -1,6 +1,7 @@
 """What all experiments share: units that are run once each, seeds of their own, the command."""
 
 import functools
+import inspect
 import json
 import pathlib
 import time
@@ -11,6 +12,7 @@ from typing import Any
 import click
 import jax
 import numpy as np
+from together import run_together
 from tqdm import tqdm
 
 from icmjax import __version__
@@ -26,8 +28,12 @@ def run_units(
     config: dict[str, Any],
     keys: Sequence[Sequence[Any]],
     run_unit: Callable[..., Unit],
+    num_together: int = 1,
 ) -> list[Unit]:
     """Runs `run_unit(*key)` for every key that `out` does not hold yet; results in order of keys.
+
+    The searches of so many units in a row are done together. Who is together with whom depends on
+    the keys alone, so that a broken-off experiment has the results of one that was not.
 
     A unit's result depends on its key, `config` and the package's version alone, so that a
     broken-off experiment goes on when it is started again. So the config holds fingerprints of the
@@ -56,12 +62,18 @@ def run_units(
     path.write_text(json.dumps(config, indent=1) + "\n")
     done = {json.dumps(unit["key"]): unit for unit in read_units(out / UNITS_FILE)}
     with (out / UNITS_FILE).open("a") as file:
-        for key in tqdm(keys, unit="unit"):
-            name = json.dumps(list(key))
-            if name not in done:
-                done[name] = {"key": list(key)} | json.loads(json.dumps(run_unit(*key)))
-                file.write(json.dumps(done[name]) + "\n")
-                file.flush()
+        for first in tqdm(range(0, len(keys), num_together), unit="unit", unit_scale=num_together):
+            block = keys[first : first + num_together]
+            missing = [json.dumps(list(key)) not in done for key in block]
+            if not any(missing):
+                continue
+            results = run_together([functools.partial(run_unit, *key) for key in block])
+            for key, result, is_missing in zip(block, results, missing, strict=True):
+                if is_missing:
+                    unit = {"key": list(key)} | json.loads(json.dumps(result))
+                    done[json.dumps(list(key))] = unit
+                    file.write(json.dumps(unit) + "\n")
+                    file.flush()
     return [done[json.dumps(list(key))] for key in keys]
 
 
@@ -153,4 +165,6 @@ def experiment(function: Callable[..., None]) -> click.Command:
     out = click.option("--out", type=click.Path(path_type=pathlib.Path), required=True)
     quick = click.option("--quick", is_flag=True, help="A look in under three minutes.")
     groups = click.option("--groups", help="Names, separated by commas; by default all.")
-    return click.command(help=function.__globals__["__doc__"])(out(quick(groups(command))))
+    return click.command(help=inspect.unwrap(function).__globals__["__doc__"])(
+        out(quick(groups(command)))
+    )

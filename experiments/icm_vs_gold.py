@@ -42,7 +42,7 @@ from bundled_model import has_stance_of
 from harness import chosen, experiment, run_units, unit_key, unit_rng, write_json
 from open_answers import read_answers, run_open_answers
 from readers import model_config
-from sources import Source, load_source, source_options
+from sources import Source, source_options
 from tables import (
     Comparison,
     Row,
@@ -55,6 +55,7 @@ from tables import (
     size_of,
     table,
 )
+from together import search
 
 from icmjax import (
     UNLABELLED,
@@ -70,7 +71,7 @@ from icmjax.lm.loading import LanguageModel
 from icmjax.persona_world import text
 from icmjax.persona_world.tasks import Task, make_open_task, make_preference_task
 from icmjax.persona_world.world import World
-from icmjax.search import ICM, Bootstrap, Gibbs, ParallelTempering, search
+from icmjax.search import ICM, Bootstrap, Gibbs, ParallelTempering
 from icmjax.statistics import summarise
 from icmjax.steering import calibrate, chat_zero_shot, score_predictions
 
@@ -92,7 +93,7 @@ def search_labels(
     rules = claims.rules._replace(is_hard=np.ones(len(claims.rules.pairs), bool))
     scorer = make_scorer(lm, claims, options["method"], leave=options["leave"])
     return {
-        name: search(scorer, rules, ALGORITHMS[name], rng_key=rng_key, progress=False).labels
+        name: search(scorer, rules, ALGORITHMS[name], rng_key).labels
         for name in options["algorithms"]
     }
 
@@ -363,16 +364,10 @@ def plot(tables: dict[str, list[Row]], path: pathlib.Path) -> None:
 def main(
     model: str,
     out: pathlib.Path,
-    claims_path: str | None,
-    test_path: str | None,
+    source: Source,
+    quick: bool,
     answers_path: str | None,
     judge: str | None,
-    personas: str | None,
-    groups: str | None,
-    num_seeds: int,
-    num_claims: int,
-    num_test: int,
-    quick: bool,
     formats: str,
     algorithms: str,
     **options: Any,
@@ -380,9 +375,6 @@ def main(
     """The command of this file."""
     options["formats"] = chosen(formats, FORMATS, "--formats")
     options["algorithms"] = chosen(algorithms, list(ALGORITHMS), "--algorithms")
-    source = load_source(
-        claims_path, test_path, personas, groups, num_seeds, num_claims, num_test, quick
-    )
     lm = load_lm(model)
     config = model_config(lm) | source.config | options
     run_unit: Callable[[str, int], dict[str, Any]]
@@ -395,7 +387,7 @@ def main(
             content = pathlib.Path(answers_path).read_bytes()
             config["answers"] = f"{answers_path} {hashlib.sha256(content).hexdigest()}"
         run_unit = functools.partial(run_file_unit, lm, judge_lm, source, answers_path, options)
-    units = run_units(out, config, source.keys, run_unit)
+    units = run_units(out, config, source.keys, run_unit, source.num_together)
     tables = {title: rows for title, rows in analyse(units, source).items() if rows}
     for title, rows in tables.items():
         click.echo(table(rows, title) + "\n")

@@ -39,7 +39,7 @@ import phase_diagram
 from harness import experiment, run_units, unit_key, unit_rng, write_json
 from phase_diagram import check_matched
 from readers import Reader, load_reader
-from sources import Source, load_source, require_gold, source_options
+from sources import Source, require_gold, source_options
 from tables import (
     Comparison,
     Row,
@@ -52,11 +52,12 @@ from tables import (
     size_of,
     table,
 )
+from together import search
 
 from icmjax.errors import ClaimsError, Fault
 from icmjax.persona_world.tasks import Task
 from icmjax.persona_world.world import make_world
-from icmjax.search import ICM, FixedAccuracy, ParallelTempering, search
+from icmjax.search import ICM, FixedAccuracy, ParallelTempering
 from icmjax.steering import score_predictions
 from icmjax.utility import mutual_predictability
 
@@ -103,7 +104,7 @@ def run_unit(
     scorer = reader.make_scorer(task.claims)
     algorithm = ALGORITHMS[options["algorithm"]](num_iterations=options["num_iterations"])
     search_key, chains_key = jax.random.split(unit_key(name, seed))
-    found = search(scorer, rules, algorithm, search_key, progress=False)
+    found = search(scorer, rules, algorithm, search_key)
 
     gold, pairs = task.gold.labels, np.asarray(rules.pairs)
     num_wrong = int((found.labels[pairs[:, 0]] != gold[pairs[:, 0]]).sum())
@@ -116,7 +117,7 @@ def run_unit(
         num_iterations=options["num_swaps"],
     )
     if num_wrong:
-        trace = search(scorer, rules, chains, chains_key, progress=False).trace
+        trace = search(scorer, rules, chains, chains_key).trace
         dosed, utilities = trace.labels[-1], trace.utility[options["num_swaps"] // 2 :].mean(0)
     else:
         dosed = np.tile(gold, (len(betas), 1))
@@ -263,33 +264,24 @@ def main(
     model: str,
     out: pathlib.Path,
     part: str,
-    claims_path: str | None,
-    test_path: str | None,
-    personas: str | None,
-    groups: str | None,
-    num_seeds: int,
-    num_claims: int,
-    num_test: int,
+    source: Source,
     quick: bool,
     **options: Any,
 ) -> None:
     """The command of this file."""
-    source = load_source(
-        claims_path, test_path, personas, groups, num_seeds, num_claims, num_test, quick
-    )
     reader = load_reader(model, source.world or make_world(), options["leave"])
     config = reader.config | source.config | {"part": part} | options
     if part == "phase":
         world = source.require_world("the phase diagram")
         readers = {model: reader, "observer": load_reader("observer", world, options["leave"])}
-        options |= {"num_claims": num_claims, "num_test": num_test}
-        tables = phase_diagram.run(readers, world, options, config, source.keys, out)
+        tables = phase_diagram.run(readers, source, world, options, config, out)
     else:
         units = run_units(
             out,
             config,
             source.keys,
             lambda name, seed: run_unit(reader, source, options, name, seed),
+            source.num_together,
         )
         tables = analyse(units)
         plot(units, out / "matched_accuracy.png")

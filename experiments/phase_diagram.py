@@ -37,13 +37,15 @@ import matplotlib.figure
 import numpy as np
 from harness import run_units, unit_key
 from readers import Reader
+from sources import Source as ClaimSource
 from tables import Comparison, Row, Unit, bars, comparison_rows, mean_row, size_of
+from together import search
 
 from icmjax.errors import Fault, InputError
 from icmjax.persona_world.config import Source, Style
 from icmjax.persona_world.tasks import make_task
 from icmjax.persona_world.world import World
-from icmjax.search import FixedAccuracy, search
+from icmjax.search import FixedAccuracy
 from icmjax.steering import score_predictions
 from icmjax.utility import mutual_predictability
 
@@ -118,7 +120,7 @@ def run_unit(
         for name, reader in readers.items():
             scorer = reader.make_scorer(task.claims)
             source_key = jax.random.fold_in(key, int(source))
-            trace = search(scorer, rules, chains, source_key, progress=False).trace
+            trace = search(scorer, rules, chains, source_key).trace
             check_matched(trace.labels[-1], gold, np.asarray(rules.pairs), num_wrong)
             labels = trace.labels[-1][is_scored]
             coherence = np.asarray(mutual_predictability(scorer(labels), labels))
@@ -172,16 +174,21 @@ def check_matched(
 
 def run(
     readers: Mapping[str, Reader],
+    source: ClaimSource,
     world: World,
     options: dict[str, Any],
     config: dict[str, Any],
-    keys: Sequence[Sequence[Any]],
     out: pathlib.Path,
 ) -> dict[str, list[Row]]:
     """Runs all units, draws the diagram and returns the tables."""
+    options |= source.sizes
     counts, num_pairs = wrong_pairs(options["num_claims"]), options["num_claims"] // 2
     units = run_units(
-        out, config, keys, lambda group, seed: run_unit(readers, world, options, group, seed)
+        out,
+        config,
+        source.keys,
+        lambda group, seed: run_unit(readers, world, options, group, seed),
+        source.num_together,
     )
     tables: dict[str, list[Row]] = {}
     for name in readers:

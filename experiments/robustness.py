@@ -39,7 +39,7 @@ import numpy as np
 from harness import chosen, experiment, run_units, write_json
 from readers import load_reader
 from robustness_parts import PARTS, REPLICAS, TRUE_SHARES, Bench
-from sources import load_source, source_options
+from sources import Source, source_options
 from tables import (
     Comparison,
     Row,
@@ -174,13 +174,7 @@ def plot(tables: dict[str, list[Row]], path: pathlib.Path) -> None:
 def main(
     model: str,
     out: pathlib.Path,
-    claims_path: str | None,
-    test_path: str | None,
-    personas: str | None,
-    groups: str | None,
-    num_seeds: int,
-    num_claims: int,
-    num_test: int,
+    source: Source,
     quick: bool,
     parts: str,
     **options: Any,
@@ -189,20 +183,16 @@ def main(
     options["parts"] = chosen(parts, list(PARTS), "--parts")
     if quick:
         options["num_iterations"] = 20
-    source = load_source(
-        claims_path, test_path, personas, groups, num_seeds, num_claims, num_test, quick
-    )
     for part in set(options["parts"]) - {"order", "start"}:
         source.require_world(part)
     reader = load_reader(model, source.world or make_world(), options["leave"])
     config = reader.config | source.config | options
-    sizes = {"num_claims": num_claims, "num_test": num_test}
 
     def run_unit(name: str, seed: int) -> dict[str, Any]:
-        bench = Bench(reader, source, options | sizes, (name, seed))
+        bench = Bench(reader, source, options | source.sizes, (name, seed))
         return {part: PARTS[part](bench) for part in options["parts"]}
 
-    units = run_units(out, config, source.keys, run_unit)
+    units = run_units(out, config, source.keys, run_unit, source.num_together)
     tables = analyse(units)
     for title, rows in tables.items():
         click.echo(table(rows, title) + "\n")

@@ -9,6 +9,7 @@ from harness import unit_key, unit_rng
 from icm_vs_gold import orders_of
 from readers import Reader
 from sources import Source, require_gold
+from together import search
 
 from icmjax.claims import UNLABELLED, ClaimSet, GoldLabels
 from icmjax.errors import Fault, InputError
@@ -17,7 +18,7 @@ from icmjax.persona_world import text
 from icmjax.persona_world.config import Source as Poll
 from icmjax.persona_world.tasks import Task, make_task
 from icmjax.persona_world.world import World
-from icmjax.search import ParallelTempering, search
+from icmjax.search import ParallelTempering
 from icmjax.search.moves import assignment_scores, best_assignment
 from icmjax.search.units import labels_of, make_units
 from icmjax.steering import score_predictions
@@ -55,7 +56,7 @@ class Bench:
         rules = claims.rules._replace(is_hard=np.ones(len(claims.rules.pairs), bool))
         algorithm = algorithm or ParallelTempering(num_iterations=self.options["num_iterations"])
         scorer, key = self.reader.make_scorer(claims), unit_key(*self.key)
-        return search(scorer, rules, algorithm, key, clamped=clamped, progress=False)
+        return search(scorer, rules, algorithm, key, clamped)
 
     def zero_shot(self, claims: ClaimSet) -> np.ndarray:
         """The most probable labels within the hard rules before any demonstration: int8 `[N]`."""

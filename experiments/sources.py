@@ -24,8 +24,10 @@ class Source(NamedTuple):
     keys: list[tuple[str, int]]
     draw: Callable[[str, int], tuple[Task, Task]]
     tiers: dict[str, tuple[str, ...]]  # names by how often a model has read of them
+    sizes: dict[str, int]  # num_claims and num_test asked for
     config: dict[str, Any]  # what the claims depend on
     world: World | None = None  # None for files
+    num_together: int = 1  # units whose searches are one device program
 
     def members(self, units: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
         """The units of each tier that has any."""
@@ -49,8 +51,39 @@ class Source(NamedTuple):
 
 
 def source_options(function: Callable[..., None]) -> Callable[..., None]:
-    """The options of a command that takes its claims from the world or from files."""
+    """A command's options that say where its claims come from, handed on as one `source`."""
+
+    @functools.wraps(function)
+    def command(
+        *,
+        claims_path: str | None,
+        test_path: str | None,
+        personas: str | None,
+        groups: str | None,
+        num_seeds: int,
+        num_claims: int,
+        num_test: int,
+        num_together: int,
+        quick: bool,
+        **options: Any,
+    ) -> None:
+        source = load_source(
+            claims_path, test_path, personas, groups, num_seeds, num_claims, num_test, quick
+        )
+        config = source.config | {"num_together": num_together}
+        source = source._replace(config=config, num_together=num_together)
+        function(source=source, quick=quick, **options)
+
+    decorated: Callable[..., None] = command
     for option in (
+        click.option(
+            "--together",
+            "num_together",
+            default=1,
+            show_default=True,
+            type=click.IntRange(min=1),
+            help="Units whose searches are one device program; more want more memory.",
+        ),
         click.option("--num-test", default=64, show_default=True, help="Held-out claims a task."),
         click.option("--num-claims", default=32, show_default=True, help="Search claims a task."),
         click.option("--seeds", "num_seeds", default=3, show_default=True, help="Draws a group."),
@@ -58,8 +91,8 @@ def source_options(function: Callable[..., None]) -> Callable[..., None]:
         click.option("--test", "test_path", help="Held-out claims of the same personas."),
         click.option("--claims", "claims_path", help="A claim file, in place of the world."),
     ):
-        function = option(function)
-    return function
+        decorated = option(decorated)
+    return decorated
 
 
 def load_source(
@@ -83,6 +116,7 @@ def load_source(
       ClaimsError: a file is not usable, or lacks gold labels.
     """
     num_seeds, sizes = 1 if quick else num_seeds, (num_claims, num_test)
+    asked = {"num_claims": num_claims, "num_test": num_test}
     if claims_path is None and test_path is None:
         world = make_world()
         names = groups_of(world, groups, quick)
@@ -93,7 +127,8 @@ def load_source(
                 for split, num in zip(SPLITS, sizes, strict=True)
             ),
             tiers=world.tiers,
-            config=world_config(world) | {"num_claims": num_claims, "num_test": num_test},
+            sizes=asked,
+            config=world_config(world) | asked,
             world=world,
         )
     if claims_path is None or test_path is None:
@@ -120,9 +155,9 @@ def load_source(
         keys=[(name, seed) for name in names for seed in range(seeds_of(name))],
         draw=draw,
         tiers={"all personas": tuple(names)},
-        config={
-            "num_claims": num_claims,
-            "num_test": num_test,
+        sizes=asked,
+        config=asked
+        | {
             "claims": claims_path,
             "test": test_path,
             "fingerprints": {name: [_fingerprint(task) for task in wholes[name]] for name in names},

@@ -29,7 +29,7 @@ import matplotlib.figure
 import numpy as np
 from harness import chosen, experiment, run_units, unit_key, write_json
 from readers import Reader, load_reader
-from sources import Source, load_source, require_gold, source_options
+from sources import Source, require_gold, source_options
 from tables import (
     Comparison,
     Row,
@@ -42,12 +42,13 @@ from tables import (
     size_of,
     table,
 )
+from together import search
 
 from icmjax.claims import UNLABELLED
 from icmjax.errors import Fault, InputError
 from icmjax.feedback import Evidence, choose_claims, expected_gain, implied_labels, uncertainty
 from icmjax.persona_world.world import make_world
-from icmjax.search import ParallelTempering, search
+from icmjax.search import ParallelTempering
 from icmjax.steering import score_predictions
 
 BUDGETS = (1, 2, 4, 8)
@@ -75,7 +76,7 @@ def run_unit(
     search_key, random_key = jax.random.split(unit_key(name, seed))
 
     def search_with(clamped: np.ndarray | None) -> Any:
-        return search(scorer, rules, algorithm, search_key, clamped=clamped, progress=False)
+        return search(scorer, rules, algorithm, search_key, clamped)
 
     def measure(labels: np.ndarray, clamped: np.ndarray) -> dict[str, float | None]:
         is_free, is_right = clamped == UNLABELLED, labels == task.gold.labels
@@ -214,13 +215,7 @@ def plot(source: Source, units: list[Unit], path: pathlib.Path) -> None:
 def main(
     model: str,
     out: pathlib.Path,
-    claims_path: str | None,
-    test_path: str | None,
-    personas: str | None,
-    groups: str | None,
-    num_seeds: int,
-    num_claims: int,
-    num_test: int,
+    source: Source,
     quick: bool,
     selectors: str,
     budgets: str,
@@ -231,15 +226,13 @@ def main(
     options["budgets"] = [int(budget) for budget in budgets.split(",")]
     if quick:
         options |= {"budgets": options["budgets"][-2:], "num_draws": 1, "num_iterations": 20}
-    source = load_source(
-        claims_path, test_path, personas, groups, num_seeds, num_claims, num_test, quick
-    )
     reader = load_reader(model, source.world or make_world(), options["leave"])
     units = run_units(
         out,
         reader.config | source.config | options,
         source.keys,
         lambda name, seed: run_unit(reader, source, options, name, seed),
+        source.num_together,
     )
     tables = {title: rows for title, rows in analyse(source, units).items() if rows}
     for title, rows in tables.items():

@@ -16,7 +16,7 @@ from scorers import table_scorer
 
 from icmjax import claims_from_rows, load_lm
 from icmjax.claims import GoldLabels
-from icmjax.errors import ClaimsError, InputError
+from icmjax.errors import ClaimsError, Fault, InputError
 from icmjax.lm.loading import SETTINGS_FILE
 from icmjax.persona_world import text
 from icmjax.persona_world.config import Source
@@ -153,6 +153,52 @@ def test_the_same_seed_gives_the_same_bytes_and_a_broken_run_goes_on(outputs, na
     run(name, options, tmp_path)
     for file in ("units.jsonl", "report.json", "config.json"):
         assert (tmp_path / file).read_bytes() == (out / file).read_bytes()
+
+
+def test_units_that_search_together_find_what_each_finds_alone(outputs, tmp_path, monkeypatch):
+    together = importlib.import_module("together")
+    options, out, _ = outputs("matched_accuracy")
+    sizes, whole = [], together.search_together
+
+    def spy(scorers, *rest, **named):
+        sizes.append(len(scorers))
+        return whole(scorers, *rest, **named)
+
+    monkeypatch.setattr(together, "search_together", spy)
+    run("matched_accuracy", f"{options} --together 2", tmp_path / "whole")
+    assert sizes[0] == 2  # the search; where one has no wrong label, only the other searches on
+    assert_close(read_units(tmp_path / "whole"), read_units(out))
+    # Broken off between the two: they are run together again, since that decides the roundings.
+    units = (tmp_path / "whole" / "units.jsonl").read_text().splitlines(keepends=True)
+    (tmp_path / "config.json").write_text((tmp_path / "whole" / "config.json").read_text())
+    (tmp_path / "units.jsonl").write_text(units[0])
+    run("matched_accuracy", f"{options} --together 2", tmp_path)
+    assert (tmp_path / "units.jsonl").read_text() == "".join(units)
+
+
+def assert_close(found, expected):
+    """Equal but for the rounding of floats."""
+    if isinstance(expected, dict):
+        assert found.keys() == expected.keys()
+        for name, value in expected.items():
+            assert_close(found[name], value)
+    elif isinstance(expected, list):
+        for one, other in zip(found, expected, strict=True):
+            assert_close(one, other)
+    else:
+        is_float = isinstance(expected, float)
+        assert found == (pytest.approx(expected, rel=1e-4) if is_float else expected)
+
+
+def test_a_fault_in_one_of_several_units_is_raised():
+    together = importlib.import_module("together")
+
+    def fail():
+        raise InputError(Fault("A rule.", "a fault", "here", "a remedy"))
+
+    assert together.run_together([lambda: 1, lambda: 2]) == [1, 2]
+    with pytest.raises(InputError, match="a fault"):
+        together.run_together([lambda: 1, fail])
 
 
 def test_another_configuration_is_refused(outputs):

@@ -12,7 +12,15 @@ from scorers import table_scorer
 import icmjax
 from icmjax.consistency import PairRules
 from icmjax.errors import ClaimsError, InputError, ScoreError
-from icmjax.search import ICM, Bootstrap, ParallelTempering, search, search_together, together
+from icmjax.search import (
+    ICM,
+    Bootstrap,
+    FixedAccuracy,
+    ParallelTempering,
+    search,
+    search_together,
+    together,
+)
 
 NUM_CLAIMS, NUM_PERSONAS = 6, 3
 DIFFER = np.float32([[[1, 0], [0, 1]]])  # a pair has two different labels
@@ -74,6 +82,21 @@ def test_what_scorers_share_is_on_the_device_once(monkeypatch):
         assert_same(one, search(scorer, rule, Bootstrap(), key, progress=False))
 
 
+def test_each_has_its_own_target():
+    scorers, rules, keys = make_searches()
+    targets = [np.int8([1, 0, 1, 0, 1, 0]), np.int8([0, 1, 0, 1, 1, 0]), np.int8([0, 1] * 3)]
+    chains = [
+        FixedAccuracy(target, num_errors, (2.0, -2.0), num_iterations=10)
+        for target, num_errors in zip(targets, (2, 2, 4), strict=True)
+    ]
+    results = search_together(scorers, rules, chains, keys)
+    for found, scorer, rule, own, key, target, num_errors in zip(
+        results, scorers, rules, chains, keys, targets, (2, 2, 4), strict=True
+    ):
+        assert_same(found, search(scorer, rule, own, key, progress=False))
+        assert ((found.trace.labels != target).sum(-1) == num_errors).all()
+
+
 def test_what_cannot_run_together_is_refused():
     scorers, rules, keys = make_searches()
     algorithm = ALGORITHMS[1]
@@ -81,6 +104,8 @@ def test_what_cannot_run_together_is_refused():
         search_together([*scorers[:2], table_scorer(0, 4)], rules, algorithm, keys)
     with pytest.raises(InputError, match="rules of one shape"):
         search_together(scorers, [*rules[:2], pair_rules(1, True)], algorithm, keys)
+    with pytest.raises(InputError, match="by one algorithm"):
+        search_together(scorers, rules, [*ALGORITHMS], keys)
     with pytest.raises(ClaimsError, match="integers"):
         search_together(scorers, rules, algorithm, keys, clamped=[None, np.ones(2), None])
     broken = dataclasses.replace(scorers[2], bias=scorers[2].bias.at[1].set(jnp.nan))

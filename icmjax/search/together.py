@@ -26,7 +26,7 @@ from icmjax.search.loop import (
 def search_together(
     scorers: Sequence[Scorer],
     rules: Sequence[PairRules],
-    algorithm: Algorithm,
+    algorithm: Algorithm | Sequence[Algorithm],
     rng_keys: Sequence[Array],
     *,
     clamped: Sequence[np.ndarray | None] | None = None,
@@ -42,7 +42,8 @@ def search_together(
       scorers: of claim sets of one shape, made in one way; from tree scorers of equally many claims
         of like lengths, see `have_one_shape`.
       rules: of each, over its claims.
-      algorithm: of all.
+      algorithm: of all; or of each, where they are one program and differ in data alone, such as
+        the targets of `FixedAccuracy`.
       rng_keys: of each, typed.
       clamped: of each, as of `search`; by default nothing is.
 
@@ -50,7 +51,7 @@ def search_together(
       what `search` returns, for each; `diagnostics["seconds"]` is the time of all together.
 
     Raises:
-      InputError: the scorers or the rules have different shapes.
+      InputError: the scorers or the rules have different shapes, or the algorithms differ.
       ClaimsError, ScoreError: as of `search`.
     """
     if not have_one_shape(scorers):
@@ -62,10 +63,19 @@ def search_together(
                 remedy="search them one by one, or take as many claims of each persona",
             )
         )
-    many = [None] * len(scorers) if clamped is None else clamped
+    own = [*algorithm] if isinstance(algorithm, Sequence) else [algorithm] * len(scorers)
+    if any(each != own[0] for each in own):
+        raise InputError(
+            Fault(
+                rule="Searches that run together are by one algorithm.",
+                found=", ".join(dict.fromkeys(type(each).__name__ for each in own)),
+                where="algorithm",
+                remedy="give all the same settings, or search them one by one",
+            )
+        )
+    fixed = [None] * len(scorers) if clamped is None else clamped
     starts = [
-        start(scorer, rule, algorithm, key, fixed)
-        for scorer, rule, key, fixed in zip(scorers, rules, rng_keys, many, strict=True)
+        start(*arguments) for arguments in zip(scorers, rules, own, rng_keys, fixed, strict=True)
     ]
     step_keys, states = zip(*starts, strict=True)
     if not (have_one_shape(rules) and have_one_shape(states)):
@@ -87,17 +97,18 @@ def search_together(
             for common, each in zip(is_common, zip(*leaves, strict=True), strict=True)
         ],
     )
-    run = _compiled_run(algorithm, axes)
     keys, state, stacked_rules = jnp.stack(step_keys), _stack(states), _stack(rules)
-    counters = [TokenCounter(algorithm, each) for each in scorers]
+    counters = [TokenCounter(*pair) for pair in zip(own, scorers, strict=True)]
     num_steps = np.zeros(len(scorers), int)  # of each
     blocks: list[list[dict[str, np.ndarray]]] = [[] for _ in scorers]
     tokens: list[list[np.ndarray]] = [[] for _ in scorers]
-    is_finished = jax.vmap(algorithm.is_finished)
+    is_finished = jax.vmap(own[0].is_finished)
     num_blocks, started = 0, time.perf_counter()
     while not np.all(is_finished(state)):
-        first = jnp.asarray(num_blocks * algorithm.block_size)
-        state, info = run(keys, state, scorer, stacked_rules, first)
+        first = jnp.asarray(num_blocks * own[0].block_size)
+        state, info = _run_blocks(
+            keys, state, scorer, stacked_rules, first, algorithm=own[0], axes=_Axes(axes)
+        )
         num_blocks += 1
         host_state = jax.tree.map(np.array, state)
         check_scores(host_state.is_nonfinite)
@@ -105,9 +116,9 @@ def search_together(
             num_taken = int(host_state.num_steps[persona].max()) - before
             if num_taken:
                 fields = (np.array(field[persona, :num_taken]) for field in info)
-                own = algorithm.info_type(*fields)
-                blocks[persona].append(own._asdict())
-                tokens[persona].append(counters[persona](own))
+                taken = own[persona].info_type(*fields)
+                blocks[persona].append(taken._asdict())
+                tokens[persona].append(counters[persona](taken))
                 num_steps[persona] += num_taken
     seconds = time.perf_counter() - started
     results = []
@@ -115,7 +126,7 @@ def search_together(
         own_state = jax.tree.map(lambda leaf, persona=persona: np.array(leaf[persona]), state)
         counted = np.concatenate(own_tokens)
         account = Account(int(counted.sum()), seconds)
-        results.append(make_result(algorithm, own_state, own_blocks, counted, account, False))
+        results.append(make_result(own[persona], own_state, own_blocks, counted, account, False))
     return results
 
 
@@ -150,10 +161,6 @@ class _Axes:
 
     def __hash__(self) -> int:
         return hash((self.leaves, self.structure))
-
-
-def _compiled_run(algorithm: Algorithm, axes: Any) -> Any:
-    return functools.partial(_run_blocks, algorithm=algorithm, axes=_Axes(axes))
 
 
 @functools.partial(jax.jit, static_argnames=("algorithm", "axes"), donate_argnames="state")
