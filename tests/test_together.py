@@ -86,7 +86,12 @@ def test_each_has_its_own_target():
     scorers, rules, keys = make_searches()
     targets = [np.int8([1, 0, 1, 0, 1, 0]), np.int8([0, 1, 0, 1, 1, 0]), np.int8([0, 1] * 3)]
     chains = [
-        FixedAccuracy(target, num_errors, (2.0, -2.0), num_iterations=10)
+        FixedAccuracy(
+            target=target,
+            num_errors=num_errors,
+            inverse_temperatures=(2.0, -2.0),
+            num_iterations=10,
+        )
         for target, num_errors in zip(targets, (2, 2, 4), strict=True)
     ]
     results = search_together(scorers, rules, chains, keys)

@@ -33,3 +33,13 @@ class ScreenedScorer:
     def tokens_per_pass(self, labels: np.ndarray) -> int:
         """Tokens of a pass of the exact scorer."""
         return self.exact.tokens_per_pass(labels)
+
+
+def screening_correction(old_cheap_utility: Array, new_cheap_utility: Array) -> Array:
+    """What screening adds to ΔU in the acceptance: −ΔU~, U~ being the utility by the cheap scorer.
+
+    The cheap moves are in detailed balance with exp(β U~), so that β (ΔU − ΔU~) decides: delayed
+    acceptance (Christen and Fox 2005), for several cheap moves the surrogate transition (Liu 2001,
+    section 9.4.3).
+    """
+    return old_cheap_utility - new_cheap_utility

@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable
 from typing import Any, ClassVar, Literal, NamedTuple, get_args
 
 import jax
@@ -31,28 +30,18 @@ from icmjax.search.ladder import (
     swap_log_ratio,
     swap_neighbours,
 )
-from icmjax.search.moves import (
-    BALANCINGS,
-    FLIP,
-    MIRROR,
-    RESAMPLE,
-    Balancing,
-    Move,
-    assignment_scores,
-    best_assignment,
-    draw_flips,
-    draw_resample,
-    flip_log_weights,
-    mirrored,
-    move_log_ratio,
+from icmjax.search.replicas import (
+    InformedMoves,
+    labels_of_replicas,
+    over_replicas,
+    split_keys,
 )
-from icmjax.search.screening import ScreenedScorer
-from icmjax.search.units import Units, assignment_of, check_labels, labels_of, make_units
-from icmjax.utility import OBJECTIVES, Objective
+from icmjax.search.screening import ScreenedScorer, screening_correction
+from icmjax.search.units import Units, check_labels, make_units
+from icmjax.search.warm_start import relabel, replica_starts
 
 WarmStart = Literal["zero_shot", "bootstrap", "random"]
 WARM_STARTS: tuple[str, ...] = get_args(WarmStart)
-RESAMPLED_SHARES = (0.25, 0.5, 1.0)
 FIRST_ROUND = 8  # steps before the ladder is first adapted; every round is twice as long
 
 
@@ -104,18 +93,13 @@ class Moved(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class ParallelTempering:
+class ParallelTempering(InformedMoves):
     """Non-reversible parallel tempering with locally informed proposals.
 
     The law of rung r is exp(β_r U), on the labellings that keep the hard rules and the clamped
     labels. A step scores one proposal of every replica, all in one batch; then neighbouring rungs
-    exchange their temperatures, even and odd pairs by turns (Syed et al., arXiv:1905.02939).
-
-    A proposal is drawn from the leave-one-out matrix that came with the replica's labels. Most move
-    a few units (see `icmjax.search.units`), drawn with weights g(exp(β Δscore)) (Zanella,
-    arXiv:1711.07424); some draw many units anew from their conditionals, or turn all labels round.
-    The matrix of the proposal gives the probability of the move back, so that the acceptance is
-    exact.
+    exchange their temperatures, even and odd pairs by turns (Syed et al., arXiv:1905.02939). How
+    proposals are drawn is `InformedMoves`, whose fields this config has too.
 
     Steps come in phases. The warm start, of "zero_shot" and "bootstrap", takes one replica of each
     chain after another, since the first ones often do: it scores where the replica starts, and then
@@ -127,8 +111,6 @@ class ParallelTempering:
     cold rung after the burn-in. The best state that any replica has scored is kept.
 
     Attributes:
-      alpha: weight of the mutual predictability in U.
-      objective: "log_prob" or "log_odds"; see `icmjax.utility.mutual_predictability`.
       num_iterations: passes for every replica; those of the warm start are steps of their own.
       num_replicas: R, of a chain.
       num_chains: C; chain c is the same whatever C.
@@ -143,22 +125,12 @@ class ParallelTempering:
         is "bootstrap".
       num_seeds: claims that random starts of the warm start label, as icm's seeds do; 0 for all.
         Among many random labels each says little, so that such starts lead to few labellings.
-      flip_sizes: how many units an informed move relabels, drawn evenly.
-      resample_rate: share of moves that draw many units from their conditionals.
-      mirror_rate: share of moves that turn all labels round.
-      balancing: "barker" or "sqrt".
-      proposal_scale: Δscore is multiplied by it; a label counts for its own score and for the
-        others' scores, of which the matrix shows the first.
-      num_screenings: moves by the cheap scorer of a `ScreenedScorer` before each exact pass;
-        0 for none.
       block_size: steps between two visits of the host (progress bar, trace, checkpoint).
 
     Raises:
       InputError: a field is out of its range.
     """
 
-    alpha: float = 50.0
-    objective: Objective = "log_prob"
     num_iterations: int = 64
     num_replicas: int = 8
     num_chains: int = 1
@@ -169,12 +141,6 @@ class ParallelTempering:
     warm_start: WarmStart | tuple[int, ...] = "bootstrap"
     num_bootstraps: int = 2
     num_seeds: int = 8
-    flip_sizes: tuple[int, ...] = (1, 1, 2, 4)
-    resample_rate: float = 0.1
-    mirror_rate: float = 0.02
-    balancing: Balancing = "barker"
-    proposal_scale: float = 2.0
-    num_screenings: int = 0
     block_size: int = 16
 
     info_type: ClassVar[type] = TemperingInfo
@@ -185,9 +151,8 @@ class ParallelTempering:
         final = self.final_temperature
         check_ranges(
             self,
-            {
-                "alpha": (self.alpha > 0, "a number above 0"),
-                "objective": (self.objective in OBJECTIVES, f"one of {', '.join(OBJECTIVES)}"),
+            self.move_ranges()
+            | {
                 "num_iterations": (
                     self.num_iterations > self.num_ascent_steps,
                     "more than the passes of the warm start",
@@ -210,18 +175,6 @@ class ParallelTempering:
                 ),
                 "num_bootstraps": (self.num_bootstraps >= 0, "0 or more"),
                 "num_seeds": (self.num_seeds >= 0, "0 or more"),
-                "flip_sizes": (
-                    len(self.flip_sizes) > 0 and min(self.flip_sizes) >= 1,
-                    "numbers of 1 or more",
-                ),
-                "resample_rate": (self.resample_rate >= 0, "0 or more"),
-                "mirror_rate": (
-                    self.mirror_rate >= 0 and self.mirror_rate + self.resample_rate <= 1,
-                    "0 or more, and at most 1 with resample_rate",
-                ),
-                "balancing": (self.balancing in BALANCINGS, f"one of {', '.join(BALANCINGS)}"),
-                "proposal_scale": (self.proposal_scale >= 0, "0 or more"),
-                "num_screenings": (self.num_screenings >= 0, "0 or more"),
                 "block_size": (self.block_size >= 1, "1 or more"),
             },
         )
@@ -271,7 +224,16 @@ class ParallelTempering:
         """
         units = make_units(rules, clamped, num_options)
         is_free = jnp.asarray(clamped) < 0
-        labels = self._starts(rng_key, units, is_free, num_claims=len(clamped))
+        labels = replica_starts(
+            rng_key,
+            units,
+            is_free,
+            num_chains=self.num_chains,
+            num_replicas=self.num_replicas,
+            num_claims=len(clamped),
+            num_seeds=self.num_seeds if self.num_ascent_steps > 1 else 0,
+            is_warm=self.warm_start != "random",
+        )
         if self.warm_start in ("zero_shot", "bootstrap"):
             labels = labels.at[0, 0].set(jnp.asarray(clamped, jnp.int8))
         elif not isinstance(self.warm_start, str):
@@ -295,32 +257,6 @@ class ParallelTempering:
             num_passes=per_replica,
             is_nonfinite=jnp.zeros(labels.shape, bool),
         )
-
-    @functools.partial(jax.jit, static_argnames=("self", "num_claims"))
-    def _starts(self, rng_key: Array, units: Units, is_free: Array, num_claims: int) -> Array:
-        """Random labels, of all or some claims, all-true and all-false ones: int8 `[C, R, N]`."""
-        num_units = units.members.shape[0]
-        num_true = jnp.maximum(units.assignments, 0).astype(jnp.float32).sum(-1)
-        weights = jnp.where(units.is_allowed, 0.0, -jnp.inf)
-        extremes = [jnp.where(units.is_allowed, x, -jnp.inf) for x in (num_true, -num_true)]
-
-        def start(chain: Array, replica: Array) -> Array:
-            key = jax.random.fold_in(jax.random.fold_in(rng_key, chain), replica)
-            labels_key, seeds_key = jax.random.split(key)
-            assignment = jax.random.categorical(labels_key, weights, shape=(num_units,))
-            for index, scores in enumerate(extremes, start=1):
-                is_extreme = (chain == 0) & (replica == index) & (self.warm_start != "random")
-                assignment = jnp.where(is_extreme, jnp.argmax(scores, axis=-1), assignment)
-            labels = labels_of(units, assignment, num_claims)
-            if not self.num_seeds or self.num_ascent_steps == 1:
-                return labels
-            priority = jnp.where(is_free, jax.random.uniform(seeds_key, (num_claims,)), -1.0)
-            is_seed = jnp.argsort(jnp.argsort(-priority)) < self.num_seeds
-            is_whole = (chain == 0) & (replica <= 2)
-            return jnp.where(is_whole | is_seed | ~is_free, labels, jnp.int8(-1))
-
-        chains, replicas = jnp.arange(self.num_chains), jnp.arange(self.num_replicas)
-        return jax.vmap(jax.vmap(start, (None, 0)), (0, None))(chains, replicas)
 
     def is_finished(self, state: TemperingState) -> Array:
         """Whether all steps are done, bool `[C]`."""
@@ -483,14 +419,14 @@ class ParallelTempering:
         def score(labels: Array, scorer: Any) -> Labelling:
             return score_labels(labels, scorer, rules, self.alpha, self.objective)
 
-        draw_keys, screen_keys, accept_keys = _split(keys, 3)
-        move = self._draw_moves(draw_keys, current, units, beta)
-        move, is_relabelled = self._relabel(move, current, units, is_warm & ~is_first)
-        labels = _labels_of_replicas(units, move.new, current.labels.shape[-1])
+        draw_keys, screen_keys, accept_keys = split_keys(keys, 3)
+        move = self.draw_moves(draw_keys, current, units, beta)
+        move, is_relabelled = relabel(self, move, current, units, is_warm & ~is_first)
+        labels = labels_of_replicas(units, move.new, current.labels.shape[-1])
         labels = jnp.where(is_first, current.labels, labels)
         screened, is_nonfinite = cheap, jnp.zeros(labels.shape, bool)
         if self.num_screenings:
-            screened, is_nonfinite = self._screen(
+            screened, is_nonfinite = self.screen(
                 screen_keys,
                 labels,
                 cheap,
@@ -504,10 +440,10 @@ class ParallelTempering:
         if self.num_screenings:
             correction = beta * screening_correction(cheap.utility, screened.utility)
         else:
-            correction = self._move_correction(move, current, proposed, units, beta)
+            correction = self.move_correction(move, current, proposed, units, beta)
         log_ratio = beta * (proposed.utility - current.utility)
         log_ratio = log_ratio + jnp.where(is_warm, 0.0, correction)
-        is_accepted = _over_replicas(metropolis_accept)(accept_keys, log_ratio)
+        is_accepted = over_replicas(metropolis_accept)(accept_keys, log_ratio)
         is_accepted |= is_relabelled | is_first
         is_nonfinite |= ~jnp.all(jnp.isfinite(proposed.label_log_probs), axis=-1)
         return Moved(
@@ -534,117 +470,6 @@ class ParallelTempering:
         """A key for each replica: `[C]` → `[C, R]`."""
         replicas = jnp.arange(self.num_replicas)
         return jax.vmap(jax.vmap(jax.random.fold_in, (None, 0)), (0, None))(keys, replicas)
-
-    def _draw_moves(self, keys: Array, current: Labelling, units: Units, beta: Array) -> Move:
-        """A move of each replica from the matrix that is scored with its labels."""
-
-        def draw(key: Array, current: Labelling, beta: Array) -> Move:
-            scores = assignment_scores(units, current.label_log_probs, self.alpha, self.objective)
-            return self.draw_move(key, scores, assignment_of(units, current.labels), units, beta)
-
-        return _over_replicas(draw)(keys, current, beta)
-
-    def _relabel(
-        self, move: Move, current: Labelling, units: Units, is_asked: Array
-    ) -> tuple[Move, Array]:
-        """Relabels a replica by its argmax where asked, unless that changes nothing."""
-
-        def relabel(move: Move, current: Labelling, is_asked: Array) -> tuple[Move, Array]:
-            scores = assignment_scores(units, current.label_log_probs, self.alpha, self.objective)
-            best = best_assignment(scores)
-            is_fixed = jnp.all(best == move.old) & jnp.all(current.labels >= 0)
-            is_relabelled = is_asked & ~is_fixed
-            return move._replace(new=jnp.where(is_relabelled, best, move.new)), is_relabelled
-
-        is_asked = jnp.broadcast_to(is_asked, current.utility.shape)
-        return _over_replicas(relabel)(move, current, is_asked)
-
-    def _move_correction(
-        self, move: Move, old: Labelling, new: Labelling, units: Units, beta: Array
-    ) -> Array:
-        """Log-probability of each move back less that of the move, float32 `[C, R]`."""
-
-        def correct(move: Move, old: Array, new: Array, beta: Array) -> Array:
-            old_scores, new_scores = (
-                assignment_scores(units, logp, self.alpha, self.objective) for logp in (old, new)
-            )
-            guide = beta * self.proposal_scale
-            return move_log_ratio(move, old_scores, new_scores, guide, self.balancing)
-
-        return _over_replicas(correct)(move, old.label_log_probs, new.label_log_probs, beta)
-
-    def _screen(
-        self,
-        keys: Array,
-        labels: Array,
-        cheap: Labelling,
-        units: Units,
-        beta: Array,
-        is_warm: Array,
-        score_fn: Callable[[Array], Labelling],
-    ) -> tuple[Labelling, Array]:
-        """Where some moves by the cheap scorer lead each replica, `[C, R]`.
-
-        They leave exp(β U~) in detailed balance, U~ being the cheap utility. In the warm start they
-        do no more than score `labels`.
-
-        Returns:
-          The labelling, and whether any score on the way was not finite: bool `[C, R, N]`.
-        """
-        draw_keys, accept_keys = (
-            jnp.stack(_split(each, self.num_screenings)) for each in _split(keys, 2)
-        )
-
-        def move_once(
-            carry: tuple[Labelling, Array], keys: tuple[Array, Array]
-        ) -> tuple[tuple[Labelling, Array], None]:
-            (old, is_nonfinite), (draw_keys, accept_keys) = carry, keys
-            move = self._draw_moves(draw_keys, old, units, beta)
-            new = _labels_of_replicas(units, move.new, labels.shape[-1])
-            proposed = score_fn(jnp.where(is_warm, labels, new))
-            log_ratio = beta * (proposed.utility - old.utility)
-            log_ratio += self._move_correction(move, old, proposed, units, beta)
-            is_accepted = _over_replicas(metropolis_accept)(accept_keys, log_ratio) | is_warm
-            is_nonfinite |= ~jnp.all(jnp.isfinite(proposed.label_log_probs), axis=-1)
-            return (select(is_accepted, proposed, old), is_nonfinite), None
-
-        start = (cheap, jnp.zeros(labels.shape, bool))
-        return lax.scan(move_once, start, (draw_keys, accept_keys))[0]
-
-    def draw_move(
-        self, rng_key: Array, scores: Array, assignment: Array, units: Units, beta: Array
-    ) -> Move:
-        """Draw a move of one replica; its probability is `moves.move_log_prob`.
-
-        Args:
-          rng_key: a typed key.
-          scores: `[G, A]`, of the replica's labels.
-          assignment: int32 `[G]`, of the replica's labels.
-          units: the units.
-          beta: the replica's inverse temperature.
-        """
-        kind_key, size_key, flip_key, share_key, mask_key, resample_key = jax.random.split(
-            rng_key, 6
-        )
-        num_units = assignment.shape[0]
-        max_flips = min(max(self.flip_sizes), num_units)
-        num_movable = jnp.sum(jnp.sum(units.is_allowed, axis=-1) > 1, dtype=jnp.int32)
-        num_flips = jax.random.choice(size_key, jnp.asarray(self.flip_sizes, jnp.int32))
-        num_flips = jnp.minimum(jnp.minimum(num_flips, max_flips), num_movable)
-        share = jax.random.choice(share_key, jnp.asarray(RESAMPLED_SHARES, jnp.float32))
-        is_resampled = jax.random.bernoulli(mask_key, share, (num_units,))
-
-        guide = beta * self.proposal_scale
-        log_weights = flip_log_weights(scores, assignment, guide, self.balancing)
-        flipped, order = draw_flips(flip_key, log_weights, assignment, num_flips, max_flips)
-        resampled = draw_resample(resample_key, scores, assignment, is_resampled, guide)
-        opposite = mirrored(units, assignment)
-        chance = jax.random.uniform(kind_key)
-        is_mirror = chance < self.mirror_rate
-        is_resample = ~is_mirror & (chance < self.mirror_rate + self.resample_rate)
-        kind = jnp.where(is_mirror, MIRROR, jnp.where(is_resample, RESAMPLE, FLIP))
-        new = jnp.where(is_mirror, opposite, jnp.where(is_resample, resampled, flipped))
-        return Move(assignment, new, kind.astype(jnp.int32), order, num_flips, is_resampled)
 
     def scored_labels(self, info: TemperingInfo) -> tuple[np.ndarray, np.ndarray]:
         """Labels as long as those scored, int8 `[S, C, R, N]`, and how often, int `[S, C, R]`.
@@ -677,29 +502,3 @@ class ParallelTempering:
             **tempering_diagnostics(trace, self.num_burn_in),
         }
         return Outcome(labelling, marginals.astype(np.float32), diagnostics)
-
-
-def screening_correction(old_cheap_utility: Array, new_cheap_utility: Array) -> Array:
-    """What screening adds to ΔU in the acceptance: −ΔU~, U~ being the utility by the cheap scorer.
-
-    The cheap moves are in detailed balance with exp(β U~), so that β (ΔU − ΔU~) decides: delayed
-    acceptance (Christen and Fox 2005), for several cheap moves the surrogate transition (Liu 2001,
-    section 9.4.3).
-    """
-    return old_cheap_utility - new_cheap_utility
-
-
-def _labels_of_replicas(units: Units, assignment: Array, num_claims: int) -> Array:
-    """Labellings of assignments: int32 `[C, R, G]` → int8 `[C, R, N]`."""
-    return _over_replicas(functools.partial(labels_of, units, num_claims=num_claims))(assignment)
-
-
-def _over_replicas(function: Callable) -> Callable:
-    """The function of one replica over the axes [C, R]."""
-    return jax.vmap(jax.vmap(function))
-
-
-def _split(keys: Array, num: int) -> tuple[Array, ...]:
-    """So many keys for each replica, `[C, R]` each."""
-    split = _over_replicas(lambda key: jax.random.split(key, num))(keys)
-    return tuple(split[..., i] for i in range(num))

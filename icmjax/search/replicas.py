@@ -1,0 +1,192 @@
+"""Moves of replicas, each at an inverse temperature of its own: drawn, corrected and screened."""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+
+from icmjax.search.base import Labelling, metropolis_accept, select
+from icmjax.search.moves import (
+    BALANCINGS,
+    FLIP,
+    MIRROR,
+    RESAMPLE,
+    Balancing,
+    Move,
+    assignment_scores,
+    draw_flips,
+    draw_resample,
+    flip_log_weights,
+    mirrored,
+    move_log_ratio,
+)
+from icmjax.search.units import Units, assignment_of, labels_of
+from icmjax.utility import OBJECTIVES, Objective
+
+RESAMPLED_SHARES = (0.25, 0.5, 1.0)
+
+
+@dataclasses.dataclass(frozen=True)
+class InformedMoves:
+    """Moves of replicas that are drawn from the leave-one-out matrix of their labels.
+
+    Most move a few units (see `icmjax.search.units`), drawn with weights g(exp(β Δscore)) (Zanella,
+    arXiv:1711.07424); some draw many units anew from their conditionals, or turn all labels round.
+    The matrix of the proposal gives the probability of the move back, so that the acceptance is
+    exact.
+
+    Attributes:
+      alpha: weight of the mutual predictability in U.
+      objective: "log_prob" or "log_odds"; see `icmjax.utility.mutual_predictability`.
+      flip_sizes: how many units an informed move relabels, drawn evenly.
+      resample_rate: share of moves that draw many units from their conditionals.
+      mirror_rate: share of moves that turn all labels round.
+      balancing: "barker" or "sqrt".
+      proposal_scale: Δscore is multiplied by it; a label counts for its own score and for the
+        others' scores, of which the matrix shows the first.
+      num_screenings: moves by the cheap scorer of a `ScreenedScorer` before each exact pass;
+        0 for none.
+    """
+
+    alpha: float = 50.0
+    objective: Objective = "log_prob"
+    flip_sizes: tuple[int, ...] = (1, 1, 2, 4)
+    resample_rate: float = 0.1
+    mirror_rate: float = 0.02
+    balancing: Balancing = "barker"
+    proposal_scale: float = 2.0
+    num_screenings: int = 0
+
+    def move_ranges(self) -> dict[str, tuple[bool, str]]:
+        """By field, whether its value is valid, and the range in words."""
+        return {
+            "alpha": (self.alpha > 0, "a number above 0"),
+            "objective": (self.objective in OBJECTIVES, f"one of {', '.join(OBJECTIVES)}"),
+            "flip_sizes": (
+                len(self.flip_sizes) > 0 and min(self.flip_sizes) >= 1,
+                "numbers of 1 or more",
+            ),
+            "resample_rate": (self.resample_rate >= 0, "0 or more"),
+            "mirror_rate": (
+                self.mirror_rate >= 0 and self.mirror_rate + self.resample_rate <= 1,
+                "0 or more, and at most 1 with resample_rate",
+            ),
+            "balancing": (self.balancing in BALANCINGS, f"one of {', '.join(BALANCINGS)}"),
+            "proposal_scale": (self.proposal_scale >= 0, "0 or more"),
+            "num_screenings": (self.num_screenings >= 0, "0 or more"),
+        }
+
+    def draw_move(
+        self, rng_key: Array, scores: Array, assignment: Array, units: Units, beta: Array
+    ) -> Move:
+        """Draw a move of one replica; its probability is `moves.move_log_prob`.
+
+        Args:
+          rng_key: a typed key.
+          scores: `[G, A]`, of the replica's labels.
+          assignment: int32 `[G]`, of the replica's labels.
+          units: the units.
+          beta: the replica's inverse temperature.
+        """
+        kind_key, size_key, flip_key, share_key, mask_key, resample_key = jax.random.split(
+            rng_key, 6
+        )
+        num_units = assignment.shape[0]
+        max_flips = min(max(self.flip_sizes), num_units)
+        num_movable = jnp.sum(jnp.sum(units.is_allowed, axis=-1) > 1, dtype=jnp.int32)
+        num_flips = jax.random.choice(size_key, jnp.asarray(self.flip_sizes, jnp.int32))
+        num_flips = jnp.minimum(jnp.minimum(num_flips, max_flips), num_movable)
+        share = jax.random.choice(share_key, jnp.asarray(RESAMPLED_SHARES, jnp.float32))
+        is_resampled = jax.random.bernoulli(mask_key, share, (num_units,))
+
+        guide = beta * self.proposal_scale
+        log_weights = flip_log_weights(scores, assignment, guide, self.balancing)
+        flipped, order = draw_flips(flip_key, log_weights, assignment, num_flips, max_flips)
+        resampled = draw_resample(resample_key, scores, assignment, is_resampled, guide)
+        opposite = mirrored(units, assignment)
+        chance = jax.random.uniform(kind_key)
+        is_mirror = chance < self.mirror_rate
+        is_resample = ~is_mirror & (chance < self.mirror_rate + self.resample_rate)
+        kind = jnp.where(is_mirror, MIRROR, jnp.where(is_resample, RESAMPLE, FLIP))
+        new = jnp.where(is_mirror, opposite, jnp.where(is_resample, resampled, flipped))
+        return Move(assignment, new, kind.astype(jnp.int32), order, num_flips, is_resampled)
+
+    def draw_moves(self, keys: Array, current: Labelling, units: Units, beta: Array) -> Move:
+        """A move of each replica from the matrix that is scored with its labels."""
+
+        def draw(key: Array, current: Labelling, beta: Array) -> Move:
+            scores = assignment_scores(units, current.label_log_probs, self.alpha, self.objective)
+            return self.draw_move(key, scores, assignment_of(units, current.labels), units, beta)
+
+        return over_replicas(draw)(keys, current, beta)
+
+    def move_correction(
+        self, move: Move, old: Labelling, new: Labelling, units: Units, beta: Array
+    ) -> Array:
+        """Log-probability of each move back less that of the move, float32 `[C, R]`."""
+
+        def correct(move: Move, old: Array, new: Array, beta: Array) -> Array:
+            old_scores, new_scores = (
+                assignment_scores(units, logp, self.alpha, self.objective) for logp in (old, new)
+            )
+            guide = beta * self.proposal_scale
+            return move_log_ratio(move, old_scores, new_scores, guide, self.balancing)
+
+        return over_replicas(correct)(move, old.label_log_probs, new.label_log_probs, beta)
+
+    def screen(
+        self,
+        keys: Array,
+        labels: Array,
+        cheap: Labelling,
+        units: Units,
+        beta: Array,
+        is_warm: Array,
+        score_fn: Callable[[Array], Labelling],
+    ) -> tuple[Labelling, Array]:
+        """Where some moves by the cheap scorer lead each replica, `[C, R]`.
+
+        They leave exp(β U~) in detailed balance, U~ being the cheap utility. In the warm start they
+        do no more than score `labels`.
+
+        Returns:
+          The labelling, and whether any score on the way was not finite: bool `[C, R, N]`.
+        """
+        draw_keys, accept_keys = (
+            jnp.stack(split_keys(each, self.num_screenings)) for each in split_keys(keys, 2)
+        )
+
+        def move_once(
+            carry: tuple[Labelling, Array], keys: tuple[Array, Array]
+        ) -> tuple[tuple[Labelling, Array], None]:
+            (old, is_nonfinite), (draw_keys, accept_keys) = carry, keys
+            move = self.draw_moves(draw_keys, old, units, beta)
+            new = labels_of_replicas(units, move.new, labels.shape[-1])
+            proposed = score_fn(jnp.where(is_warm, labels, new))
+            log_ratio = beta * (proposed.utility - old.utility)
+            log_ratio += self.move_correction(move, old, proposed, units, beta)
+            is_accepted = over_replicas(metropolis_accept)(accept_keys, log_ratio) | is_warm
+            is_nonfinite |= ~jnp.all(jnp.isfinite(proposed.label_log_probs), axis=-1)
+            return (select(is_accepted, proposed, old), is_nonfinite), None
+
+        start = (cheap, jnp.zeros(labels.shape, bool))
+        return lax.scan(move_once, start, (draw_keys, accept_keys))[0]
+
+
+def labels_of_replicas(units: Units, assignment: Array, num_claims: int) -> Array:
+    """Labellings of assignments: int32 `[C, R, G]` → int8 `[C, R, N]`."""
+    return over_replicas(functools.partial(labels_of, units, num_claims=num_claims))(assignment)
+
+
+def over_replicas(function: Callable) -> Callable:
+    """The function of one replica over the axes [C, R]."""
+    return jax.vmap(jax.vmap(function))
+
+
+def split_keys(keys: Array, num: int) -> tuple[Array, ...]:
+    """So many keys for each replica, `[C, R]` each."""
+    split = over_replicas(lambda key: jax.random.split(key, num))(keys)
+    return tuple(split[..., i] for i in range(num))
