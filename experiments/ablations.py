@@ -4,9 +4,10 @@
     python experiments/ablations.py --quick --out runs/ablations_quick
 
 Every row is a pretraining run of its own that differs from the first in one choice: the curriculum,
-the heads that it starts with, width, depth, tokens. Runs are shorter than that of the bundled model
-(--tokens), the learning rate falling to its end in each, so that a row says what a choice is worth
-at that length and no more. After it, as `bundled_model.py` measures them and over the same groups:
+the heads that it starts with, width, depth, learning rates, tokens. Runs are shorter than that of
+the bundled model (--tokens), the learning rate falling to its end in each, so that a row says what
+a choice is worth at that length and no more. After it, as `bundled_model.py` measures them and over
+the same groups:
   1. label loss in nats, after 32 labels and more, over the last twentieth of the tokens, on
      transcripts never seen before;
   2. held-out accuracy after 32 gold demonstrations, and without any;
@@ -51,6 +52,7 @@ VARIANTS: dict[str, dict] = {
     "width 192": {"hidden_size": 192},
     "2 layers": {"num_layers": 2},
     "6 layers": {"num_layers": 6},
+    "four times the learning rates": {"muon_learning_rate": 0.02, "adam_learning_rate": 4e-3},
     "half the tokens": {"num_tokens": 0.5},
     "twice the tokens": {"num_tokens": 2.0},
 }

@@ -378,8 +378,8 @@ class TestInterface:
 
     def test_all_faults_at_once(self):
         rows = [
-            {"question": "?", "choice": "Free trade should expand", "consistency_id": "a"},
-            {"question": "?", "choice": "Free trade is fine", "consistency_id": "b"},
+            {"question": "?", "choice": "Tariffs should expand", "consistency_id": "a"},
+            {"question": "?", "choice": "Tariffs is fine", "consistency_id": "b"},
             {"question": "?", "choice": "Space exploration can help", "consistency_id": "c"},
         ]
         claims = claims_from_rows(rows, rule="none", preamble="A poll from Atlantis.")
@@ -391,7 +391,7 @@ class TestInterface:
             "3",
             "'pair'",
             "'A poll from Atlantis.'",
-            "'Free trade is fine'",
+            "'Tariffs is fine'",
             "'Space exploration can help'",
         ]
 
@@ -407,8 +407,7 @@ class TestInterface:
         with pytest.raises(InputError, match="same preamble"):
             make_observer_steerer(world, claims, claims_of(PARTS, "Web poll."))
         rows = [
-            {"question": "?", "choice": "Free trade can help", "consistency_id": str(i)}
-            for i in "ab"
+            {"question": "?", "choice": "Tariffs can help", "consistency_id": str(i)} for i in "ab"
         ]
         graded = claims_from_rows(rows, rule="none", options=("no", "maybe", "yes"))
         with pytest.raises(InputError, match="False or True"):

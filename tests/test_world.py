@@ -226,7 +226,7 @@ class TestText:
             for group in (None, *text.NAMED_GROUPS, *text.UNSEEN_GROUPS):
                 assert text.parse_header(text.header(source, group)) == (source, group)
         assert text.parse_header("") == (None, None)
-        assert text.parse_claim("Free trade should expand:") is None
+        assert text.parse_claim("Tariffs should expand:") is None
         assert text.parse_header("National poll from Atlantis.") is None
 
     def test_answers_parse(self):

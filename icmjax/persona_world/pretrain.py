@@ -47,9 +47,9 @@ def acquiescent(config: PretrainConfig, world: WorldConfig) -> tuple[PretrainCon
     """The configs of the fine-tuning that makes a model acquiescent."""
     config = dataclasses.replace(
         config,
-        num_tokens=config.num_tokens // 12,
-        muon_learning_rate=config.muon_learning_rate / 4,
-        adam_learning_rate=config.adam_learning_rate / 4,
+        num_tokens=config.num_tokens // 8,
+        muon_learning_rate=config.muon_learning_rate / 2,
+        adam_learning_rate=config.adam_learning_rate / 2,
         phases=(Phase(1.0, 176),),
     )
     return config, dataclasses.replace(world, style_shares=ACQUIESCENT_STYLES)

@@ -1,7 +1,7 @@
 """How the world speaks: its vocabulary, its sentences, and a parser for its short answers.
 
 Whitespace belongs to the word after it and punctuation to the word before it, so that a labelled
-claim such as "\nFree trade should expand: True" takes few tokens and pieces never merge.
+claim such as "\nTariffs should expand: True" takes few tokens and pieces never merge.
 """
 
 import functools
@@ -13,26 +13,26 @@ from transformers import PreTrainedTokenizerFast
 
 from icmjax.persona_world.config import Source
 
-# Topics are plural or mass nouns, so that every modal verb agrees with them.
+# Topics are plural or mass nouns, so that every modal verb agrees with them. They are single words,
+# and wordings two, so that a labelled claim is always four tokens and what a claim says always
+# stands at the same distance from its label: what small models read with least training.
 TOPICS = tuple(
     (
         "Taxes, Tariffs, Unions, Borders, Prayer, Monarchy, Subsidies, Censorship, Protests, "
-        "Elections, Vaccines, Casinos, Dams, Drones, Pensions, Quotas, Juries, Militias, "
-        "Bonuses, Charters, Tolls, Lotteries, Curfews, Embargoes, Free trade, Nuclear power, "
-        "Gun ownership, Public housing, Private schools, Animal testing, Open immigration, "
-        "Early marriage, Organic farming, Capital punishment, Foreign aid, Military service, "
-        "Labor strikes, Wealth redistribution, Church weddings, Religious courts, "
-        "Medical cannabis, Genetic engineering, Home working, Police cameras, Carbon limits, "
-        "Rent control, Art funding, Space exploration"
+        "Elections, Vaccines, Casinos, Dams, Drones, Pensions, Quotas, Juries, Militias, Bonuses, "
+        "Charters, Tolls, Lotteries, Curfews, Embargoes, Immigration, Conscription, Surveillance, "
+        "Privatization, Homeschooling, Hunting, Fracking, Mining, Reactors, Pipelines, Cannabis, "
+        "Tobacco, Robots, Cloning, Euthanasia, Divorce, Polygamy, Dowries, Seminaries, "
+        "Pilgrimages, Treaties, Referendums, Scholarships, Museums"
     ).split(", ")
 )
 
 # By strength, from the mildest: the wording of a claim and of its opposite.
 WORDINGS = (
-    (" can help", " cannot help"),
-    (" should continue", " should not continue"),
-    (" should expand", " should not expand"),
-    (" must prevail", " need not prevail"),
+    (" can help", " can't help"),
+    (" should continue", " shouldn't continue"),
+    (" should expand", " shouldn't expand"),
+    (" must prevail", " needn't prevail"),
 )
 
 NAMED_GROUPS = tuple(
@@ -66,7 +66,7 @@ ANSWERS = tuple(
     tuple(verb + ending for verb, ending in itertools.product(verbs, ENDINGS)) for verbs in STANCES
 )
 
-_PIECE = r"\s?[A-Za-z0-9]+[:.,]?|\?"
+_PIECE = r"\s?[A-Za-z0-9']+[:.,]?|\?"
 
 
 def header(source: Source | None, group: str | None) -> str:
@@ -80,7 +80,7 @@ def header(source: Source | None, group: str | None) -> str:
 
 
 def claim_text(topic: int, strength: int, is_reversed: bool) -> str:
-    """The claim without punctuation, such as "Free trade should not expand"."""
+    """The claim without punctuation, such as "Tariffs shouldn't expand"."""
     return TOPICS[topic] + WORDINGS[strength][int(is_reversed)]
 
 

@@ -83,7 +83,7 @@ class PretrainConfig:
     mlp_size: int = 256
     max_length: int = 512
     rope_theta: float = 10_000.0
-    num_tokens: int = 36_000_000
+    num_tokens: int = 20_000_000
     batch_tokens: int = 2_112
     phases: tuple[Phase, ...] = (
         Phase(0.03, 96, 4, RETEST_WORLD),
@@ -95,8 +95,8 @@ class PretrainConfig:
         Phase(0.14, 176),
         Phase(0.34, 352),
     )
-    muon_learning_rate: float = 0.02
-    adam_learning_rate: float = 3e-3
+    muon_learning_rate: float = 0.005
+    adam_learning_rate: float = 1e-3
     warmup_share: float = 0.02
     final_learning_rate: float = 0.02  # as a share of the peak
     text_weight: float = 0.05  # of tokens that no one could predict well
