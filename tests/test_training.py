@@ -117,7 +117,7 @@ def test_a_used_folder_and_another_config_are_refused(trained):
     out, _, _ = trained
     with pytest.raises(RunError, match="fresh folder"):
         run(out)
-    with pytest.raises(RunError, match=r"0.02 then, 0.01 now"):
+    with pytest.raises(RunError, match=rf"{TINY.muon_learning_rate} then, 0.01 now"):
         run(out, dataclasses.replace(TINY, muon_learning_rate=0.01), is_resume=True)
 
 
