@@ -18,6 +18,7 @@ from icmjax.consistency import PairRules
 from icmjax.errors import InputError
 from icmjax.search import SearchResult
 from icmjax.search.base import Algorithm, Scorer
+from icmjax.search.loop import start
 from icmjax.search.together import have_one_shape
 
 _local = threading.local()
@@ -28,13 +29,15 @@ class _Request:
 
     def __init__(self, *arguments: Any) -> None:
         self.scorer, self.rules, self.algorithm, self.rng_key, self.clamped = arguments
+        # Clamped claims may change the shapes; and what is at fault is raised in its own unit.
+        self.state = start(*arguments)[1]
         self.result: SearchResult | None = None
         self.error: InputError | None = None
 
     def goes_with(self, other: "_Request") -> bool:
         """Whether the two can be one program."""
         return self.algorithm == other.algorithm and have_one_shape(
-            [(self.scorer, self.rules), (other.scorer, other.rules)]
+            [(each.scorer, each.rules, each.state) for each in (self, other)]
         )
 
 
