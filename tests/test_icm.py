@@ -337,6 +337,32 @@ def test_proposals_that_change_nothing_cost_no_pass():
     assert result.diagnostics["num_tokens"] == tokens_per_pass * result.diagnostics["num_passes"]
 
 
+def test_a_flip_that_was_turned_back_is_not_scored_again():
+    """All want to be True, and a violated pair weighs more: every flip is turned back at last."""
+    rules = exactly_one_true([(0, 1), (2, 3), (4, 5)])
+    config = ICM(alpha=1.0, num_seeds=10, num_iterations=150, num_chains=1)
+    history, labels = NaiveICM(all_true_scorer(), rules, config, jax.random.key(0)).run()
+    result = search(all_true_scorer(), rules, config, jax.random.key(0), progress=False)
+    assert result.labels.tolist() == labels
+    np.testing.assert_allclose(result.trace.utility[:, 0], [row[1] for row in history], atol=1e-5)
+
+    trace = jax.tree.map(lambda leaf: leaf[1:, 0], result.trace)
+    turned_back: set[int] = set()
+    num_saved = 0
+    for n in np.flatnonzero(trace.is_flip):
+        if trace.is_move[n]:
+            turned_back = set()
+            continue
+        assert trace.num_fixes[n] == 1
+        if trace.claim[n] in turned_back:
+            assert trace.num_passes[n] == 0
+            num_saved += 1
+        else:
+            assert trace.num_passes[n] > 0
+        turned_back.add(int(trace.claim[n]))
+    assert num_saved > 20
+
+
 def test_tokens_are_those_of_the_claims_labelled_in_each_pass():
     scorer = table_scorer(6, 10, coupling=2.0)
     result = run_icm(scorer, exactly_one_true(PAIRS), num_seeds=2, num_chains=2)

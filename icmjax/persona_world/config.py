@@ -47,10 +47,11 @@ class WorldConfig:
     group_scale: float = 0.6
     individual_scale: float = 0.5
     # Groups: the named ones have Zipf frequencies in the transcripts; the unseen have none. The
-    # exponent is what makes the last third rare: about a hundred transcripts each in pretraining.
+    # exponent is what makes the last third rare: a dozen or so transcripts each in pretraining. Of a
+    # hundred a model learns a group so well that its name says all there is to say about it.
     num_groups: int = 24
     num_unseen: int = 6
-    frequency_exponent: float = 1.75
+    frequency_exponent: float = 2.5
     # Items: every topic has one claim a strength; a claim is endorsed where the loading of the
     # values on the topic exceeds the difficulty of its strength (Guttman).
     num_topics: int = 48

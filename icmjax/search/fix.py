@@ -59,7 +59,7 @@ def consistency_fix(
       labels: int8 `[N]`.
       known: a labelling, scored already, that need not be scored again where it comes up.
       is_known: bool `[]`, whether `known` has been scored at all.
-      is_settled: bool `[E]`, violated pairs of `labels` that are known to be past mending.
+      is_settled: bool `[E]`, violated pairs of `known` that are known to be past mending.
       is_free: bool `[N]`, False where a label must not move.
       rules: E ≥ 1 pair rules; see `at_least_one_pair`.
       max_fixes: int32 `[]`.
@@ -71,8 +71,11 @@ def consistency_fix(
     num_options = rules.penalties.shape[-1]
     choices = jnp.asarray(np.argwhere(np.ones((num_options, num_options))), jnp.int8)  # [Y * Y, 2]
 
+    def is_at_known(labels: Array) -> Array:
+        return is_known & jnp.all(labels == known.labels)
+
     def look_at(labels: Array, scored: Scored) -> Scored:
-        is_pass = ~(is_known & jnp.all(labels == known.labels))
+        is_pass = ~is_at_known(labels)
         new = lax.cond(is_pass, score_fn, lambda _: known, labels)
         is_better = ~scored.is_found | (gain(new, scored.best) > 0)
         return Scored(
@@ -107,19 +110,22 @@ def consistency_fix(
         scored, _ = lax.scan(try_choice, start, (choices, is_tried))
         is_gain = gain(scored.best, fix.labelling) > 0
         is_fix = ~is_first & scored.is_found & (is_gain | (is_first_taken & (fix.num_rounds == 1)))
-        is_settled = jnp.where(is_fix, False, fix.is_settled.at[pair].set(True))
+        labelling = select(is_first | is_fix, scored.best, fix.labelling)
+        settled = jnp.where(is_fix, False, fix.is_settled.at[pair].set(True))
+        settled |= is_fix & is_at_known(labelling.labels) & is_settled
         return Fix(
-            labelling=select(is_first | is_fix, scored.best, fix.labelling),
+            labelling=labelling,
             num_rounds=fix.num_rounds + 1,
             num_fixes=fix.num_fixes + is_fix.astype(jnp.int32),
             num_passes=scored.num_passes,
-            is_settled=jnp.where(is_first, fix.is_settled, is_settled),
+            is_settled=jnp.where(is_first, fix.is_settled, settled),
             is_nonfinite=scored.is_nonfinite,
         )
 
     zero = jnp.int32(0)
     unscored = known._replace(labels=labels)
-    start = Fix(unscored, zero, zero, zero, is_settled, jnp.zeros_like(is_free))
+    settled = is_settled & is_at_known(labels)
+    start = Fix(unscored, zero, zero, zero, settled, jnp.zeros_like(is_free))
     return lax.while_loop(is_open, next_round, start)
 
 

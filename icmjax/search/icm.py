@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from icmjax.consistency import PairRules
+from icmjax.consistency import PairRules, violated_pairs
 from icmjax.search.base import (
     Labelling,
     Outcome,
@@ -35,6 +35,7 @@ class ICMState(NamedTuple):
     current: Labelling  # [C]
     best: Labelling  # [C]: the highest utility among the states with the most labelled claims
     is_settled: Array  # bool [C, E], violated pairs that no relabelling of `current` improves
+    is_turned_back: Array  # bool [C, N], flips of `current` that their fix can only turn back
     is_free: Array  # bool [C, N], False where the label is clamped
     num_steps: Array  # int32 [C]
     num_accepted: Array  # int32 [C], accepted proposals that changed a label
@@ -82,7 +83,8 @@ class ICM:
     without an acceptance test.
 
     A proposal that changes nothing is not scored again, nor is a pair tried again from labels from
-    which it brought nothing, so that late in a search most steps cost no pass. `lax.map` runs the
+    which it brought nothing, nor a flip that broke one pair alone and that its fix turned back from
+    the same labels before, so that late in a search most steps cost no pass. `lax.map` runs the
     chains one after another for that reason: under `vmap` every branch would be computed, and each
     chain would pay for the passes of all.
 
@@ -206,6 +208,7 @@ class ICM:
             current=first,
             best=first,
             is_settled=jnp.zeros((num_chains, len(at_least_one_pair(rules).pairs)), bool),
+            is_turned_back=jnp.zeros(labels.shape, bool),
             is_free=jnp.broadcast_to(is_free, labels.shape),
             num_steps=per_chain,
             num_accepted=per_chain,
@@ -245,17 +248,21 @@ class ICM:
         new = jnp.where(is_completing, _most_probable_consistent(before, rules), most_probable)
         labels = jnp.where(is_chosen & is_drawing, new, before.labels)
         is_same = jnp.all(labels == before.labels)
+        is_flip = ~is_same & is_drawing & ~is_completing
+        # With one violated pair the fix has nothing to draw: it ends as it did the last time.
+        is_one_violated = jnp.sum(violated_pairs(labels, rules)) == 1
+        is_known_end = is_flip & state.is_turned_back[drawn]
         objective: Objective = "log_odds" if self.reference_deviations else self.objective
         is_unfixed = is_finished | (is_drawing & is_same & self.reference_deviations)
         fix = consistency_fix(
             fix_key,
-            labels,
+            jnp.where(is_known_end, before.labels, labels),
             known=before,
             is_known=~is_seeding,
-            is_settled=state.is_settled & is_same,
+            is_settled=state.is_settled,
             is_free=state.is_free,
             rules=at_least_one_pair(rules),
-            max_fixes=jnp.where(is_unfixed, 0, self.max_fixes),
+            max_fixes=jnp.where(is_unfixed | is_known_end, 0, self.max_fixes),
             score_fn=lambda labels: score_labels(labels, scorer, rules, self.alpha, objective),
             is_opposites_only=self.reference_deviations,
             is_first_taken=is_drawing & self.reference_deviations,
@@ -271,7 +278,8 @@ class ICM:
         is_best = is_seeding | (more > 0) | ((more == 0) & (gain(current, state.best) > 0))
         is_best |= self.reference_deviations
         is_move = jnp.any(proposal.labels != before.labels)
-        is_flip = ~is_same & is_drawing & ~is_completing
+        is_turned_back = is_flip & is_one_violated & ~is_move
+        turned_back = state.is_turned_back.at[drawn].max(is_turned_back)
         # The authors' code counts an accepted proposal though its fix turned it back.
         is_counted = is_flip if self.reference_deviations else is_move
 
@@ -279,6 +287,7 @@ class ICM:
             current=current,
             best=select(is_best, current, state.best),
             is_settled=jnp.where(is_accepted, fix.is_settled, state.is_settled),
+            is_turned_back=turned_back & ~(is_accepted & is_move) & ~is_completing,
             is_free=state.is_free,
             num_steps=state.num_steps + (~is_finished).astype(jnp.int32),
             num_accepted=state.num_accepted
@@ -296,7 +305,7 @@ class ICM:
             is_flip=is_flip,
             is_move=is_move,
             is_accepted=is_accepted,
-            num_fixes=fix.num_fixes,
+            num_fixes=jnp.where(is_known_end, 1, fix.num_fixes),
             num_passes=fix.num_passes,
             num_labelled=jnp.sum(current.labels >= 0, dtype=jnp.int32),
             num_violated=current.num_violated,
