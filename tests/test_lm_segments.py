@@ -11,7 +11,7 @@ from flax import nnx
 from icmjax.errors import CheckpointError
 from icmjax.lm import Decoder, DecoderConfig, KeyValues, RopeConfig, Segment
 from icmjax.lm import attention as attention_module
-from icmjax.lm.attention import attend_within, sight
+from icmjax.lm.attention import attend_within, own_sight
 from icmjax.lm.fused import FusedKernel, check_attention, fused_kernel
 
 TOLERANCE = {"rtol": 1e-5, "atol": 1e-5}
@@ -236,8 +236,8 @@ def test_blocks_of_queries_give_the_plain_softmax(length: int):
     keys = jax.random.normal(key_key, (2, length, 2, 8))
     values = jax.random.normal(value_key, (2, length, 2, 8))
     positions = jnp.broadcast_to(jnp.arange(length, dtype=jnp.int32), (2, length))
-    is_seen = sight(positions, positions, jnp.ones((2, length), bool), is_same_row=True).is_seen
-    found = jax.jit(attend_within, static_argnums=4)(queries, keys, values, is_seen, jnp.sin)
+    sight = own_sight(positions, jnp.ones((2, length), bool))
+    found = jax.jit(attend_within, static_argnums=4)(queries, keys, values, sight, jnp.sin)
 
     scores = np.sin(np.einsum("bthd,bshd->bhts", queries, np.repeat(keys, 2, axis=2)))
     weights = np.exp(scores) * np.tri(length)

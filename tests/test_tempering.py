@@ -16,7 +16,7 @@ from icmjax.errors import InputError, ScoreError
 from icmjax.runs import open_run
 from icmjax.search import Bootstrap, ParallelTempering, ScreenedScorer, search
 from icmjax.search.loop import run_block
-from icmjax.search.tempering import FIRST_ROUND
+from icmjax.search.schedule import FIRST_ROUND
 
 PAIRS = [(0, 1), (1, 4), (2, 3)]
 SOFT, HARD = (

@@ -15,7 +15,7 @@ MIN_BLOCK, MAX_BLOCKS = 64, 4
 # a CPU so few that they stay in its cache (at 8 heads and 2,000 keys 3 times as fast as at once).
 CHUNK_SCORES = {"cpu": 1 << 20}
 OTHER_CHUNK_SCORES = 1 << 26
-NO_WINDOW = int(jnp.iinfo(jnp.int32).max)
+NO_WINDOW = NEVER = int(jnp.iinfo(jnp.int32).max)
 
 ScoreFn = Callable[[jax.Array], jax.Array]
 
@@ -60,58 +60,72 @@ class Part(NamedTuple):
     weighted: jax.Array  # float32 [B, T, H, head_dim], values weighted by exp(score - highest)
 
 
+class Sight(NamedTuple):
+    """Which keys each query may see, as what decides it.
+
+    The mask has as many entries as there are scores of one head, so that in a small model writing
+    it down costs as much as the scores: it is made where scores are, chunk by chunk.
+    """
+
+    query_order: jax.Array  # int32 [B', B / B' * T]; a key is seen that is not after the query
+    key_order: jax.Array  # int32 [B', S]; of padding NEVER
+    query_positions: jax.Array  # int32 [B', B / B' * T], for windows
+    key_positions: jax.Array  # int32 [B', S], for windows
+    is_read: jax.Array | None = None  # bool [B', B / B' * T, S], what else limits it; None for all
+    window: jax.Array | None = None  # int32 [], tokens, the query itself included; None for all
+
+    def mask(self) -> jax.Array:
+        """Return whether each query sees each key, bool `[B', B / B' * T, S]`."""
+        is_seen = self.key_order[:, None, :] <= self.query_order[:, :, None]
+        if self.is_read is not None:
+            is_seen &= self.is_read
+        if self.window is not None:
+            distance = self.query_positions[:, :, None] - self.key_positions[:, None, :]
+            is_seen &= distance < self.window
+        return is_seen
+
+    def of(self, queries: slice, keys: slice) -> "Sight":
+        """Return the sight of some of the queries to some of the keys."""
+        return self._replace(
+            query_order=self.query_order[:, queries],
+            key_order=self.key_order[:, keys],
+            query_positions=self.query_positions[:, queries],
+            key_positions=self.key_positions[:, keys],
+            is_read=None if self.is_read is None else self.is_read[:, queries, keys],
+        )
+
+
 class PartKernel(Protocol):
     """Attention to one set of keys by other means than `attend_part`."""
 
-    def attend_part(self, queries: jax.Array, read: KeyValues, is_seen: jax.Array) -> Part:
+    def attend_part(self, queries: jax.Array, read: KeyValues, sight: Sight) -> Part:
         """Return the part of these keys; shapes as in `attend_part`."""
         ...
 
 
-class Sight(NamedTuple):
-    """Which keys each query may see; a window narrows it further in some layers."""
-
-    distance: jax.Array  # int32 [B', B / B' * T, S], the query's position less the key's
-    is_seen: jax.Array  # bool [B', B / B' * T, S]
-
-
-def sight(
-    query_positions: jax.Array,
-    key_positions: jax.Array,
-    is_real: jax.Array,
-    is_same_row: bool = False,
-) -> Sight:
-    """Return which keys are seen: those that are no padding and not after the query.
-
-    Args:
-        query_positions: int32 `[B, T]`.
-        key_positions: int32 `[B', S]` where B' divides B.
-        is_real: bool `[B', S]`, False for padding.
-        is_same_row: Whether queries and keys are the same tokens; then "not after" is by index too.
-    """
-    grouped = query_positions.reshape(key_positions.shape[0], -1)
-    distance = grouped[:, :, None] - key_positions[:, None, :]
-    is_seen = is_real[:, None, :] & (distance >= 0)
-    if is_same_row:
-        is_seen &= jnp.tri(key_positions.shape[1], dtype=bool)
-    return Sight(distance, is_seen)
+def own_sight(positions: jax.Array, is_real: jax.Array) -> Sight:
+    """Return what rows at int32 `[B, T]` see of themselves: all before, by index, but padding."""
+    index = jnp.broadcast_to(jnp.arange(positions.shape[1], dtype=jnp.int32), positions.shape)
+    return Sight(index, jnp.where(is_real, index, NEVER), positions, positions)
 
 
 def segment_sight(query_positions: jax.Array, segment: Segment) -> Sight:
     """Return which of a segment's keys the queries at int32 `[B, T]` see."""
-    seen = sight(query_positions, segment.positions, segment.is_real)
+    num_rows, length = query_positions.shape
+    queries = query_positions.reshape(segment.positions.shape[0], -1)
+    keys = segment.positions
+    seen = Sight(queries, jnp.where(segment.is_real, keys, NEVER), queries, keys)
     if segment.is_read is None:
         return seen
-    num_rows, length = query_positions.shape
     per_row = jnp.repeat(segment.is_read, num_rows // len(segment.is_read), axis=0)
-    is_read = jnp.repeat(per_row, length, axis=0).reshape(seen.is_seen.shape)
-    return seen._replace(is_seen=seen.is_seen & is_read)
+    is_read = jnp.repeat(per_row, length, axis=0).reshape(*queries.shape, keys.shape[1])
+    return seen._replace(is_read=is_read)
 
 
 def attend(
     queries: jax.Array,
     read: Sequence[KeyValues],
-    is_seen: Sequence[jax.Array],
+    sights: Sequence[Sight],
     score_fn: ScoreFn,
     temperings: Sequence[Tempering | None] | None = None,
     kernel: PartKernel | None = None,
@@ -121,32 +135,31 @@ def attend(
     Args:
         queries: `[B, T, H, head_dim]`.
         read: One layer's keys and values, without the [L]: first the rows' own, then segments'.
-        is_seen: For each of them which keys are seen, bool `[B', B / B' * T, S]`.
+        sights: For each of them which keys are seen.
         score_fn: Turns float32 products of queries and keys into scores.
         temperings: Of the segments, where there are any.
         kernel: Does the parts without tempering, where given.
     """
     if len(read) == 1 and kernel is None:
-        return attend_within(queries, *read[0], is_seen[0], score_fn)
+        return attend_within(queries, *read[0], sights[0], score_fn)
     parts = [
-        attend_part(queries, *past, mask, score_fn, tempering)
+        attend_part(queries, *past, sight, score_fn, tempering)
         if kernel is None or tempering is not None
-        else kernel.attend_part(queries, past, mask)
-        for past, mask, tempering in zip(
-            read, is_seen, (None, *(temperings or [None] * (len(read) - 1))), strict=True
+        else kernel.attend_part(queries, past, sight)
+        for past, sight, tempering in zip(
+            read, sights, (None, *(temperings or [None] * (len(read) - 1))), strict=True
         )
     ]
     return merge(parts).astype(queries.dtype)
 
 
 def attend_within(
-    queries: jax.Array, keys: jax.Array, values: jax.Array, is_seen: jax.Array, score_fn: ScoreFn
+    queries: jax.Array, keys: jax.Array, values: jax.Array, sight: Sight, score_fn: ScoreFn
 ) -> jax.Array:
     """Return the attention of rows to themselves, `[B, T, H, head_dim]` like the queries.
 
     `keys` and `values` are `[B, T, K, head_dim]` where K divides H (grouped queries, Ainslie et
-    al., arXiv:2305.13245), `is_seen` bool `[B, T, T]` is false above the diagonal. Softmax is in
-    float32.
+    al., arXiv:2305.13245); no key is seen by an earlier query. Softmax is in float32.
 
     Queries go in blocks that read no key after the block: half the work of a full square, in
     pieces that stay in a CPU's cache.
@@ -156,16 +169,16 @@ def attend_within(
     keys, values = _heads_first(keys), _heads_first(values)
 
     def attend_rows(
-        rows: jax.Array, is_seen: jax.Array, keys: jax.Array, values: jax.Array
+        rows: jax.Array, sight: Sight, keys: jax.Array, values: jax.Array
     ) -> tuple[jax.Array, ...]:
-        scores = _scores(_group(rows, keys.shape[1]), keys, is_seen, score_fn)
+        scores = _scores(_group(rows, keys.shape[1]), keys, sight.mask(), score_fn)
         return (_ungroup(_mix(jax.nn.softmax(scores, axis=-1), values)),)
 
     mixed: list[jax.Array] = []
     for start in range(0, length, size):
-        rows, past = queries[:, start : start + size], slice(0, start + size)
-        seen = is_seen[:, start : start + size, past]
-        per_row = seen[0].size * queries.shape[2]
+        block, past = slice(start, start + size), slice(0, start + size)
+        rows, seen = queries[:, block], sight.of(block, past)
+        per_row = rows.shape[1] * queries.shape[2] * seen.key_order.shape[1]
         mixed += _in_chunks(
             attend_rows, rows, seen, keys[..., past, :], values[..., past, :], per_row
         )
@@ -176,15 +189,14 @@ def attend_part(
     queries: jax.Array,
     keys: jax.Array,
     values: jax.Array,
-    is_seen: jax.Array,
+    sight: Sight,
     score_fn: ScoreFn,
     tempering: Tempering | None = None,
 ) -> Part:
     """Return the attention of queries `[B, T, H, head_dim]` to one set of keys, to be merged.
 
     `keys` and `values` are `[B', S, K, head_dim]` where B' divides B and S may be 0: their row b
-    serves B / B' consecutive query rows, without being copied. `is_seen` is bool
-    `[B', B / B' * T, S]`.
+    serves B / B' consecutive query rows, without being copied.
     """
     batch, length, num_heads, head_dim = queries.shape
     assert batch % keys.shape[0] == 0, f"a segment of batch {keys.shape[0]} cannot serve {batch}"
@@ -195,9 +207,9 @@ def attend_part(
     keys, values = _heads_first(keys), _heads_first(values)
 
     def attend_rows(
-        rows: jax.Array, is_seen: jax.Array, keys: jax.Array, values: jax.Array
+        rows: jax.Array, sight: Sight, keys: jax.Array, values: jax.Array
     ) -> tuple[jax.Array, ...]:
-        scores = _scores(_group(rows, keys.shape[1]), keys, is_seen, score_fn)
+        scores = _scores(_group(rows, keys.shape[1]), keys, sight.mask(), score_fn)
         highest = jax.lax.stop_gradient(jnp.max(scores, axis=-1, keepdims=True, initial=MASKED))
         # Less 0 where no key is seen, so that a masked score has weight 0 there too.
         weights = jnp.exp(scores - jnp.where(highest > MASKED, highest, 0.0))
@@ -205,7 +217,7 @@ def attend_part(
         return tuple(map(_ungroup, (highest, total, _mix(weights, values))))
 
     per_row = rows.shape[1] * num_heads * keys.shape[2]
-    statistics = _in_chunks(attend_rows, rows, is_seen, keys, values, per_row)
+    statistics = _in_chunks(attend_rows, rows, sight, keys, values, per_row)
     part = Part(*(each.reshape(batch, length, *each.shape[2:]) for each in statistics))
     return part if tempering is None else _temper(part, tempering)
 
@@ -218,7 +230,7 @@ def chunk_scores() -> int:
 def _in_chunks(
     attend_rows: Callable[..., tuple[jax.Array, ...]],
     rows: jax.Array,
-    is_seen: jax.Array,
+    sight: Sight,
     keys: jax.Array,
     values: jax.Array,
     per_row: int,
@@ -230,7 +242,7 @@ def _in_chunks(
     num_rows = max(size for size in range(1, batch + 1) if batch % size == 0 and size <= most_rows)
     num_groups, size = batch // num_rows, -(-length // num_parts)
     if num_groups * num_parts == 1:
-        return attend_rows(rows, is_seen, keys, values)
+        return attend_rows(rows, sight, keys, values)
 
     def split(array: jax.Array) -> jax.Array:
         amounts = [(0, 0), (0, size * num_parts - length)] + [(0, 0)] * (array.ndim - 2)
@@ -243,14 +255,21 @@ def _in_chunks(
         parts = jnp.moveaxis(chunks.reshape(num_groups, num_parts, num_rows, size, *inner), 1, 2)
         return parts.reshape(batch, -1, *inner)[:, :length]
 
-    keys, values = (each.reshape(num_groups, num_rows, *each.shape[1:]) for each in (keys, values))
+    def grouped(array: jax.Array) -> jax.Array:
+        return array.reshape(num_groups, num_rows, *array.shape[1:])
 
-    def attend_chunk(chunk: tuple[jax.Array, jax.Array, jax.Array]) -> tuple[jax.Array, ...]:
-        group, *queries = chunk
-        return attend_rows(*queries, keys[group], values[group])
+    of_queries = (rows, sight.query_order, sight.query_positions, sight.is_read)
+    of_keys = (keys, values, sight.key_order, sight.key_positions)
+    of_keys = jax.tree.map(grouped, of_keys)
+
+    def attend_chunk(chunk: tuple[jax.Array, tuple]) -> tuple[jax.Array, ...]:
+        group, (rows, query_order, query_positions, is_read) = chunk
+        keys, values, key_order, key_positions = (each[group] for each in of_keys)
+        seen = Sight(query_order, key_order, query_positions, key_positions, is_read, sight.window)
+        return attend_rows(rows, seen, keys, values)
 
     groups = jnp.repeat(jnp.arange(num_groups, dtype=jnp.int32), num_parts)
-    statistics = jax.lax.map(attend_chunk, (groups, split(rows), split(is_seen)))
+    statistics = jax.lax.map(attend_chunk, (groups, jax.tree.map(split, of_queries)))
     return jax.tree.map(join, statistics)
 
 

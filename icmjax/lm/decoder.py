@@ -13,10 +13,11 @@ from icmjax.lm.attention import (
     NO_WINDOW,
     KeyValues,
     Segment,
+    Sight,
     Tempering,
     attend,
+    own_sight,
     segment_sight,
-    sight,
 )
 from icmjax.lm.config import DecoderConfig
 from icmjax.lm.fused import fused_kernel
@@ -174,7 +175,7 @@ class Layer(nnx.Module):
         hidden: jax.Array,
         rotation: tuple[jax.Array, jax.Array],
         past: Sequence[KeyValues],
-        is_seen: Sequence[jax.Array],
+        sights: Sequence[Sight],
         temperings: Sequence[Tempering | None] = (),
     ) -> tuple[jax.Array, KeyValues]:
         """Return the residual stream `[B, T, D]` after this layer, and this layer's key-values.
@@ -183,13 +184,13 @@ class Layer(nnx.Module):
             hidden: The residual stream before it, `[B, T, D]`.
             rotation: Cosines and sines at the rows' positions, float32 `[B, T, head_dim / 2]`.
             past: The segments' keys and values, `[B', S, K, head_dim]`.
-            is_seen: Which keys are seen in the rows themselves and in each segment.
+            sights: Which keys are seen in the rows themselves and in each segment.
             temperings: Of the segments, where there are any.
         """
         queries, keys, values = self.attention.project(apply(self.attention_norm, hidden))
         queries, own = rotate(queries, *rotation), KeyValues(rotate(keys, *rotation), values)
         kernel = fused_kernel(self.attention.config)
-        mixed = attend(queries, (own, *past), is_seen, self.attention.score, temperings, kernel)
+        mixed = attend(queries, (own, *past), sights, self.attention.score, temperings, kernel)
         attended = self.attention.out(mixed.reshape(*hidden.shape[:-1], -1))
         hidden = hidden + apply(self.attention_post_norm, attended)
         transformed = self.mlp(apply(self.mlp_norm, hidden))
@@ -260,7 +261,7 @@ class Decoder(nnx.Module):
         """
         config = self.config
         graphdef, params = nnx.split(self.layers)
-        sights = [sight(positions, positions, is_real, is_same_row=True)]
+        sights = [own_sight(positions, is_real)]
         sights += [segment_sight(positions, past) for past in segments]
         temperings = [past.tempering for past in segments]
         ropes = tuple(dict.fromkeys(config.ropes))
@@ -270,11 +271,9 @@ class Decoder(nnx.Module):
         def read_layer(hidden: jax.Array, scanned: ScannedLayer) -> tuple[jax.Array, KeyValues]:
             layer = nnx.merge(graphdef, scanned.params)
             rotation = cosines[scanned.rope], sines[scanned.rope]
-            is_seen = [
-                every if config.is_windowless else every & (distance < scanned.window)
-                for distance, every in sights
-            ]
-            return layer.read(hidden, rotation, scanned.past, is_seen, temperings)
+            window = None if config.is_windowless else scanned.window
+            seen = [sight._replace(window=window) for sight in sights]
+            return layer.read(hidden, rotation, scanned.past, seen, temperings)
 
         if is_checkpointed:
             read_layer = jax.checkpoint(read_layer, prevent_cse=False)

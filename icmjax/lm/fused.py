@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from icmjax.errors import CheckpointError, Fault
-from icmjax.lm.attention import MASKED, KeyValues, Part
+from icmjax.lm.attention import MASKED, KeyValues, Part, Sight
 from icmjax.lm.config import DecoderConfig
 
 Implementation = Literal["einsum", "xla", "cudnn"]
@@ -20,7 +20,7 @@ class FusedKernel(NamedTuple):
     implementation: Literal["xla", "cudnn"]
     scale: float
 
-    def attend_part(self, queries: jax.Array, read: KeyValues, is_seen: jax.Array) -> Part:
+    def attend_part(self, queries: jax.Array, read: KeyValues, sight: Sight) -> Part:
         """Return attention to one set of keys, to be merged; shapes as in `attention.attend_part`.
 
         A query that sees no key has weight 0, whatever the kernel makes of it.
@@ -31,6 +31,7 @@ class FusedKernel(NamedTuple):
         if num_keys == 0:
             empty = jnp.zeros((*shape, 1), jnp.float32)
             return Part(empty + MASKED, empty, jnp.zeros((*shape, head_dim), jnp.float32))
+        is_seen = sight.mask()
         mixed, log_sum_exp = jax.nn.dot_product_attention(
             queries.reshape(num_rows, -1, num_heads, head_dim),
             read.keys,

@@ -47,7 +47,7 @@ class WorldConfig:
     group_scale: float = 0.6
     individual_scale: float = 0.5
     # Groups: the named ones have Zipf frequencies in the transcripts; the unseen have none. The
-    # exponent is what makes the last third rare: a dozen or so transcripts each in pretraining. Of a
+    # exponent makes the last third rare: about a dozen transcripts each in pretraining. From a
     # hundred a model learns a group so well that its name says all there is to say about it.
     num_groups: int = 24
     num_unseen: int = 6

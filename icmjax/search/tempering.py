@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from typing import Any, ClassVar, Literal, NamedTuple, get_args
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -36,13 +36,10 @@ from icmjax.search.replicas import (
     over_replicas,
     split_keys,
 )
+from icmjax.search.schedule import TemperingSchedule
 from icmjax.search.screening import ScreenedScorer, screening_correction
 from icmjax.search.units import Units, check_labels, make_units
 from icmjax.search.warm_start import relabel, replica_starts
-
-WarmStart = Literal["zero_shot", "bootstrap", "random"]
-WARM_STARTS: tuple[str, ...] = get_args(WarmStart)
-FIRST_ROUND = 8  # steps before the ladder is first adapted; every round is twice as long
 
 
 class TemperingState(NamedTuple):
@@ -93,36 +90,23 @@ class Moved(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class ParallelTempering(InformedMoves):
+class ParallelTempering(TemperingSchedule, InformedMoves):
     """Non-reversible parallel tempering with locally informed proposals.
 
     The law of rung r is exp(β_r U), on the labellings that keep the hard rules and the clamped
     labels. A step scores one proposal of every replica, all in one batch; then neighbouring rungs
     exchange their temperatures, even and odd pairs by turns (Syed et al., arXiv:1905.02939). How
-    proposals are drawn is `InformedMoves`, whose fields this config has too.
+    proposals are drawn is `InformedMoves`, and when what is done `TemperingSchedule`, whose fields
+    this config has too.
 
-    Steps come in phases. The warm start, of "zero_shot" and "bootstrap", takes one replica of each
-    chain after another, since the first ones often do: it scores where the replica starts, and then
-    relabels it by its own argmax once, with "bootstrap" `num_bootstraps` times more, or moves it at
-    the lowest temperature where that would change nothing. Replica 0 of chain 0 starts with no
-    labels but the clamped ones, replicas 1 and 2 with all-true and all-false ones, others with
-    random ones of `num_seeds` claims. The burn-in, a share `burn_in` of the other steps, adapts the
-    ladder in rounds of doubling length, after which it is frozen. The marginals are those of the
+    In the warm start replica 0 of chain 0 starts with no labels but the clamped ones, replicas 1
+    and 2 with all-true and all-false ones, others with random ones of `num_seeds` claims; one that
+    its argmax would not change is moved at the lowest temperature. The marginals are those of the
     cold rung after the burn-in. The best state that any replica has scored is kept.
 
     Attributes:
-      num_iterations: passes for every replica; those of the warm start are steps of their own.
-      num_replicas: R, of a chain.
       num_chains: C; chain c is the same whatever C.
-      temperature: of the coldest rung, in units of U.
-      hot_temperature: of the hottest rung.
-      final_temperature: where the coldest rung is annealed to after the burn-in, geometrically, the
-        ladder stretching with it; None to stay. The marginals are then of no one law.
-      burn_in: share of the steps after the warm start in which the ladder adapts.
-      warm_start: "zero_shot", "bootstrap", or, without a warm start: "random", or N labels for
-        replica 0 of chain 0, for each of which a program is compiled.
-      num_bootstraps: argmax relabellings of every replica after the first one, where the warm start
-        is "bootstrap".
+      hot_temperature: of the hottest rung, in units of U.
       num_seeds: claims that random starts of the warm start label, as icm's seeds do; 0 for all.
         Among many random labels each says little, so that such starts lead to few labellings.
       block_size: steps between two visits of the host (progress bar, trace, checkpoint).
@@ -131,15 +115,8 @@ class ParallelTempering(InformedMoves):
       InputError: a field is out of its range.
     """
 
-    num_iterations: int = 64
-    num_replicas: int = 8
     num_chains: int = 1
-    temperature: float = 0.2
     hot_temperature: float = 10.0
-    final_temperature: float | None = None
-    burn_in: float = 0.3
-    warm_start: WarmStart | tuple[int, ...] = "bootstrap"
-    num_bootstraps: int = 2
     num_seeds: int = 8
     block_size: int = 16
 
@@ -148,70 +125,13 @@ class ParallelTempering(InformedMoves):
     def __post_init__(self) -> None:
         if not isinstance(self.warm_start, str):
             object.__setattr__(self, "warm_start", tuple(int(y) for y in self.warm_start))
-        final = self.final_temperature
-        check_ranges(
-            self,
-            self.move_ranges()
-            | {
-                "num_iterations": (
-                    self.num_iterations > self.num_ascent_steps,
-                    "more than the passes of the warm start",
-                ),
-                "num_replicas": (self.num_replicas >= 1, "1 or more"),
-                "num_chains": (self.num_chains >= 1, "1 or more"),
-                "temperature": (self.temperature > 0, "a number above 0"),
-                "hot_temperature": (
-                    self.hot_temperature > self.temperature,
-                    "above temperature",
-                ),
-                "final_temperature": (
-                    final is None or 0 < final <= self.temperature,
-                    "above 0 and not above temperature, or None",
-                ),
-                "burn_in": (0 <= self.burn_in < 1, "0 or more, and below 1"),
-                "warm_start": (
-                    not isinstance(self.warm_start, str) or self.warm_start in WARM_STARTS,
-                    f"one of {', '.join(WARM_STARTS)}, or labels",
-                ),
-                "num_bootstraps": (self.num_bootstraps >= 0, "0 or more"),
-                "num_seeds": (self.num_seeds >= 0, "0 or more"),
-                "block_size": (self.block_size >= 1, "1 or more"),
-            },
-        )
-
-    @property
-    def num_ascent_steps(self) -> int:
-        """Steps in which the warm start takes one replica up; 1 without it, of all together."""
-        return {"zero_shot": 2, "bootstrap": 2 + self.num_bootstraps}.get(str(self.warm_start), 1)
-
-    @property
-    def num_warm_steps(self) -> int:
-        """Steps before the sampling."""
-        is_warm = self.num_ascent_steps > 1
-        return self.num_ascent_steps * self.num_replicas if is_warm else 1
-
-    @property
-    def num_burn_in(self) -> int:
-        """Steps up to the end of the burn-in."""
-        return self.num_warm_steps + int(self.burn_in * (self._last_step - self.num_warm_steps))
-
-    @property
-    def _last_step(self) -> int:
-        return self.num_iterations - self.num_ascent_steps + self.num_warm_steps
-
-    def num_steps(self, num_claims: int) -> int:
-        """The number of steps, whatever N."""
-        del num_claims
-        return self._last_step
-
-    def coldest(self, step: Array) -> Array:
-        """Inverse temperature of rung 0 at step n, int32 `[...]` → float32 `[...]`."""
-        cold = jnp.float32(1 / self.temperature)
-        if self.final_temperature is None:
-            return jnp.broadcast_to(cold, step.shape)
-        num_annealed = max(self._last_step - 1 - self.num_burn_in, 1)
-        share = jnp.clip((step - self.num_burn_in).astype(jnp.float32) / num_annealed, 0, 1)
-        return cold * (self.temperature / self.final_temperature) ** share
+        ranges = {
+            "num_chains": (self.num_chains >= 1, "1 or more"),
+            "hot_temperature": (self.hot_temperature > self.temperature, "above temperature"),
+            "num_seeds": (self.num_seeds >= 0, "0 or more"),
+            "block_size": (self.block_size >= 1, "1 or more"),
+        }
+        check_ranges(self, self.move_ranges() | self.schedule_ranges() | ranges)
 
     def init(
         self, rng_key: Array, rules: PairRules, clamped: np.ndarray, num_options: int
@@ -260,7 +180,7 @@ class ParallelTempering(InformedMoves):
 
     def is_finished(self, state: TemperingState) -> Array:
         """Whether all steps are done, bool `[C]`."""
-        return state.num_steps >= self._last_step
+        return state.num_steps >= self.last_step
 
     def step(
         self, rng_key: Array, state: TemperingState, scorer: Any, rules: PairRules
@@ -310,7 +230,7 @@ class ParallelTempering(InformedMoves):
         is_burn_in = ~is_warm & (n < self.num_burn_in)
         rejections = state.rejections + jnp.where(is_burn_in, 1 - swap_probability, 0.0)
         num_trials = state.num_trials + is_burn_in.astype(jnp.int32)
-        is_round_over = jnp.any(n == jnp.asarray(self._round_ends(), jnp.int32))
+        is_round_over = jnp.any(n == jnp.asarray(self.round_ends(), jnp.int32))
         mean_rejections = rejections / jnp.maximum(num_trials, 1)[:, None].astype(jnp.float32)
         adapted = jax.vmap(adapted_ladder)(state.inverse_temperatures, mean_rejections)
 
@@ -456,15 +376,6 @@ class ParallelTempering(InformedMoves):
             num_passes=jnp.ones(beta.shape, jnp.int32),
             is_nonfinite=is_nonfinite,
         )
-
-    def _round_ends(self) -> list[int]:
-        """Steps after which the ladder is adapted: rounds of 8, 16, 32, ... in the burn-in."""
-        end, length, ends = self.num_warm_steps - 1 + FIRST_ROUND, FIRST_ROUND, []
-        while end < self.num_burn_in:
-            ends.append(end)
-            length *= 2
-            end += length
-        return ends
 
     def _replica_keys(self, keys: Array) -> Array:
         """A key for each replica: `[C]` → `[C, R]`."""
