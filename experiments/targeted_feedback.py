@@ -103,7 +103,9 @@ def run_unit(
         zero_shot=np.asarray(scorer(unlabelled)),
         leave_one_out=first.label_log_probs,
         marginals=first.marginals,
-        expected_gain=expected_gain(scorer, first.labels, first.label_log_probs, rules),
+        expected_gain=expected_gain(scorer, first.labels, first.label_log_probs, rules)
+        if "expected_gain" in options["selectors"]
+        else None,  # two passes for every other answer
     )
     result: dict[str, Any] = {"none": measure(first.labels, unlabelled)}
     for selector in options["selectors"]:
