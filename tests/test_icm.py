@@ -1,6 +1,7 @@
 """ICM against a naive Python version of Algorithms 1 and 2, and against enumeration."""
 
 import dataclasses
+import itertools
 import math
 
 import jax
@@ -14,6 +15,7 @@ from icmjax.consistency import make_rules, no_rules, penalty_table, violated_pai
 from icmjax.errors import ClaimsError, InputError, ScoreError
 from icmjax.search import ICM, search
 from icmjax.search.base import metropolis_accept
+from icmjax.search.icm import NUM_SPREAD, spread_labels
 from icmjax.search.loop import run_block
 from icmjax.utility import utility
 
@@ -415,17 +417,49 @@ def test_chain_does_not_depend_on_the_others():
 
 
 def test_few_claims_have_many_chains():
-    rules = no_rules()
-    for num_claims, is_reference, num_chains in ((16, False, 16), (17, False, 1), (16, True, 1)):
+    rules, many = no_rules(), 1 + 2 + NUM_SPREAD
+    for num_claims, is_reference, num_chains in ((16, False, many), (17, False, 1), (16, True, 1)):
         config = ICM(reference_deviations=is_reference)
         state = config.init(jax.random.key(0), rules, np.full(num_claims, -1, np.int8), 2)
-        assert state.current.labels.shape == (num_chains, num_claims)
-        seeds = np.sort(np.asarray(state.current.labels), axis=1)[:, -config.num_seeds :]
+        labels = np.asarray(state.current.labels)
+        assert labels.shape == (num_chains, num_claims)
+        seeds = np.sort(labels, axis=1)[:, -config.num_seeds :]
+        assert set(seeds[0]) == {0, 1}  # all alike once in 128 random draws
         if num_chains > 1:
             assert (seeds[1] == 1).all()
             assert (seeds[2] == 0).all()
-        for chain in {0, *range(3, num_chains)}:
-            assert set(seeds[chain]) == {0, 1}  # all alike once in 128 random draws
+            assert (labels[3:] >= 0).all()
+
+
+def test_spread_labels_start_from_every_consistent_labelling_of_five_pairs_once():
+    rules = exactly_one_true(np.arange(10).reshape(5, 2))
+    clamped = np.full(10, -1, np.int8)
+    starts = jax.jit(jax.vmap(spread_labels, in_axes=(None, 0, None, None, None)), static_argnums=4)
+    labels = np.asarray(starts(jax.random.key(3), np.arange(NUM_SPREAD), clamped, rules, 2))
+    assert (labels[:, ::2] != labels[:, 1::2]).all()
+    assert len({tuple(row) for row in labels}) == NUM_SPREAD
+
+
+def test_spread_labels_take_all_labels_of_the_first_claims_and_keep_answers():
+    clamped = np.full(9, -1, np.int8)
+    clamped[4], clamped[7] = 0, 2
+    labels = np.stack(
+        [
+            spread_labels(jax.random.key(0), np.int32(index), clamped, no_rules(3), 3)
+            for index in range(NUM_SPREAD)
+        ]
+    )
+    assert (labels[:, 4] == 0).all()
+    assert (labels[:, 7] == 2).all()
+    assert labels.min() == 0
+    assert labels.max() == 2
+    # 27 of the 32 starts have every joint label of three claims once
+    first = [
+        trio
+        for trio in itertools.combinations([0, 1, 2, 3, 5, 6, 8], 3)
+        if len({tuple(row) for row in labels[:27, list(trio)]}) == 27
+    ]
+    assert len(first) == 1
 
 
 def test_block_size_changes_nothing():

@@ -25,7 +25,8 @@ from icmjax.search.base import (
 from icmjax.search.fix import at_least_one_pair, consistency_fix
 from icmjax.utility import OBJECTIVES, Objective
 
-FEW_CLAIMS, FEW_CLAIMS_CHAINS = 16, 16
+FEW_CLAIMS = 16  # up to so many, further chains cost little
+NUM_SPREAD = 32  # of those chains start from labels that are spread evenly
 VIOLATION = 1e3  # nats that a violated pair weighs where labels are completed: more than any label
 
 
@@ -99,12 +100,13 @@ class ICM:
       cooling_rate: β.
       max_fixes: the most pairs that one consistency fix tries; 0 for no fix.
       partner_weight: weight of an unlabelled claim with a labelled partner.
-      num_chains: C; chain c is the same whatever C. None for `FEW_CLAIMS_CHAINS` where there are at
-        most `FEW_CLAIMS` claims, since labels that are all their own argmax are final, few claims
-        have many of those labellings, and their passes are cheap; and else, and with the
-        `reference_deviations`, 1. The seeds of chain 0 are random, as Algorithm 1 has them; those
+      num_chains: C; chain c is the same whatever C. None for 1 + Y + `NUM_SPREAD` where there are
+        at most `FEW_CLAIMS` claims, since labels that are all their own argmax are final, few
+        claims have many of those labellings, and their passes are cheap; and else, and with the
+        `reference_deviations`, 1. The seeds of chain 0 are random, as Algorithm 1 has them. Those
         of chains 1 to Y have one label each, the last option first: of a biased model that may be
-        the highest U, which random seeds hardly draw and consistency fixes keep away from.
+        the highest U, which random seeds hardly draw and consistency fixes keep away from. The
+        others start with all claims labelled: see `spread_labels`.
       reference_deviations: search as the authors' code does where it differs from their paper: U
         averages log-odds, whatever `objective`; n in the temperature is one plus the number of
         accepted moves; a proposal's first consistency fix is taken even where U falls, and any fix
@@ -161,12 +163,12 @@ class ICM:
             return self.num_iterations
         return math.ceil(num_claims * (math.log(num_claims) + 3))
 
-    def chains(self, num_claims: int) -> int:
+    def chains(self, num_claims: int, num_options: int) -> int:
         """How many chains there are, C."""
         if self.num_chains is not None:
             return self.num_chains
         is_alone = num_claims > FEW_CLAIMS or self.reference_deviations
-        return 1 if is_alone else FEW_CLAIMS_CHAINS
+        return 1 if is_alone else 1 + num_options + NUM_SPREAD
 
     def num_steps(self, num_claims: int) -> int:
         """The seeds' step and the iterations; completing labels may take some more."""
@@ -189,7 +191,7 @@ class ICM:
           num_options: Y.
         """
         num_claims = clamped.shape[0]
-        num_chains = self.chains(num_claims)
+        num_chains = self.chains(num_claims, num_options)
         is_free = clamped < 0
 
         def draw(chain: Array) -> Array:
@@ -199,7 +201,9 @@ class ICM:
             drawn = jax.random.randint(labels_key, seeds.shape, 0, num_options, jnp.int8)
             is_uniform = (chain >= 1) & (chain <= num_options)
             drawn = jnp.where(is_uniform, (num_options - chain).astype(jnp.int8), drawn)
-            return clamped.at[seeds].set(jnp.where(is_free[seeds], drawn, clamped[seeds]))
+            seeded = clamped.at[seeds].set(jnp.where(is_free[seeds], drawn, clamped[seeds]))
+            spread = spread_labels(rng_key, chain - num_options - 1, clamped, rules, num_options)
+            return jnp.where(chain <= num_options, seeded, spread)
 
         labels = jax.vmap(draw)(jnp.arange(num_chains))
         per_chain = jnp.zeros((num_chains,), jnp.int32)
@@ -343,6 +347,47 @@ class ICM:
             "chain_passes": state.num_passes.tolist(),
         }
         return Outcome(labelling, np.exp(labelling.label_log_probs), diagnostics)
+
+
+def spread_labels(
+    rng_key: Array, index: Array, clamped: Array, rules: PairRules, num_options: int
+) -> Array:
+    """Start number `index` of a set that is spread evenly over what pair rules allow: int8 `[N]`.
+
+    Of the claims that are not the second of a pair, the first few in a random order have all their
+    Y^d joint labels once in every Y^d starts, Y^d being the highest power up to `NUM_SPREAD`; the
+    others' are random. The second claim of a pair gets a label that keeps the rule.
+
+    Args:
+      rng_key: a typed key, the same for the whole set.
+      index: int32 `[]`.
+      clamped: int8 `[N]`, labels that are kept, -1 where free.
+      rules: the pair rules.
+      num_options: Y.
+    """
+    clamped, num_claims = jnp.asarray(clamped), clamped.shape[0]
+    num_digits = max(d for d in range(NUM_SPREAD) if num_options**d <= NUM_SPREAD)
+    order_key, first_key, random_key = jax.random.split(jax.random.fold_in(rng_key, 1 << 16), 3)
+    is_lead = (clamped < 0).at[rules.pairs[:, 1]].set(False)
+    priority = jnp.where(is_lead, jax.random.uniform(order_key, (num_claims,)), -1.0)
+    rank = jnp.argsort(jnp.argsort(-priority)).astype(jnp.int32)
+    first = jax.random.randint(first_key, (num_claims,), 0, num_options, jnp.int32)
+    digit = index // num_options ** jnp.minimum(rank, num_digits)
+    index_key = jax.random.fold_in(random_key, index)
+    random = jax.random.randint(index_key, (num_claims,), 0, num_options, jnp.int32)
+    labels = jnp.where(rank < num_digits, (first + digit) % num_options, random)
+    labels = jnp.where(clamped < 0, labels.astype(jnp.int8), clamped)
+
+    def keep_rule(labels: Array, rule: tuple[Array, Array]) -> tuple[Array, None]:
+        (one, other), penalties = rule
+        violation = penalties[labels[one].astype(jnp.int32)]
+        is_changed = jnp.arange(num_options, dtype=jnp.int8) != labels[other]
+        cost = 2.0 * violation + is_changed.astype(jnp.float32)
+        kept = jnp.argmin(cost).astype(jnp.int8)
+        return labels.at[other].set(jnp.where(clamped[other] < 0, kept, labels[other])), None
+
+    pairs, penalties = jnp.asarray(rules.pairs), jnp.asarray(rules.penalties)
+    return lax.scan(keep_rule, labels, (pairs, penalties))[0]
 
 
 def _most_certain_unlabelled(labelling: Labelling, rules: PairRules) -> Array:
