@@ -43,8 +43,8 @@ def summarise(values: np.ndarray, seed: int = 0, level: float = 0.95) -> Summary
       InputError: no values, or some are not finite.
     """
     values = _checked(values, "values")
-    if len(values) == 1 or np.ptp(values) == 0:
-        # All resamples of equal values are equal; a single value says nothing of its spread.
+    if len(values) == 1 or np.ptp(values) <= 1e-12 * np.abs(values).max():
+        # All resamples of equal values, rounding apart, are equal; a single one has no spread.
         edge = float(values[0]) if len(values) > 1 else float("nan")
         spread = 0.0 if len(values) > 1 else float("nan")
         return Summary(len(values), float(values.mean()), spread, edge, edge)

@@ -54,6 +54,8 @@ def test_rounding_is_no_difference():
 def test_equal_values_have_no_spread_and_a_single_value_has_none():
     assert summarise(np.full(5, 0.3))[1:] == (pytest.approx(0.3), 0.0, 0.3, 0.3)
     assert np.isnan(summarise(np.array([0.3])).low)
+    rounded = np.nextafter(np.full(30, 100.0), 101.0 * (np.arange(30) % 2))
+    assert summarise(rounded).low == pytest.approx(100.0)  # and no warning of degenerate data
 
 
 @pytest.mark.parametrize("values", [[], [1.0, np.nan], [[1.0, 2.0]]])
