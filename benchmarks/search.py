@@ -30,14 +30,17 @@ Few passes have passed where the median ratio is 50 or more and tempering ends a
 are those of the claims that are labelled in it. For the observer, which reads no tokens, passes are
 counted. Seconds leave compilation out: each program runs once before it is timed.
 
-On two cores the default takes some hours; `--quick` runs everything at toy size.
+On two cores the default takes some hours; started again with the same settings and --out, it goes
+on after the last task it finished. `--quick` runs everything at toy size.
 """
 
 import contextlib
+import functools
 import json
 import pathlib
 import platform
 import statistics
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import click
@@ -234,6 +237,40 @@ def run_small_task(
     return row
 
 
+class Rows:
+    """The results of a run, on disk after every task: a run of the same settings goes on from them.
+
+    Args:
+      path: of the JSON; None keeps nothing.
+      settings: all that a row depends on besides its number.
+
+    Raises:
+      click.UsageError: there are rows of other settings.
+    """
+
+    def __init__(self, path: pathlib.Path | None, settings: dict[str, Any]):
+        self.path = path
+        self.content: dict[str, Any] = settings | {"tasks": [], "small_tasks": []}
+        if path is not None and path.exists():
+            self.content = json.loads(path.read_text())
+            others = [name for name in settings if self.content.get(name) != settings[name]]
+            if others:
+                raise click.UsageError(
+                    f"{path} holds results of other settings ({', '.join(others)}): name another "
+                    "--out, or move the file away"
+                )
+
+    def get(self, table: str, index: int, run: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """The row of a task, run unless it is there."""
+        rows = self.content[table]
+        if index == len(rows):
+            rows.append(run())
+            if self.path is not None:
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+                self.path.write_text(json.dumps(self.content, indent=1) + "\n")
+        return rows[index]
+
+
 def show(rows: list[list[Any]]) -> None:
     """Aligned columns."""
     for row in rows:
@@ -331,35 +368,51 @@ def main(
     lm = None if is_observer else icmjax.load_lm(model)
     setting = Setting(make_world(), lm, method, leave)
     is_compiled: set[Any] = set()
-    rows = [
-        run_task(setting, names, index, setting.num_claims(index, sizes), is_compiled)
+    device = jax.devices()[0]
+    settings = {
+        "model": "observer" if is_observer else model,
+        "method": method,
+        "leave": leave,
+        "algorithms": names,
+        "num_claims": {"tasks": sizes, "small_tasks": small_sizes},
+        "restarts": restarts,
+        "device": f"{device.device_kind} ({device.platform})",
+        "versions": {"jax": jax.__version__, "icmjax": icmjax.__version__},
+        "python": platform.python_version(),
+    }
+    name = f"search_{device.platform}{'_quick' if is_quick else ''}.json"
+    rows = Rows(None if out is None else out / name, settings)
+    tasks = [
+        rows.get(
+            "tasks",
+            index,
+            functools.partial(
+                run_task, setting, names, index, setting.num_claims(index, sizes), is_compiled
+            ),
+        )
         for index in range(num_tasks)
     ]
-    if rows:
-        show_algorithms(names, rows)
-        if "few_passes" in rows[0]:
-            show_few_passes(rows)
+    if tasks:
+        show_algorithms(names, tasks)
+        if "few_passes" in tasks[0]:
+            show_few_passes(tasks)
     small = [
-        run_small_task(setting, names, index, setting.num_claims(index, small_sizes), restarts)
+        rows.get(
+            "small_tasks",
+            index,
+            functools.partial(
+                run_small_task,
+                setting,
+                names,
+                index,
+                setting.num_claims(index, small_sizes),
+                restarts,
+            ),
+        )
         for index in range(num_small_tasks)
     ]
     if small:
         show_small_tasks(names, small)
-    device = jax.devices()[0]
-    content = {
-        "model": "observer" if is_observer else model,
-        "method": method,
-        "leave": leave,
-        "device": f"{device.device_kind} ({device.platform})",
-        "versions": {"jax": jax.__version__, "icmjax": icmjax.__version__},
-        "python": platform.python_version(),
-        "tasks": rows,
-        "small_tasks": small,
-    }
-    if out is not None:
-        out.mkdir(parents=True, exist_ok=True)
-        name = f"search_{device.platform}{'_quick' if is_quick else ''}.json"
-        (out / name).write_text(json.dumps(content, indent=1) + "\n")
 
 
 if __name__ == "__main__":

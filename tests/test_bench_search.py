@@ -30,7 +30,7 @@ def benchmark():
         sys.modules.pop("search", None)
 
 
-def test_the_command_runs_at_toy_size(benchmark, tmp_path):
+def test_the_command_runs_at_toy_size(benchmark, tmp_path, monkeypatch):
     arguments = ["--observer", "--quick", "--out", str(tmp_path)]
     arguments += ["--algorithms", "icm,tempering,bootstrap"]
     result = CliRunner().invoke(benchmark.main, arguments, catch_exceptions=False)
@@ -46,6 +46,12 @@ def test_the_command_runs_at_toy_size(benchmark, tmp_path):
     for text in ("±", "a pass each (criterion)", "as high as icm or higher", "every small task"):
         assert text in result.output
     assert result.output.count("pass\n") + result.output.count("FAIL") >= 4
+    monkeypatch.setattr(benchmark, "search", None)  # what is there is not searched again
+    again = CliRunner().invoke(benchmark.main, arguments, catch_exceptions=False)
+    assert again.stdout == result.stdout
+    other = CliRunner().invoke(benchmark.main, [*arguments, "--leave", "group"])
+    assert other.exit_code == 2
+    assert "other settings (leave)" in other.output
 
 
 def test_tokens_are_counted_in_each_way(benchmark):
