@@ -345,7 +345,9 @@ def _spread(values: list[float]) -> float:
 @click.option("--num-small-claims", "small_sizes", default="8,10,12,14", show_default=True)
 @click.option("--restarts", default=1, show_default=True, help="Of each search of a small task.")
 @click.option("--algorithms", default=",".join(ALGORITHMS), show_default=True)
-@click.option("--quick", "is_quick", is_flag=True, help="3 tasks of 8 claims, 2 small ones of 6.")
+@click.option(
+    "--quick", "is_quick", is_flag=True, help="3 tasks and 2 small ones, all of 8 claims."
+)
 @click.option("--out", type=click.Path(path_type=pathlib.Path), help="Folder for the JSON.")
 def main(
     model: str,
@@ -363,7 +365,7 @@ def main(
 ) -> None:
     """The command of this file."""
     if is_quick:
-        num_tasks, sizes, num_small_tasks, small_sizes = 3, "8", 2, "6"
+        num_tasks, sizes, num_small_tasks, small_sizes = 3, "8", 2, "8"
     names = algorithms.split(",")
     lm = None if is_observer else icmjax.load_lm(model)
     setting = Setting(make_world(), lm, method, leave)

@@ -22,16 +22,18 @@ first draw alone.
 A file with more claims of a persona than --num-claims or --num-test is sampled anew for every seed,
 by whole consistency groups; where it has no more, seeds would repeat one another, and there is one.
 
-Statistics are over groups (or personas), each the mean over its seeds. Percent of gold: a group's
-accuracy over that of gold labels. Every condition is compared with gold, and every one but gold
-with zero-shot, each comparison once; p-values are corrected for the table (Holm). "By tier" has the
-differences from gold for groups that are frequent, middling, rare or absent in the model's texts.
+The utility U of each set of labels tells whether a search missed the gold labels or the objective
+prefers others to them. Statistics are over groups (or personas), each the mean over its seeds.
+Percent of gold: a group's accuracy over that of gold labels. Every condition is compared with gold,
+and every one but gold with zero-shot, each comparison once; p-values are corrected for the table
+(Holm). "By tier" has the differences from gold for groups that are frequent, middling, rare or
+absent in the model's texts.
 """
 
 import functools
 import hashlib
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import click
@@ -64,14 +66,17 @@ from icmjax import (
     load_lm,
     make_scorer,
     make_steerer,
+    utility,
 )
 from icmjax.comparison import random_labels
+from icmjax.consistency import PairRules
 from icmjax.generation import generate
 from icmjax.lm.loading import LanguageModel
 from icmjax.persona_world import text
 from icmjax.persona_world.tasks import Task, make_open_task, make_preference_task
 from icmjax.persona_world.world import World
 from icmjax.search import ICM, Bootstrap, Gibbs, ParallelTempering
+from icmjax.search.base import Scorer
 from icmjax.statistics import summarise
 from icmjax.steering import calibrate, chat_zero_shot, score_predictions
 
@@ -86,16 +91,24 @@ METRICS = ("accuracy", "balanced_accuracy", "log_loss")
 OPEN_METRICS = ("reference_log_prob", "judge_log_prob")  # where no stance can be read
 
 
+def hard_rules(claims: ClaimSet) -> PairRules:
+    """The rules of the claims, none of which a search may break."""
+    return claims.rules._replace(is_hard=np.ones(len(claims.rules.pairs), bool))
+
+
 def search_labels(
-    lm: LanguageModel, claims: ClaimSet, rng_key: jax.Array, options: dict[str, Any]
+    scorer: Scorer, claims: ClaimSet, rng_key: jax.Array, algorithms: Sequence[str]
 ) -> dict[str, np.ndarray]:
     """Labels of the claims by each algorithm, int8 `[N]`; none of them sees gold."""
-    rules = claims.rules._replace(is_hard=np.ones(len(claims.rules.pairs), bool))
-    scorer = make_scorer(lm, claims, options["method"], leave=options["leave"])
     return {
-        name: search(scorer, rules, ALGORITHMS[name], rng_key).labels
-        for name in options["algorithms"]
+        name: search(scorer, hard_rules(claims), ALGORITHMS[name], rng_key).labels
+        for name in algorithms
     }
+
+
+def mean_utility(scorer: Scorer, claims: ClaimSet, labels: np.ndarray) -> float:
+    """Mean utility U of labellings `[draws, N]`."""
+    return float(np.mean(utility(scorer(labels), labels, hard_rules(claims))))
 
 
 def orders_of(num_claims: int, num_orders: int, rng: np.random.Generator) -> np.ndarray:
@@ -144,7 +157,8 @@ def run_task(
 ) -> dict[str, Any]:
     """One claim set and its held-out claims: label accuracies and held-out metrics."""
     order_rng, random_rng = (unit_rng(*key, purpose) for purpose in range(2, 4))
-    labellings = search_labels(lm, task.claims, unit_key(*key), options)
+    scorer = make_scorer(lm, task.claims, options["method"], leave=options["leave"])
+    labellings = search_labels(scorer, task.claims, unit_key(*key), options["algorithms"])
     accuracy = {name: _accuracy(labels, task.gold) for name, labels in labellings.items()}
     random_seed = int(random_rng.integers(2**31))
     labellings["random"] = random_labels(random_seed, options["num_draws"], task.claims)
@@ -153,6 +167,10 @@ def run_task(
     metrics = score_conditions(lm, task.claims, labellings, held_out.claims, held_out.gold, orders)
     return {
         "label_accuracy": accuracy,
+        "utility": {
+            name: mean_utility(scorer, task.claims, np.reshape(labels, (-1, len(task.claims))))
+            for name, labels in labellings.items()
+        },
         "conditions": metrics,
         "labels": {name: labels.tolist() for name, labels in labellings.items()},
     }
@@ -252,6 +270,11 @@ def value_of(form: str, name: str, metric: str) -> Callable[[Unit], float]:
     return lambda unit: unit[form]["conditions"][name][metric]
 
 
+def utility_of(form: str, name: str) -> Callable[[Unit], float]:
+    """The utility U of a condition's labels in a unit."""
+    return lambda unit: unit[form]["utility"][name]
+
+
 def analyse(units: list[dict[str, Any]], source: Source) -> dict[str, list[Row]]:
     """Tables by format: metrics by condition, percent of gold, and paired comparisons."""
     tables: dict[str, list[Row]] = {}
@@ -265,6 +288,19 @@ def analyse(units: list[dict[str, Any]], source: Source) -> dict[str, list[Row]]
             mean_row(name, units, lambda unit, n=name, f=form: unit[f]["label_accuracy"][n])
             for name in first["label_accuracy"]
         ]
+        if "utility" in first:
+            tables[f"{form}: U, {size}"] = [
+                mean_row(name, units, utility_of(form, name)) for name in first["utility"]
+            ]
+            tables[f"{form}: differences in U, {size}, p by Holm"] = comparison_rows(
+                [
+                    Comparison(
+                        f"{name} − gold", units, utility_of(form, name), utility_of(form, "gold")
+                    )
+                    for name in first["utility"]
+                    if name != "gold"
+                ]
+            )
         for metric in metrics:
             value = functools.partial(value_of, form, metric=metric)
             tables[f"{form}: {metric}, {size}"] = [

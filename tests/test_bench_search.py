@@ -37,7 +37,7 @@ def test_the_command_runs_at_toy_size(benchmark, tmp_path, monkeypatch):
     assert result.exit_code == 0, result.output
     content = json.loads((tmp_path / "search_cpu_quick.json").read_text())
     assert [row["num_claims"] for row in content["tasks"]] == [8, 8, 8]
-    assert [row["num_claims"] for row in content["small_tasks"]] == [6, 6]
+    assert [row["num_claims"] for row in content["small_tasks"]] == [8, 8]
     for row in content["tasks"]:
         assert row["bootstrap"]["passes"] >= 2
         assert row["few_passes"]["tokens_to_icm"] >= 1  # passes, of the observer

@@ -271,7 +271,7 @@ def test_scores_that_are_no_numbers_end_the_search(folder, tmp_path):
     weights["model.norm.weight"][:] = 3e38  # finite, but what it scales is not
     safetensors.numpy.save_file(weights, model / "model.safetensors", {"format": "pt"})
     out = tmp_path / "run"
-    options = ("--claims", folder / "claims.jsonl", "--out", out, "--quiet")
+    options = ("--claims", folder / "claims.jsonl", "--out", out, "--iterations", 12, "--quiet")
     result = invoke("search", "--model", model, *options)
     assert result.exit_code == 2, result.output
     assert "finite" in result.output

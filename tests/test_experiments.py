@@ -14,7 +14,7 @@ from checkpoints import TINY, make_checkpoint
 from click.testing import CliRunner
 from scorers import table_scorer
 
-from icmjax import claims_from_rows, load_lm
+from icmjax import claims_from_rows, load_lm, make_scorer, utility
 from icmjax.claims import GoldLabels
 from icmjax.errors import ClaimsError, Fault, InputError
 from icmjax.lm.loading import SETTINGS_FILE
@@ -174,6 +174,16 @@ def test_units_that_search_together_find_what_each_finds_alone(outputs, tmp_path
     (tmp_path / "units.jsonl").write_text(units[0])
     run("matched_accuracy", f"{options} --together 2", tmp_path)
     assert (tmp_path / "units.jsonl").read_text() == "".join(units)
+
+
+def test_what_the_objective_makes_of_each_label_set_is_told(outputs, toy_lm):
+    _, out, printed = outputs("icm_vs_gold")
+    assert "differences in U, 2 groups" in printed
+    for unit in read_units(out):
+        claims, gold = make_task(make_world(), *unit["key"], num_claims=8)
+        scorer = make_scorer(load_lm(toy_lm), claims, "sequential", leave="group")
+        expected = utility(scorer(gold.labels), gold.labels, claims.rules)
+        assert unit["claims"]["utility"]["gold"] == pytest.approx(float(expected), abs=1e-3)
 
 
 def assert_close(found, expected):

@@ -18,9 +18,11 @@ from icmjax.search.moves import (
     FLIP,
     MIRROR,
     RESAMPLE,
+    TURN,
     Move,
     draw_flips,
     draw_resample,
+    draw_turned,
     flip_log_weights,
     flips_log_prob,
     mirrored,
@@ -169,6 +171,35 @@ def test_mirroring_is_invariant(kind):
     pairs = np.stack([np.arange(len(space)), index])
     moves = moves_between(space, pairs, MIRROR)
     check_invariant(accepted(*transition_matrix(space, pairs, moves)), space.law(BETA))
+
+
+def test_turning_soft_pairs_round_is_invariant():
+    space = make_space("hard")
+    opposite = np.asarray(jax.vmap(lambda a: mirrored(space.units, a))(space.assignments))
+    is_soft = np.asarray(space.units.is_allowed).sum(axis=1) == 4
+    turned = np.where(is_soft, opposite, space.assignments)
+    pairs = np.stack([np.arange(len(space)), [space.index[tuple(row)] for row in turned.tolist()]])
+    assert (pairs[0] != pairs[1]).all()
+    moves = moves_between(space, pairs, TURN)
+    check_invariant(accepted(*transition_matrix(space, pairs, moves)), space.law(BETA))
+
+
+def test_units_to_turn_are_drawn_evenly_of_soft_pairs():
+    """Chi-square; false alarms 1e-6."""
+    pairs = [(0, 1), (2, 3), (4, 5), (6, 7)]
+    rules = make_rules(pairs, penalty_table("exactly_one_true"), [False, True, False, False])
+    units = make_units(rules, np.full(9, -1, np.int8), 2)
+    is_soft = np.asarray(units.is_allowed).sum(axis=1) == 4
+    assert is_soft.sum() == 3
+    keys, num_draws = jax.random.split(jax.random.key(2), 3000), 3000
+    for num_turns in (1, 2, 5):
+        drawn = np.asarray(jax.vmap(lambda key, k=num_turns: draw_turned(key, units, k))(keys))
+        assert not drawn[:, ~is_soft].any()
+        assert (drawn.sum(axis=1) == min(num_turns, 3)).all()
+        if num_turns < 3:
+            left_out = (drawn[:, is_soft] if num_turns == 1 else ~drawn[:, is_soft]).sum(axis=0)
+            assert left_out.sum() == num_draws
+            assert stats.chisquare(left_out).pvalue > 1e-6
 
 
 @pytest.mark.parametrize("parity", [0, 1])

@@ -48,6 +48,23 @@ def test_reaches_the_enumerated_optimum(rules):
         assert result.labels.tolist() == labellings[utilities.argmax()].tolist()
 
 
+def test_pairs_that_hold_each_other_are_turned_round():
+    """Each claim is sure of its label while it sees its partner's: the matrix shows no way.
+
+    With `turn_rate=0` 24 of 40 such searches reach the optimum, with the default all of them.
+    """
+    pairs = np.arange(NUM_CLAIMS).reshape(-1, 2)
+    rules = make_rules(list(map(tuple, pairs)), penalty_table("exactly_one_true"), False)
+    for seed in range(15):
+        scorer = table_scorer(seed, NUM_CLAIMS, coupling=2.0)
+        couplings = np.array(scorer.couplings)
+        for one, other in pairs:
+            couplings[[one, other], [other, one]] = 8 * (1 - np.eye(2))
+        scorer = dataclasses.replace(scorer, couplings=jnp.asarray(couplings))
+        result = run(scorer, rules, ParallelTempering(), seed)
+        assert result.utility == pytest.approx(enumerated(scorer, rules)[1].max(), abs=1e-3)
+
+
 @pytest.mark.parametrize("case", ["soft", "hard", "clamped"])
 def test_cold_marginals_are_exact(case):
     """False alarms about 1e-4 in each case."""
@@ -295,6 +312,7 @@ CHANGES = {
     "flip_sizes": (3,),
     "resample_rate": 0.9,
     "mirror_rate": 0.9,
+    "turn_rate": 0.0,
     "balancing": "sqrt",
     "proposal_scale": 0.1,
 }
@@ -304,7 +322,10 @@ CHANGES = {
 @pytest.mark.parametrize("field", CHANGES)
 def test_every_field_matters(field):
     scorer = table_scorer(6, NUM_CLAIMS, coupling=2.0)
-    config = dataclasses.replace(SHORT, num_iterations=36)
+    # Without a warm start the program is half as large.
+    is_of_warm_start = field in ("num_bootstraps", "num_seeds")
+    start = SHORT.warm_start if is_of_warm_start else "random"
+    config = dataclasses.replace(SHORT, num_iterations=36, warm_start=start)
     changed = dataclasses.replace(config, **{field: CHANGES[field]})
     one, other = (run(scorer, SOFT, c).trace for c in (config, changed))
     same = [

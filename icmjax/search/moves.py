@@ -18,7 +18,7 @@ from icmjax.utility import Objective, label_log_odds
 
 Balancing = Literal["barker", "sqrt"]
 BALANCINGS: tuple[str, ...] = get_args(Balancing)
-FLIP, RESAMPLE, MIRROR = 0, 1, 2  # kinds of move
+FLIP, RESAMPLE, MIRROR, TURN = range(4)  # kinds of move
 
 
 class Move(NamedTuple):
@@ -26,7 +26,7 @@ class Move(NamedTuple):
 
     old: Array  # int32 [G], assignment before
     new: Array  # int32 [G], assignment proposed
-    kind: Array  # int32 [], FLIP, RESAMPLE or MIRROR
+    kind: Array  # int32 [], FLIP, RESAMPLE, MIRROR or TURN
     order: Array  # int32 [K], FLIP: units in the order in which they were drawn
     num_flips: Array  # int32 [], FLIP: how many of them move, at most K
     is_resampled: Array  # bool [G], RESAMPLE: units drawn anew
@@ -141,6 +141,26 @@ def mirrored(units: Units, assignment: Array) -> Array:
     return jnp.take_along_axis(units.mirror, assignment[:, None], axis=1)[:, 0]
 
 
+def draw_turned(rng_key: Array, units: Units, num_turns: Array) -> Array:
+    """Draws units to be turned round, evenly, whatever their labels: bool `[G]`.
+
+    Drawn are those of several claims that have labels besides an assignment and its mirror image:
+    pairs under soft rules. A claim that sees its partner is sure of its label, and the matrix holds
+    either for immovable though both together may turn; a hard rule leaves no other way to go.
+
+    Args:
+      rng_key: a typed key.
+      units: the units.
+      num_turns: int32 `[]`, how many; all where there are fewer.
+    """
+    num_members = jnp.sum(units.assignments[:, 0] >= 0, axis=-1)
+    num_assignments = jnp.sum(units.is_allowed, axis=-1)
+    is_turnable = (num_members > 1) & (num_assignments > 2)
+    noise = jax.random.uniform(rng_key, is_turnable.shape)
+    rank = jnp.argsort(jnp.argsort(jnp.where(is_turnable, noise, 2.0)))
+    return is_turnable & (rank < num_turns)
+
+
 def best_assignment(scores: Array) -> Array:
     """The assignment of the highest score in every unit: `[G, A]` → int32 `[G]`."""
     return jnp.argmax(scores, axis=-1).astype(jnp.int32)
@@ -158,6 +178,7 @@ def move_log_prob(
     log_weights = flip_log_weights(scores, move.old, inverse_temperature, balancing)
     flips = flips_log_prob(log_weights, move.new, move.order, move.num_flips)
     resample = resample_log_prob(scores, move.new, move.is_resampled, inverse_temperature)
+    # What MIRROR and TURN do no state has a say in.
     return jnp.where(move.kind == FLIP, flips, jnp.where(move.kind == RESAMPLE, resample, 0.0))
 
 

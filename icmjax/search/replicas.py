@@ -14,11 +14,13 @@ from icmjax.search.moves import (
     FLIP,
     MIRROR,
     RESAMPLE,
+    TURN,
     Balancing,
     Move,
     assignment_scores,
     draw_flips,
     draw_resample,
+    draw_turned,
     flip_log_weights,
     mirrored,
     move_log_ratio,
@@ -34,7 +36,8 @@ class InformedMoves:
     """Moves of replicas that are drawn from the leave-one-out matrix of their labels.
 
     Most move a few units (see `icmjax.search.units`), drawn with weights g(exp(β Δscore)) (Zanella,
-    arXiv:1711.07424); some draw many units anew from their conditionals, or turn all labels round.
+    arXiv:1711.07424); some draw many units anew from their conditionals, turn all labels round, or
+    turn a few pairs round unasked.
     The matrix of the proposal gives the probability of the move back, so that the acceptance is
     exact.
 
@@ -44,6 +47,8 @@ class InformedMoves:
       flip_sizes: how many units an informed move relabels, drawn evenly.
       resample_rate: share of moves that draw many units from their conditionals.
       mirror_rate: share of moves that turn all labels round.
+      turn_rate: share of moves that turn `flip_sizes` units round, drawn evenly of those that
+        `moves.draw_turned` tells of; where there are none, such a move is an informed one.
       balancing: "barker" or "sqrt".
       proposal_scale: Δscore is multiplied by it; a label counts for its own score and for the
         others' scores, of which the matrix shows the first.
@@ -56,6 +61,7 @@ class InformedMoves:
     flip_sizes: tuple[int, ...] = (1, 1, 2, 4)
     resample_rate: float = 0.1
     mirror_rate: float = 0.02
+    turn_rate: float = 0.25
     balancing: Balancing = "barker"
     proposal_scale: float = 2.0
     num_screenings: int = 0
@@ -70,9 +76,10 @@ class InformedMoves:
                 "numbers of 1 or more",
             ),
             "resample_rate": (self.resample_rate >= 0, "0 or more"),
-            "mirror_rate": (
-                self.mirror_rate >= 0 and self.mirror_rate + self.resample_rate <= 1,
-                "0 or more, and at most 1 with resample_rate",
+            "mirror_rate": (self.mirror_rate >= 0, "0 or more"),
+            "turn_rate": (
+                self.turn_rate >= 0 and self.turn_rate + self.mirror_rate + self.resample_rate <= 1,
+                "0 or more, and at most 1 with resample_rate and mirror_rate",
             ),
             "balancing": (self.balancing in BALANCINGS, f"one of {', '.join(BALANCINGS)}"),
             "proposal_scale": (self.proposal_scale >= 0, "0 or more"),
@@ -91,8 +98,8 @@ class InformedMoves:
           units: the units.
           beta: the replica's inverse temperature.
         """
-        kind_key, size_key, flip_key, share_key, mask_key, resample_key = jax.random.split(
-            rng_key, 6
+        kind_key, size_key, flip_key, share_key, mask_key, resample_key, turn_key = (
+            jax.random.split(rng_key, 7)
         )
         num_units = assignment.shape[0]
         max_flips = min(max(self.flip_sizes), num_units)
@@ -107,11 +114,13 @@ class InformedMoves:
         flipped, order = draw_flips(flip_key, log_weights, assignment, num_flips, max_flips)
         resampled = draw_resample(resample_key, scores, assignment, is_resampled, guide)
         opposite = mirrored(units, assignment)
+        is_turned = draw_turned(turn_key, units, num_flips)
+        turned = jnp.where(is_turned, opposite, assignment)
+        rates = jnp.cumsum(jnp.array([self.mirror_rate, self.resample_rate, self.turn_rate]))
         chance = jax.random.uniform(kind_key)
-        is_mirror = chance < self.mirror_rate
-        is_resample = ~is_mirror & (chance < self.mirror_rate + self.resample_rate)
-        kind = jnp.where(is_mirror, MIRROR, jnp.where(is_resample, RESAMPLE, FLIP))
-        new = jnp.where(is_mirror, opposite, jnp.where(is_resample, resampled, flipped))
+        is_kind = [chance < rates[0], chance < rates[1], (chance < rates[2]) & is_turned.any()]
+        kind = jnp.select(is_kind, [MIRROR, RESAMPLE, TURN], FLIP)
+        new = jnp.select(is_kind, [opposite, resampled, turned], flipped)
         return Move(assignment, new, kind.astype(jnp.int32), order, num_flips, is_resampled)
 
     def draw_moves(self, keys: Array, current: Labelling, units: Units, beta: Array) -> Move:
