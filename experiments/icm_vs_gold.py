@@ -8,8 +8,9 @@
 
 The paper's first comparison (Mahbub, Pei & Feng, arXiv:2606.03110, figure 1). A unit is a task: a
 group and a seed of the persona world, or a persona of a claim file and a seed. For each:
-  1. Label N search claims without gold, under hard pair rules, by every algorithm; also draw random
-     labels, D times, and take gold ones.
+  1. Label N search claims without gold, under hard pair rules, by every algorithm ("icm" is one
+     chain, "icm_of_8" the one of highest U of eight); also draw random labels, D times, and take
+     gold ones.
   2. Score held-out claims of other topics: zero-shot, calibrated zero-shot (each claim against its
      opposite), chat-style zero-shot where the model has a chat template.
   3. Put each set of labels in context as demonstrations, in S shuffled orders, the same for all,
@@ -85,6 +86,7 @@ ALGORITHMS = {
     "bootstrap": Bootstrap(),
     "gibbs": Gibbs(),
     "icm": ICM(),
+    "icm_of_8": ICM(num_chains=8),
     "tempering": ParallelTempering(),
 }
 METRICS = ("accuracy", "balanced_accuracy", "log_loss")

@@ -29,6 +29,7 @@ from icmjax.search.moves import (
     move_log_prob,
     move_log_ratio,
     resample_log_prob,
+    turnable_share,
 )
 from icmjax.search.tempering import screening_correction
 from icmjax.search.units import labels_of, make_units
@@ -184,22 +185,22 @@ def test_turning_soft_pairs_round_is_invariant():
     check_invariant(accepted(*transition_matrix(space, pairs, moves)), space.law(BETA))
 
 
-def test_units_to_turn_are_drawn_evenly_of_soft_pairs():
+def test_the_unit_to_turn_is_drawn_evenly_of_soft_pairs():
     """Chi-square; false alarms 1e-6."""
     pairs = [(0, 1), (2, 3), (4, 5), (6, 7)]
     rules = make_rules(pairs, penalty_table("exactly_one_true"), [False, True, False, False])
     units = make_units(rules, np.full(9, -1, np.int8), 2)
     is_soft = np.asarray(units.is_allowed).sum(axis=1) == 4
     assert is_soft.sum() == 3
-    keys, num_draws = jax.random.split(jax.random.key(2), 3000), 3000
-    for num_turns in (1, 2, 5):
-        drawn = np.asarray(jax.vmap(lambda key, k=num_turns: draw_turned(key, units, k))(keys))
-        assert not drawn[:, ~is_soft].any()
-        assert (drawn.sum(axis=1) == min(num_turns, 3)).all()
-        if num_turns < 3:
-            left_out = (drawn[:, is_soft] if num_turns == 1 else ~drawn[:, is_soft]).sum(axis=0)
-            assert left_out.sum() == num_draws
-            assert stats.chisquare(left_out).pvalue > 1e-6
+    keys = jax.random.split(jax.random.key(2), 3000)
+    drawn = np.asarray(jax.vmap(lambda key: draw_turned(key, units))(keys))
+    assert (drawn.sum(axis=1) == 1).all()
+    assert not drawn[:, ~is_soft].any()
+    assert stats.chisquare(drawn[:, is_soft].sum(axis=0)).pvalue > 1e-6
+    assert turnable_share(units) == pytest.approx(6 / 9)
+    without = make_units(no_rules(), np.full(3, -1, np.int8), 2)
+    assert not draw_turned(keys[0], without).any()
+    assert turnable_share(without) == 0
 
 
 @pytest.mark.parametrize("parity", [0, 1])

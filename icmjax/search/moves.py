@@ -141,24 +141,29 @@ def mirrored(units: Units, assignment: Array) -> Array:
     return jnp.take_along_axis(units.mirror, assignment[:, None], axis=1)[:, 0]
 
 
-def draw_turned(rng_key: Array, units: Units, num_turns: Array) -> Array:
-    """Draws units to be turned round, evenly, whatever their labels: bool `[G]`.
+def is_turnable(units: Units) -> Array:
+    """Units that a search may have to turn round unasked, bool `[G]`.
 
-    Drawn are those of several claims that have labels besides an assignment and its mirror image:
-    pairs under soft rules. A claim that sees its partner is sure of its label, and the matrix holds
-    either for immovable though both together may turn; a hard rule leaves no other way to go.
-
-    Args:
-      rng_key: a typed key.
-      units: the units.
-      num_turns: int32 `[]`, how many; all where there are fewer.
+    Those of several claims that have labels besides an assignment and its mirror image: pairs under
+    a soft rule. A claim that sees its partner is sure of its label, and the matrix holds either for
+    immovable though both together may turn; a hard rule leaves no other way to go.
     """
     num_members = jnp.sum(units.assignments[:, 0] >= 0, axis=-1)
-    num_assignments = jnp.sum(units.is_allowed, axis=-1)
-    is_turnable = (num_members > 1) & (num_assignments > 2)
-    noise = jax.random.uniform(rng_key, is_turnable.shape)
-    rank = jnp.argsort(jnp.argsort(jnp.where(is_turnable, noise, 2.0)))
-    return is_turnable & (rank < num_turns)
+    return (num_members > 1) & (jnp.sum(units.is_allowed, axis=-1) > 2)
+
+
+def draw_turned(rng_key: Array, units: Units) -> Array:
+    """Draws a turnable unit, evenly, whatever the labels: bool `[G]`, none where there is none."""
+    noise = jax.random.uniform(rng_key, units.members.shape[:1])
+    drawn = jnp.argmax(jnp.where(is_turnable(units), noise, -1.0))
+    return is_turnable(units) & (jnp.arange(len(noise)) == drawn)
+
+
+def turnable_share(units: Units) -> Array:
+    """The share of the claims that are in turnable units, float32 `[]`."""
+    num_members = jnp.sum(units.assignments[:, 0] >= 0, axis=-1)
+    num_turnable = jnp.sum(jnp.where(is_turnable(units), num_members, 0))
+    return num_turnable.astype(jnp.float32) / jnp.sum(num_members).astype(jnp.float32)
 
 
 def best_assignment(scores: Array) -> Array:

@@ -24,6 +24,7 @@ from icmjax.search.moves import (
     flip_log_weights,
     mirrored,
     move_log_ratio,
+    turnable_share,
 )
 from icmjax.search.units import Units, assignment_of, labels_of
 from icmjax.utility import OBJECTIVES, Objective
@@ -37,7 +38,7 @@ class InformedMoves:
 
     Most move a few units (see `icmjax.search.units`), drawn with weights g(exp(β Δscore)) (Zanella,
     arXiv:1711.07424); some draw many units anew from their conditionals, turn all labels round, or
-    turn a few pairs round unasked.
+    turn a pair round unasked.
     The matrix of the proposal gives the probability of the move back, so that the acceptance is
     exact.
 
@@ -47,8 +48,8 @@ class InformedMoves:
       flip_sizes: how many units an informed move relabels, drawn evenly.
       resample_rate: share of moves that draw many units from their conditionals.
       mirror_rate: share of moves that turn all labels round.
-      turn_rate: share of moves that turn `flip_sizes` units round, drawn evenly of those that
-        `moves.draw_turned` tells of; where there are none, such a move is an informed one.
+      turn_rate: share of moves that turn one unit round, drawn evenly of the `is_turnable` ones,
+        where all claims are in such units; of fewer claims, so much less.
       balancing: "barker" or "sqrt".
       proposal_scale: Δscore is multiplied by it; a label counts for its own score and for the
         others' scores, of which the matrix shows the first.
@@ -61,7 +62,7 @@ class InformedMoves:
     flip_sizes: tuple[int, ...] = (1, 1, 2, 4)
     resample_rate: float = 0.1
     mirror_rate: float = 0.02
-    turn_rate: float = 0.25
+    turn_rate: float = 0.7
     balancing: Balancing = "barker"
     proposal_scale: float = 2.0
     num_screenings: int = 0
@@ -114,11 +115,10 @@ class InformedMoves:
         flipped, order = draw_flips(flip_key, log_weights, assignment, num_flips, max_flips)
         resampled = draw_resample(resample_key, scores, assignment, is_resampled, guide)
         opposite = mirrored(units, assignment)
-        is_turned = draw_turned(turn_key, units, num_flips)
-        turned = jnp.where(is_turned, opposite, assignment)
-        rates = jnp.cumsum(jnp.array([self.mirror_rate, self.resample_rate, self.turn_rate]))
-        chance = jax.random.uniform(kind_key)
-        is_kind = [chance < rates[0], chance < rates[1], (chance < rates[2]) & is_turned.any()]
+        turned = jnp.where(draw_turned(turn_key, units), opposite, assignment)
+        turn_rate = self.turn_rate * turnable_share(units)
+        limits = jnp.cumsum(jnp.stack([self.mirror_rate, self.resample_rate, turn_rate]))
+        is_kind = list(jax.random.uniform(kind_key) < limits)
         kind = jnp.select(is_kind, [MIRROR, RESAMPLE, TURN], FLIP)
         new = jnp.select(is_kind, [opposite, resampled, turned], flipped)
         return Move(assignment, new, kind.astype(jnp.int32), order, num_flips, is_resampled)
