@@ -40,9 +40,11 @@ def samples_of(result, algorithm):
 
 @pytest.mark.parametrize("rules", [SOFT, HARD], ids=["soft", "hard"])
 def test_reaches_the_enumerated_optimum(rules):
+    """Random couplings are rougher than what a model knows of claims: twice the default's steps."""
+    algorithm = ParallelTempering(num_iterations=128)
     for seed in range(15):
         scorer = table_scorer(seed, NUM_CLAIMS, coupling=2.0)
-        result = run(scorer, rules, ParallelTempering(), seed)
+        result = run(scorer, rules, algorithm, seed)
         labellings, utilities = enumerated(scorer, rules)
         assert result.utility == pytest.approx(utilities.max(), abs=1e-3)
         assert result.labels.tolist() == labellings[utilities.argmax()].tolist()
@@ -310,8 +312,8 @@ CHANGES = {
     "num_bootstraps": 0,
     "num_seeds": 2,
     "flip_sizes": (3,),
-    "resample_rate": 0.9,
-    "mirror_rate": 0.9,
+    "resample_rate": 0.0,
+    "mirror_rate": 0.0,
     "turn_rate": 0.0,
     "balancing": "sqrt",
     "proposal_scale": 0.1,
