@@ -5,12 +5,12 @@ import os
 import pathlib
 import tempfile
 
-# The suite's programs are small and many: what they cost is their compilation, of which fusion
-# emitters triple the time. XLA refuses flags that it does not know, and this one is to go.
+# The suite's programs are small and many: most of what they cost is their compilation, of which
+# fusion emitters triple the time. XLA refuses flags that it does not know, and this one is to go.
 os.environ["XLA_FLAGS"] = " ".join(
     [
         os.environ.get("XLA_FLAGS", ""),
-        "--xla_backend_optimization_level=0",
+        "--xla_backend_optimization_level=1",
         "--xla_llvm_disable_expensive_passes=true",
         "--xla_cpu_use_fusion_emitters=false"
         if importlib.metadata.version("jaxlib").startswith("0.10.")
@@ -40,7 +40,12 @@ def data() -> pathlib.Path:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def no_programs_left():
-    """Drop a file's compiled programs: thousands of them use up a process's memory maps."""
+def programs_of_a_file(request):
+    """Compile in haste, unless a file marks its programs as ones that run long.
+
+    Its programs are dropped after it: thousands of them use up a process's memory maps.
+    """
+    runs_long = request.node.get_closest_marker("runs_long") is not None
+    jax.config.update("jax_disable_most_optimizations", not runs_long)
     yield
     jax.clear_caches()

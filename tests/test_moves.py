@@ -185,8 +185,8 @@ def test_turning_soft_pairs_round_is_invariant():
     check_invariant(accepted(*transition_matrix(space, pairs, moves)), space.law(BETA))
 
 
-def test_the_unit_to_turn_is_drawn_evenly_of_soft_pairs():
-    """Chi-square; false alarms 1e-6."""
+def test_the_units_to_turn_are_drawn_evenly_of_soft_pairs():
+    """Chi-square of one alone, of two together and of how many; false alarms 1e-6 each."""
     pairs = [(0, 1), (2, 3), (4, 5), (6, 7)]
     rules = make_rules(pairs, penalty_table("exactly_one_true"), [False, True, False, False])
     units = make_units(rules, np.full(9, -1, np.int8), 2)
@@ -194,12 +194,21 @@ def test_the_unit_to_turn_is_drawn_evenly_of_soft_pairs():
     assert is_soft.sum() == 3
     keys = jax.random.split(jax.random.key(2), 3000)
     drawn = np.asarray(jax.vmap(lambda key: draw_turned(key, units))(keys))
-    assert (drawn.sum(axis=1) == 1).all()
     assert not drawn[:, ~is_soft].any()
-    assert stats.chisquare(drawn[:, is_soft].sum(axis=0)).pvalue > 1e-6
+    num_turned = drawn.sum(axis=1)
+    for size, share in ((1, 1 / 2), (2, 1 / 2)):
+        of_size = drawn[num_turned == size]
+        assert stats.binomtest(len(of_size), len(drawn), share).pvalue > 1e-6
+        _, counts = np.unique(of_size, axis=0, return_counts=True)
+        assert len(counts) == 3
+        assert stats.chisquare(counts).pvalue > 1e-6
     assert turnable_share(units) == pytest.approx(6 / 9)
     without = make_units(no_rules(), np.full(3, -1, np.int8), 2)
     assert not draw_turned(keys[0], without).any()
+    one = make_units(
+        make_rules(pairs[:1], penalty_table("exactly_one_true"), False), np.full(3, -1, np.int8), 2
+    )
+    assert all(draw_turned(key, one).sum() == 1 for key in keys[:20])
     assert turnable_share(without) == 0
 
 

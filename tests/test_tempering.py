@@ -11,7 +11,7 @@ from exact import boltzmann, enumerated, true_shares, worst_p_value
 from scorers import TableScorer, table_scorer
 
 from icmjax.claims import claims_from_rows
-from icmjax.consistency import make_rules, no_rules, penalty_table, violated_pairs
+from icmjax.consistency import count_violations, make_rules, no_rules, penalty_table, violated_pairs
 from icmjax.errors import InputError, ScoreError
 from icmjax.runs import open_run
 from icmjax.search import Bootstrap, ParallelTempering, ScreenedScorer, search
@@ -252,6 +252,9 @@ def test_replicas_start_where_the_warm_start_says():
     assert num_labelled[0].tolist() == [1, NUM_CLAIMS, NUM_CLAIMS, 4]
     assert (num_labelled[1] == 4).all()  # three seeds and the clamped claim
     assert len({tuple(row) for row in starts[1] >= 0}) > 1
+    kept = config.init(jax.random.key(0), SOFT, np.full(NUM_CLAIMS, -1, np.int8), 2).current.labels
+    violations = np.asarray(count_violations(kept, SOFT))
+    np.testing.assert_array_equal(violations, [[0, 3, 3, 0], [0, 0, 0, 0]])
     assert (labels["random"] >= 0).all()
 
 

@@ -19,6 +19,7 @@ from icmjax.utility import Objective, label_log_odds
 Balancing = Literal["barker", "sqrt"]
 BALANCINGS: tuple[str, ...] = get_args(Balancing)
 FLIP, RESAMPLE, MIRROR, TURN = range(4)  # kinds of move
+TURN_SIZES = (1, 2)  # how many units a TURN turns round, drawn evenly
 
 
 class Move(NamedTuple):
@@ -153,10 +154,15 @@ def is_turnable(units: Units) -> Array:
 
 
 def draw_turned(rng_key: Array, units: Units) -> Array:
-    """Draws a turnable unit, evenly, whatever the labels: bool `[G]`, none where there is none."""
-    noise = jax.random.uniform(rng_key, units.members.shape[:1])
-    drawn = jnp.argmax(jnp.where(is_turnable(units), noise, -1.0))
-    return is_turnable(units) & (jnp.arange(len(noise)) == drawn)
+    """Draws turnable units, evenly, whatever the labels: bool `[G]`, none where there is none.
+
+    One, or two where turning either of them alone would lead downhill.
+    """
+    unit_key, size_key = jax.random.split(rng_key)
+    num_turned = jax.random.choice(size_key, jnp.asarray(TURN_SIZES, jnp.int32))
+    noise = jax.random.uniform(unit_key, units.members.shape[:1])
+    rank = jnp.argsort(jnp.argsort(-jnp.where(is_turnable(units), noise, -1.0)))
+    return is_turnable(units) & (rank < num_turned)
 
 
 def turnable_share(units: Units) -> Array:

@@ -38,9 +38,8 @@ class InformedMoves:
 
     Most move a few units (see `icmjax.search.units`), drawn with weights g(exp(β Δscore)) (Zanella,
     arXiv:1711.07424); some draw many units anew from their conditionals, turn all labels round, or
-    turn a pair round unasked.
-    The matrix of the proposal gives the probability of the move back, so that the acceptance is
-    exact.
+    turn a pair or two round unasked. The matrix of the proposal gives the probability of the move
+    back, so that the acceptance is exact.
 
     Attributes:
       alpha: weight of the mutual predictability in U.
@@ -48,8 +47,8 @@ class InformedMoves:
       flip_sizes: how many units an informed move relabels, drawn evenly.
       resample_rate: share of moves that draw many units from their conditionals.
       mirror_rate: share of moves that turn all labels round.
-      turn_rate: share of moves that turn one unit round, drawn evenly of the `is_turnable` ones,
-        where all claims are in such units; of fewer claims, so much less.
+      turn_rate: share of moves that turn a unit or two round, drawn evenly of the `is_turnable`
+        ones, where all claims are in such units; of fewer claims, so much less.
       balancing: "barker" or "sqrt".
       proposal_scale: Δscore is multiplied by it; a label counts for its own score and for the
         others' scores, of which the matrix shows the first.

@@ -30,12 +30,16 @@ def replica_starts(
 ) -> Array:
     """Random labels, of all claims or of `num_seeds`: int8 `[C, R, N]`.
 
-    In a warm start replicas 1 and 2 of chain 0 have all-true and all-false ones. Whatever C and R,
-    a replica starts the same.
+    They violate as little as their rules allow, soft ones too: labels drawn evenly break half of
+    the pairs, and where a model would rather call both claims of each true, half of the searches
+    ended there. In a warm start replicas 1 and 2 of chain 0 have all-true and all-false ones.
+    Whatever C and R, a replica starts the same.
     """
     num_units = units.members.shape[0]
     num_true = jnp.maximum(units.assignments, 0).astype(jnp.float32).sum(-1)
-    weights = jnp.where(units.is_allowed, 0.0, -jnp.inf)
+    penalties = jnp.where(units.is_allowed, units.penalties, jnp.inf)
+    is_lightest = units.is_allowed & (penalties <= jnp.min(penalties, axis=-1, keepdims=True))
+    weights = jnp.where(is_lightest, 0.0, -jnp.inf)
     extremes = [jnp.where(units.is_allowed, x, -jnp.inf) for x in (num_true, -num_true)]
 
     def start(chain: Array, replica: Array) -> Array:
