@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 MODEL ?= persona-world
 GROUP ?= ilvania
 
-.PHONY: demo test lint format bench clean
+.PHONY: demo test test-all lint format bench clean
 
 # One environment, made again whenever the metadata changes.
 $(VENV)/installed: setup.cfg pyproject.toml
@@ -22,6 +22,9 @@ demo: $(VENV)/installed
 	  --claims persona-world:$(GROUP):0:test --gold persona-world:$(GROUP):0
 
 test: $(VENV)/installed
+	$(BIN)/python -m pytest -n auto --dist loadfile -m "not slow"
+
+test-all: $(VENV)/installed
 	$(BIN)/python -m pytest -n auto --dist loadfile
 
 lint: $(VENV)/installed

@@ -1,5 +1,6 @@
 """Shared fixtures: where the public data lies, and strict settings of JAX."""
 
+import gc
 import importlib.metadata
 import os
 import pathlib
@@ -17,6 +18,8 @@ os.environ["XLA_FLAGS"] = " ".join(
         else "",
     ]
 )
+# The children of tests compile in haste too; files may choose (see `programs_of_a_file`).
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 # Workers inherit the folder, so that a program which several tests build is compiled once.
 os.environ.setdefault("ICMJAX_TEST_CACHE", tempfile.mkdtemp(prefix="icmjax-test-cache-"))
 
@@ -27,6 +30,11 @@ jax.config.update("jax_compilation_cache_dir", os.environ["ICMJAX_TEST_CACHE"])
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_default_matmul_precision", "highest")
+
+# Tracing makes many objects that live, beside a million of the imports: looking for cycles among
+# them time and again took 6 % of the time of test_icm.py.
+gc.freeze()
+gc.set_threshold(200_000, 20, 100)
 
 DATA = pathlib.Path(__file__).parents[2] / "shared" / "data"
 

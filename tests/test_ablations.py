@@ -53,6 +53,7 @@ def test_each_row_changes_what_it_names(ablations):
         assert sum(phase.share for phase in config.phases) == pytest.approx(1)
 
 
+@pytest.mark.slow
 def test_ablations_run_and_resume(ablations, tmp_path, monkeypatch):
     rows = {ablations.FULL: TOY, "half the tokens": TOY | {"num_tokens": 0.5}}
     monkeypatch.setattr(ablations, "VARIANTS", rows)

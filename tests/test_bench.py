@@ -37,6 +37,7 @@ def content(benchmark, data, tmp_path_factory):
     return json.loads((out / "scoring_cpu_quick.json").read_text()) | {"table": result.output}
 
 
+@pytest.mark.slow
 def test_every_method_and_engine_is_measured(content):
     assert content["device"]
     assert {"jax", "torch", "transformers"} <= content["versions"].keys()
@@ -58,6 +59,7 @@ def test_every_method_and_engine_is_measured(content):
     assert "roofline" in content["table"]
 
 
+@pytest.mark.slow
 def test_engines_agree_or_have_no_time(content, benchmark):
     checked = [row for row in content["rows"] if "score_error" in row]
     assert len(checked) >= 6

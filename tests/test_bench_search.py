@@ -30,6 +30,7 @@ def benchmark():
         sys.modules.pop("search", None)
 
 
+@pytest.mark.slow
 def test_the_command_runs_at_toy_size(benchmark, tmp_path, monkeypatch):
     arguments = ["--observer", "--quick", "--out", str(tmp_path)]
     arguments += ["--algorithms", "icm,tempering,bootstrap"]

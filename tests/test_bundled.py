@@ -55,6 +55,7 @@ def test_gold_demonstrations_steer_it(lm):
     assert accuracy["rare"][1] > accuracy["rare"][0]
 
 
+@pytest.mark.slow
 def test_icm_reaches_the_enumerated_optimum_of_a_small_set(lm):
     """Up to 10 claims: `benchmarks/search.py`, whose docstring has the command."""
     task = make_task(make_world(), "hestonia", 0, num_claims=6)

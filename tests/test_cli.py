@@ -11,6 +11,8 @@ from click.testing import CliRunner
 
 from icmjax.cli import main
 
+pytestmark = pytest.mark.runs_long
+
 
 def invoke(*arguments: object):
     return CliRunner().invoke(main, [str(argument) for argument in arguments])

@@ -155,6 +155,7 @@ def test_the_same_seed_gives_the_same_bytes_and_a_broken_run_goes_on(outputs, na
         assert (tmp_path / file).read_bytes() == (out / file).read_bytes()
 
 
+@pytest.mark.slow
 def test_units_that_search_together_find_what_each_finds_alone(outputs, tmp_path, monkeypatch):
     together = importlib.import_module("together")
     options, out, _ = outputs("matched_accuracy")
@@ -356,6 +357,7 @@ def test_shares_that_coincide_are_refused():
     assert "f = 0.2000 (above f*, above f*(20))" in cell.title(make_world())
 
 
+@pytest.mark.slow
 def test_preferences_need_no_claims(toy_lm, tmp_path, monkeypatch):
     """And every algorithm runs: over a table, whose programs are small."""
     module = importlib.import_module("icm_vs_gold")
@@ -380,6 +382,7 @@ def test_groups_draw_their_own_random_numbers(outputs):
     assert first != second
 
 
+@pytest.mark.slow
 def test_personas_of_a_claim_file(toy_lm, claim_files, tmp_path, monkeypatch):
     """Matched accuracy, feedback and robustness steer the language model; seeds draw other claims.
 
