@@ -55,6 +55,7 @@ def test_the_command_runs_at_toy_size(benchmark, tmp_path, monkeypatch):
     assert "other settings (leave)" in other.output
 
 
+@pytest.mark.slow
 def test_tokens_are_counted_in_each_way(benchmark):
     num_claims = 17  # more than those of which icm takes many chains
     scorer = table_scorer(1, num_claims, coupling=2.0)

@@ -37,6 +37,11 @@ EXPERIMENTS = {
     "sequential --formats claims,open",
     "bundled_model": "--model LM --groups hestonia,ilvania --seeds 1",
 }
+# robustness takes as long as all the others together.
+EACH = [
+    pytest.param(name, marks=[pytest.mark.slow] if name == "robustness" else [])
+    for name in EXPERIMENTS
+]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -122,7 +127,7 @@ def outputs(tmp_path_factory, toy_lm):
     return output_of
 
 
-@pytest.mark.parametrize("name", EXPERIMENTS)
+@pytest.mark.parametrize("name", EACH)
 def test_every_cell_states_what_it_is_of(outputs, name):
     _, out, printed = outputs(name)
     content = (out / "report.json").read_text()
@@ -143,7 +148,7 @@ def test_every_cell_states_what_it_is_of(outputs, name):
     assert any(path.stat().st_size > 1000 for path in out.glob("*.png"))
 
 
-@pytest.mark.parametrize("name", EXPERIMENTS)
+@pytest.mark.parametrize("name", EACH)
 def test_the_same_seed_gives_the_same_bytes_and_a_broken_run_goes_on(outputs, name, tmp_path):
     options, out, _ = outputs(name)
     units = (out / "units.jsonl").read_text().splitlines(keepends=True)
@@ -470,6 +475,7 @@ def test_hidden_labels_have_structure_and_are_not_gold():
         module.few_topics(claims, 10, rng)
 
 
+@pytest.mark.slow
 def test_a_planted_header_is_measured_against_baselines(outputs):
     _, out, _ = outputs("robustness")
     for unit in read_units(out):
@@ -514,6 +520,7 @@ OPEN_ANSWERS = (
 )
 
 
+@pytest.mark.slow
 def test_a_real_persona_is_asked_openly(tmp_path):
     words = ("tea", "rice", "bread", "cake", "soup", "jam")
     choices = [f"Peruvians would answer: '{word}', which is True or False" for word in words]

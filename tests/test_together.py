@@ -118,6 +118,7 @@ def test_what_cannot_run_together_is_refused():
         search_together([*scorers[:2], broken], rules, ICM(num_iterations=4), keys)
 
 
+@pytest.mark.slow
 def test_a_model_reads_several_personas_at_once(tmp_path):
     claim_sets = [
         icmjax.claims_from_rows(
