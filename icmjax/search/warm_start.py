@@ -32,8 +32,8 @@ def replica_starts(
 
     They violate as little as their rules allow, soft ones too: labels drawn evenly break half of
     the pairs, and where a model would rather call both claims of each true, half of the searches
-    ended there. In a warm start replicas 1 and 2 of chain 0 have all-true and all-false ones.
-    Whatever C and R, a replica starts the same.
+    of one task ended so. In a warm start replicas 1 and 2 of chain 0 have all-true and all-false
+    ones. Whatever C and R, a replica starts the same.
     """
     num_units = units.members.shape[0]
     num_true = jnp.maximum(units.assignments, 0).astype(jnp.float32).sum(-1)
