@@ -11,8 +11,9 @@ transformers on torch with every prompt anew and with a reused prefix, in the fi
 tree's, and vLLM with automatic prefix caching where --vllm-python names an environment that has it.
 An engine's time is printed only where its scores equal ours.
 
-Cost: --quick takes one minute on 2 cores; the default sizes, not timed yet, are for half an hour. On a GPU,
---shapes 1b,8b adds random weights in these shapes in bfloat16, with cuDNN's attention and without.
+Cost: --quick takes one minute on 2 cores; the default sizes, not timed yet, are for half an hour.
+On a GPU, --shapes 1b,8b adds random weights in these shapes in bfloat16, with cuDNN's attention and
+without.
 """
 
 import importlib.metadata
