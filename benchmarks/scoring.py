@@ -20,6 +20,7 @@ import importlib.metadata
 import json
 import os
 import platform
+import re
 import statistics
 import subprocess
 import sys
@@ -246,14 +247,19 @@ def _measure_vllm(folder, name, prompts, labels, expected, options) -> dict:
             [options["vllm_python"], worker, *paths], capture_output=True, text=True, check=False
         )
         if done.returncode:
-            last = (done.stderr.strip().splitlines() or ["no message"])[-1]
-            return {**row, "note": f"not measured: {last[:120]}"}
+            return {**row, "note": f"not measured: {_first_error(done.stdout + done.stderr)}"}
         result = json.loads(Path(paths[1]).read_text())
     row["pass_seconds"] = statistics.median(result["seconds"])
     row["version"] = result["version"]
     log_probs = np.array(result["log_probs"])
     log_probs -= np.logaddexp.reduce(log_probs, axis=-1, keepdims=True)
     return checked(row, log_probs, expected)
+
+
+def _first_error(log: str) -> str:
+    """The message of the first error that a log shows: later ones tell only what it stopped."""
+    messages = re.findall(r"\b\w*(?:Error|Exception): .*", log)
+    return (messages or log.strip().splitlines()[-1:] or ["no message"])[0][:160]
 
 
 def measure_shape(name: str, attention: Implementation, options: dict) -> dict:

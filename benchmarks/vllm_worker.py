@@ -23,6 +23,8 @@ def main(job_path: str, result_path: str) -> None:
         enable_prefix_caching=True,
         block_size=32,
         max_model_len=longest + 1,
+        # On CPU too, the share of all memory that must be free at the start.
+        gpu_memory_utilization=0.5,
         disable_log_stats=True,
     )
     parameters = vllm.SamplingParams(max_tokens=1, logprob_token_ids=job["labels"])
