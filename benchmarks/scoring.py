@@ -367,7 +367,17 @@ def main(
         )
     claims, gold = found
     sizes = [4, 8] if quick else [int(size) for size in sizes.split(",")]
-    rows = []
+    rows: list[dict] = []
+
+    def save() -> None:
+        if out is None:
+            return
+        out.mkdir(parents=True, exist_ok=True)
+        content = environment() | {"matmul_rate": rate, "options": options, "rows": rows}
+        name = f"scoring_{jax.default_backend()}{'_quick' if quick else ''}"
+        (out / f"{name}.json").write_text(json.dumps(content, indent=1) + "\n")
+        write_plot(rows, out / f"{name}.svg")
+
     with tempfile.TemporaryDirectory() as place:
         folder = None
         if model is None:
@@ -383,16 +393,12 @@ def main(
                 continue
             tokens = tokens_of(lm, claims.select(chosen))
             rows += measure_size(lm, folder, tokens, gold[chosen], rate, options)
+            save()  # a large size takes longer than all before it
     for name in filter(None, shapes.split(",")):
         for attention in attentions.split(","):
             rows.append(measure_shape("tiny" if quick else name, attention, options))
+            save()
     print_table(rows)
-    if out is not None:
-        out.mkdir(parents=True, exist_ok=True)
-        content = environment() | {"matmul_rate": rate, "options": options, "rows": rows}
-        name = f"scoring_{jax.default_backend()}{'_quick' if quick else ''}"
-        (out / f"{name}.json").write_text(json.dumps(content, indent=1) + "\n")
-        write_plot(rows, out / f"{name}.svg")
 
 
 if __name__ == "__main__":

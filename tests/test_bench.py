@@ -83,3 +83,10 @@ def test_operations_are_those_of_the_rows(benchmark):
     assert with_past - one == layers * 4 * heads * 30
     params = 64 * (2 * 64 + 2 * 32 + 3 * 128)
     assert one == layers * (2 * params * 3 + 4 * heads * 6)
+
+
+def test_a_failed_engine_is_reported_by_its_first_error(benchmark):
+    log = "ERROR worker.py\nValueError: too little memory\nException: a worker died"
+    assert benchmark._first_error(log) == "ValueError: too little memory"
+    assert benchmark._first_error("killed\n") == "killed"
+    assert benchmark._first_error("") == "no message"

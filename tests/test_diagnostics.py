@@ -66,7 +66,9 @@ def test_samples_of_one_value_have_no_mixing():
 
 def test_chains_that_are_sure_of_opposite_labels_are_counted():
     scorer = table_scorer(1, 8, coupling=2.0)
-    algorithm = ParallelTempering(num_iterations=40, num_replicas=4, num_chains=2)
+    algorithm = ParallelTempering(
+        num_iterations=40, num_replicas=4, num_chains=2, warm_start="random"
+    )
     trace = search(scorer, no_rules(), algorithm, jax.random.key(0), progress=False).trace
     labels = np.zeros_like(trace.cold_labels)
     labels[:, 1, :3] = 1
@@ -100,7 +102,7 @@ def test_round_trips_are_counted():
 @pytest.mark.parametrize(
     "algorithm",
     [
-        ParallelTempering(num_iterations=40, num_replicas=4, num_chains=2),
+        ParallelTempering(num_iterations=40, num_replicas=4, num_chains=2, warm_start="random"),
         ICM(num_iterations=20),
         FixedAccuracy(target=(1, 0) * 4, num_errors=2, num_iterations=16),
     ],

@@ -94,7 +94,7 @@ def test_forms_of_several_tokens_and_three_options(models, data):
     tokens = jax.tree.map(jnp.asarray, tokenize_claims(claims, template, lm.tokenizer))
     assert tokens.label_forms.shape[2] > 1
     scorer = SequentialScorer(
-        lm, tokens, jnp.asarray(claims.group_index), "claim", 4, prompt_widths(tokens)
+        lm, tokens, jnp.asarray(claims.group_index), "claim", 4, prompt_widths(tokens)[-1:]
     )
     labels = np.array([0, 1, 2, -1, 2, 1, 0, 0], np.int8)
     expected = brute_force(model, lm, claims, labels, template)
@@ -111,15 +111,17 @@ def lm(tmp_path_factory, claims):
 
 def test_padding_batches_and_leading_axes_change_nothing(lm, claims, gold):
     scorer = make_scorer(lm, claims)
+    assert len(scorer.widths) > 1  # of each of which a program is compiled
     expected = scorer(gold)
+    widest = dataclasses.replace(scorer, widths=scorer.widths[-1:])
     for changed in (
-        dataclasses.replace(scorer, batch_size=1),
-        dataclasses.replace(scorer, batch_size=5),
+        dataclasses.replace(widest, batch_size=1),
+        dataclasses.replace(widest, batch_size=5),
         dataclasses.replace(scorer, widths=(scorer.widths[-1] + 96,)),
     ):
         np.testing.assert_allclose(changed(gold), expected, atol=1e-5)
     few = np.where(np.arange(8) < 2, gold, -1).astype(np.int8)
-    both = scorer(np.stack([gold, few])[None])
+    both = widest(np.stack([gold, few])[None])
     assert both.shape == (1, 2, 8, 2)
     np.testing.assert_allclose(both[0, 0], expected, atol=1e-5)
     np.testing.assert_allclose(both[0, 1], scorer(few), atol=1e-5)
