@@ -64,6 +64,7 @@ MAKERS = {
     "chain_rule": lambda lm, tokens, budget: make_chain_rule_scorer(lm, tokens, jax.random.key(0)),
 }
 TOLERANCE = 2e-4  # nats between engines, both in float32
+ENOUGH_SECONDS = 60.0  # of repeated calls; what takes so long varies little
 MAX_SEQUENTIAL = 64  # claims; more take N² L tokens of our own, which the tree's test covers
 
 
@@ -72,6 +73,14 @@ def seconds(function, *arguments) -> float:
     start = time.perf_counter()
     jax.block_until_ready(function(*arguments))
     return time.perf_counter() - start
+
+
+def median_seconds(repeats: int, function, *arguments) -> float:
+    """Median wall time of calls: fewer than asked for once they have taken `ENOUGH_SECONDS`."""
+    times: list[float] = []
+    while len(times) < repeats and sum(times) < ENOUGH_SECONDS:
+        times.append(seconds(function, *arguments))
+    return statistics.median(times)
 
 
 @jax.jit
@@ -95,8 +104,7 @@ def measure_plain(lm, tokens, labels: np.ndarray, repeats: int) -> dict[str, flo
     for name, arguments in inputs.items():
         on_device = [jnp.asarray(each) for each in arguments]
         seconds(plain_forward, lm, *on_device)
-        times = [seconds(plain_forward, lm, *on_device) for _ in range(repeats)]
-        plain[name] = statistics.median(times)
+        plain[name] = median_seconds(repeats, plain_forward, lm, *on_device)
     return plain
 
 
@@ -115,7 +123,7 @@ def measure(scorer, labels: np.ndarray, plain: dict, rate: float, repeats: int, 
     compile_seconds = time.perf_counter() - start
     with watch_peak() as peak:
         logp = np.asarray(compiled(labels))
-    steady = statistics.median(seconds(compiled, labels) for _ in range(repeats))
+    steady = median_seconds(repeats, compiled, labels)
     plan = describe(scorer, budget)
     flops = pass_flops(scorer.lm, rows_of(scorer, labels), len(labels))
     row = {
