@@ -150,7 +150,7 @@ def folder(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("name", ["tempering", "bootstrap"])
+@pytest.mark.parametrize("name", [pytest.param("tempering", marks=pytest.mark.slow), "bootstrap"])
 def test_the_command_searches_by_any_algorithm(folder, tmp_path, name):
     out = tmp_path / "run"
     arguments = ["search", "--model", folder / "model", "--claims", folder / "claims.jsonl"]

@@ -54,6 +54,7 @@ def contents(folder):
     return summary, [(folder / name).read_bytes() for name in files]
 
 
+@pytest.mark.slow
 def test_resume_after_sigkill_is_bit_identical(tmp_path):
     here = pathlib.Path(__file__).parent
     script = (

@@ -368,8 +368,7 @@ def test_delayed_acceptance_samples_the_exact_law():
     assert worst_p_value(samples, true_shares(exact, SOFT, SCREENED.temperature)) > 1e-4
     assert worst_p_value(samples, true_shares(cheap, SOFT, SCREENED.temperature)) < 1e-4
     per_pass = exact.tokens_per_pass(result.labels) + 2 * cheap.tokens_per_pass(result.labels)
-    # The zero-shot pass shows no claim, and this scorer reads no other tokens.
-    assert result.diagnostics["num_tokens"] == per_pass * (result.diagnostics["num_passes"] - 1)
+    assert result.diagnostics["num_tokens"] == per_pass * result.diagnostics["num_passes"]
 
 
 def test_a_cheap_score_that_is_not_finite_is_named():
