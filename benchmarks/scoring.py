@@ -247,6 +247,7 @@ def _measure_vllm(folder, name, prompts, labels, expected, options) -> dict:
         "prompts": prompts,
         "labels": labels,
         "repeats": options["repeats"],
+        "enough_seconds": ENOUGH_SECONDS,
     }
     with tempfile.TemporaryDirectory() as place:
         paths = [str(Path(place) / file) for file in ("job.json", "result.json")]
@@ -334,6 +335,20 @@ def environment() -> dict:
     }
 
 
+def write_results(
+    out: Path | None, rows: list[dict], rate: float, options: dict, is_quick: bool
+) -> None:
+    """Write the rows so far and their plot to a folder, where there is one."""
+    if out is None:
+        return
+    out.mkdir(parents=True, exist_ok=True)
+    kept = {name: value for name, value in options.items() if name != "vllm_python"}
+    content = environment() | {"matmul_rate": rate, "options": kept, "rows": rows}
+    name = f"scoring_{jax.default_backend()}{'_quick' if is_quick else ''}"
+    (out / f"{name}.json").write_text(json.dumps(content, indent=1) + "\n")
+    write_plot(rows, out / f"{name}.svg")
+
+
 @click.command(help=__doc__)
 @click.option("--model", help="Any model; by default a checkpoint of random weights.")
 @click.option("--claims", "sizes", default="16,64,256", show_default=True, help="N, by commas.")
@@ -377,17 +392,6 @@ def main(
     claims, gold = found
     sizes = [4, 8] if quick else [int(size) for size in sizes.split(",")]
     rows: list[dict] = []
-
-    def save() -> None:
-        if out is None:
-            return
-        out.mkdir(parents=True, exist_ok=True)
-        kept = {name: value for name, value in options.items() if name != "vllm_python"}
-        content = environment() | {"matmul_rate": rate, "options": kept, "rows": rows}
-        name = f"scoring_{jax.default_backend()}{'_quick' if quick else ''}"
-        (out / f"{name}.json").write_text(json.dumps(content, indent=1) + "\n")
-        write_plot(rows, out / f"{name}.svg")
-
     with tempfile.TemporaryDirectory() as place:
         folder = None
         if model is None:
@@ -403,11 +407,12 @@ def main(
                 continue
             tokens = tokens_of(lm, claims.select(chosen))
             rows += measure_size(lm, folder, tokens, gold[chosen], rate, options)
-            save()  # a large size takes longer than all before it
+            # A large size takes longer than all before it.
+            write_results(out, rows, rate, options, quick)
     for name in filter(None, shapes.split(",")):
         for attention in attentions.split(","):
             rows.append(measure_shape("tiny" if quick else name, attention, options))
-            save()
+            write_results(out, rows, rate, options, quick)
     print_table(rows)
 
 

@@ -2,7 +2,8 @@
 
     python benchmarks/vllm_worker.py JOB.json RESULT.json
 
-The job has `model` (a folder), `prompts` (lists of tokens), `labels` (token ids), `repeats`.
+The job has `model` (a folder), `prompts` (lists of tokens), `labels` (token ids), `repeats`, and
+`enough_seconds`, after which passes are not repeated.
 On a CPU vLLM keeps one core for its scheduler, which never sleeps, and computes on the others.
 """
 
@@ -10,8 +11,6 @@ import json
 import sys
 import time
 from pathlib import Path
-
-ENOUGH_SECONDS = 60.0  # of repeated passes, as in `scoring.py`
 
 
 def main(job_path: str, result_path: str) -> None:
@@ -34,7 +33,7 @@ def main(job_path: str, result_path: str) -> None:
     prompts = [{"prompt_token_ids": prompt} for prompt in job["prompts"]]
     model.generate(prompts[:1], parameters, use_tqdm=False)
     seconds: list[float] = []
-    while len(seconds) < job["repeats"] and sum(seconds) < ENOUGH_SECONDS:
+    while len(seconds) < job["repeats"] and sum(seconds) < job["enough_seconds"]:
         model.reset_prefix_cache()
         start = time.perf_counter()
         outputs = model.generate(prompts, parameters, use_tqdm=False)

@@ -44,8 +44,8 @@ DATA = pathlib.Path(__file__).parents[2] / "shared" / "data"
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Puts the longest files first, in their order, and leaves the others in theirs."""
-    names = [f"test_{name}" for name in LONGEST_FILES]
-    items.sort(key=lambda item: names.index(stem) if (stem := item.path.stem) in names else 99)
+    ranks = {f"test_{name}": rank for rank, name in enumerate(LONGEST_FILES)}
+    items.sort(key=lambda item: ranks.get(item.path.stem, len(ranks)))
 
 
 @pytest.fixture(scope="session")

@@ -25,7 +25,7 @@ SOFT, HARD = (
 # Searches of one config and shape share a compiled program, which takes far longer than they do.
 NUM_CLAIMS = 8
 SHORT = ParallelTempering(num_iterations=40, num_replicas=4)
-# Without a warm start the program is half as large; what is proved of the steps after it holds.
+# Without a warm start the program is half as large, and the steps after it are the same.
 COLD = dataclasses.replace(SHORT, warm_start="random")
 SAMPLER = ParallelTempering(
     num_iterations=1200,
