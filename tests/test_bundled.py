@@ -73,6 +73,7 @@ def test_icm_reaches_the_enumerated_optimum_of_a_small_set(lm):
     assert hits >= 9
 
 
+@pytest.mark.slow
 def test_the_readme_example_runs():
     readme = (ROOT / "README.md").read_text()
     code = readme.split("```python\n")[1].split("```")[0]

@@ -37,9 +37,11 @@ EXPERIMENTS = {
     "sequential --formats claims,open",
     "bundled_model": "--model LM --groups hestonia,ilvania --seeds 1",
 }
-# robustness takes as long as all the others together.
+# robustness takes as long as all the others together, and matched_accuracy is next.
 EACH = [
-    pytest.param(name, marks=[pytest.mark.slow] if name == "robustness" else [])
+    pytest.param(
+        name, marks=[pytest.mark.slow] if name in ("robustness", "matched_accuracy") else []
+    )
     for name in EXPERIMENTS
 ]
 

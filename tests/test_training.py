@@ -208,6 +208,7 @@ def test_the_export_is_what_transformers_reads(trained, tmp_path):
     np.testing.assert_allclose(lm.decoder().logits(hidden), expected, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_the_command_trains_exports_and_refuses(tmp_path, monkeypatch):
     monkeypatch.setattr(pretrain, "MODELS", tmp_path / "models")
     out = str(tmp_path / "run")
