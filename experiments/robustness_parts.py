@@ -101,7 +101,8 @@ def run_start(bench: Bench) -> dict[str, Run]:
             algorithm = ParallelTempering(
                 num_iterations=bench.options["num_iterations"],
                 num_replicas=num_replicas,
-                warm_start=start,
+                warm_start="labels",
+                start_labels=start,
             )
             found = bench.search(task.claims, algorithm)
             result[f"{REPLICAS[num_replicas]} from {name}"] = {

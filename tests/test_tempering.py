@@ -122,7 +122,8 @@ def test_a_target_of_two_modes_is_passed_which_one_replica_fails():
         flip_sizes=(1,),
         resample_rate=0.0,
         mirror_rate=0.0,
-        warm_start=(0,) * NUM_CLAIMS,
+        warm_start="labels",
+        start_labels=(0,) * NUM_CLAIMS,
     )
     bound = single.num_iterations * law[num_true == NUM_CLAIMS // 2].sum() / law[0]
     assert bound < 0.01
@@ -241,18 +242,20 @@ def test_the_cold_end_is_annealed():
 def test_replicas_start_where_the_warm_start_says():
     scorer = table_scorer(5, NUM_CLAIMS)
     labels = {}
-    for start in ("zero_shot", "random", (1, 0) * 4):
-        config = ParallelTempering(num_iterations=8, num_replicas=4, warm_start=start, num_chains=2)
+    for start, given in (("zero_shot", ()), ("random", ()), ("labels", (1, 0) * 4)):
+        config = ParallelTempering(
+            num_iterations=8, num_replicas=4, warm_start=start, start_labels=given, num_chains=2
+        )
         state = config.init(jax.random.key(0), no_rules(), np.full(NUM_CLAIMS, -1, np.int8), 2)
         labels[start] = np.asarray(state.current.labels)
     assert (run(scorer, no_rules(), config).labels >= 0).all()
     assert (labels["zero_shot"][0, 0] == -1).all()
     assert (labels["zero_shot"][0, 1] == 1).all()
     assert (labels["zero_shot"][0, 2] == 0).all()
-    assert labels[(1, 0) * 4][0, 0].tolist() == [1, 0] * 4
+    assert labels["labels"][0, 0].tolist() == [1, 0] * 4
     for first in (labels["random"], labels["zero_shot"][1:]):
         assert 0.2 < first.mean() < 0.8
-    seeded = dataclasses.replace(config, warm_start="zero_shot", num_seeds=3)
+    seeded = dataclasses.replace(config, warm_start="zero_shot", start_labels=(), num_seeds=3)
     clamped = np.full(NUM_CLAIMS, -1, np.int8)
     clamped[2] = 1
     starts = np.asarray(seeded.init(jax.random.key(0), no_rules(), clamped, 2).current.labels)
@@ -265,6 +268,19 @@ def test_replicas_start_where_the_warm_start_says():
     violations = np.asarray(count_violations(kept, SOFT))
     np.testing.assert_array_equal(violations, [[0, 3, 3, 0], [0, 0, 0, 0]])
     assert (labels["random"] >= 0).all()
+
+
+def test_other_labels_to_start_from_compile_nothing():
+    scorer, rules = table_scorer(5, NUM_CLAIMS), no_rules()
+    config = ParallelTempering(
+        num_iterations=8, num_replicas=2, warm_start="labels", start_labels=(1, 0) * 4
+    )
+    other = dataclasses.replace(config, start_labels=(0, 1) * 4)
+    first = run(scorer, rules, config)
+    cache_size = run_block._cache_size()
+    second = run(scorer, rules, other)
+    assert run_block._cache_size() == cache_size
+    assert first.trace.utility[0].tolist() != second.trace.utility[0].tolist()
 
 
 def test_the_warm_start_takes_one_replica_up_after_another():
@@ -302,7 +318,8 @@ def test_an_ascent_is_repeated_relabelling():
 
 def test_labels_to_start_from_are_checked():
     def start(labels, rules):
-        run(table_scorer(0, NUM_CLAIMS), rules, ParallelTempering(warm_start=labels))
+        config = ParallelTempering(warm_start="labels", start_labels=labels)
+        run(table_scorer(0, NUM_CLAIMS), rules, config)
 
     with pytest.raises(InputError, match="Every claim has a label"):
         start((0, 1), SOFT)
@@ -350,6 +367,9 @@ def test_config_faults_are_reported_together():
     with pytest.raises(InputError) as caught:
         ParallelTempering(temperature=2.0, hot_temperature=1.0, flip_sizes=(), warm_start="gold")
     assert len(caught.value.faults) == 3
+    for fields in ({"warm_start": "labels"}, {"start_labels": (0, 1)}):
+        with pytest.raises(InputError, match="start_labels"):
+            ParallelTempering(**fields)
     with pytest.raises(InputError, match="num_iterations"):
         ParallelTempering(num_iterations=3)
     with pytest.raises(InputError, match="ScreenedScorer"):
@@ -388,8 +408,14 @@ def test_a_cheap_score_that_is_not_finite_is_named_though_its_proposal_is_not_ac
             return super().__call__(labels) + jnp.where(is_moved, jnp.nan, 0.0)
 
     jax.tree_util.register_dataclass(Brittle, ["bias", "couplings"], ["delay"])
-    config = dataclasses.replace(SCREENED, warm_start=(0,) * NUM_CLAIMS, num_chains=1)
-    config = dataclasses.replace(config, num_replicas=1, num_iterations=60)
+    config = dataclasses.replace(
+        SCREENED,
+        warm_start="labels",
+        start_labels=(0,) * NUM_CLAIMS,
+        num_chains=1,
+        num_replicas=1,
+        num_iterations=60,
+    )
     with pytest.raises(ScoreError, match="claim 0"):
         run(ScreenedScorer(exact, Brittle(cheap.bias, cheap.couplings)), no_rules(), config)
 

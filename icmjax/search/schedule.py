@@ -6,7 +6,7 @@ from typing import Literal, get_args
 import jax.numpy as jnp
 from jax import Array
 
-WarmStart = Literal["zero_shot", "bootstrap", "random"]
+WarmStart = Literal["zero_shot", "bootstrap", "random", "labels"]
 WARM_STARTS: tuple[str, ...] = get_args(WarmStart)
 FIRST_ROUND = 8  # steps before the ladder is first adapted; every round is twice as long
 
@@ -27,10 +27,12 @@ class TemperingSchedule:
       final_temperature: where the coldest rung is annealed to after the burn-in, geometrically, the
         ladder stretching with it; None to stay. The marginals are then of no one law.
       burn_in: share of the steps after the warm start in which the ladder adapts.
-      warm_start: "zero_shot", "bootstrap", or, without a warm start: "random", or N labels for
-        replica 0 of chain 0, for each of which a program is compiled.
+      warm_start: "zero_shot", "bootstrap", or, without a warm start: "random", or "labels", where
+        replica 0 of chain 0 starts from `start_labels`.
       num_bootstraps: argmax relabellings of every replica after the first one, where the warm start
         is "bootstrap".
+      start_labels: of all N claims, where the warm start is "labels". No part of equality and of
+        the hash, as no program depends on them.
     """
 
     num_iterations: int = 64
@@ -38,8 +40,9 @@ class TemperingSchedule:
     temperature: float = 0.2
     final_temperature: float | None = None
     burn_in: float = 0.3
-    warm_start: WarmStart | tuple[int, ...] = "bootstrap"
+    warm_start: WarmStart = "bootstrap"
     num_bootstraps: int = 2
+    start_labels: tuple[int, ...] = dataclasses.field(default=(), compare=False)
 
     def schedule_ranges(self) -> dict[str, tuple[bool, str]]:
         """By field, whether its value is valid, and the range in words."""
@@ -57,8 +60,12 @@ class TemperingSchedule:
             ),
             "burn_in": (0 <= self.burn_in < 1, "0 or more, and below 1"),
             "warm_start": (
-                not isinstance(self.warm_start, str) or self.warm_start in WARM_STARTS,
-                f"one of {', '.join(WARM_STARTS)}, or labels",
+                self.warm_start in WARM_STARTS,
+                f"one of {', '.join(WARM_STARTS)}",
+            ),
+            "start_labels": (
+                bool(self.start_labels) == (self.warm_start == "labels"),
+                'given where warm_start is "labels", and only there',
             ),
             "num_bootstraps": (self.num_bootstraps >= 0, "0 or more"),
         }
@@ -66,7 +73,7 @@ class TemperingSchedule:
     @property
     def num_ascent_steps(self) -> int:
         """Steps in which the warm start takes one replica up; 1 without it, of all together."""
-        return {"zero_shot": 2, "bootstrap": 2 + self.num_bootstraps}.get(str(self.warm_start), 1)
+        return {"zero_shot": 2, "bootstrap": 2 + self.num_bootstraps}.get(self.warm_start, 1)
 
     @property
     def num_warm_steps(self) -> int:

@@ -123,8 +123,7 @@ class ParallelTempering(TemperingSchedule, InformedMoves):
     info_type: ClassVar[type] = TemperingInfo
 
     def __post_init__(self) -> None:
-        if not isinstance(self.warm_start, str):
-            object.__setattr__(self, "warm_start", tuple(int(y) for y in self.warm_start))
+        object.__setattr__(self, "start_labels", tuple(int(y) for y in self.start_labels))
         ranges = {
             "num_chains": (self.num_chains >= 1, "1 or more"),
             "hot_temperature": (self.hot_temperature > self.temperature, "above temperature"),
@@ -140,7 +139,7 @@ class ParallelTempering(TemperingSchedule, InformedMoves):
 
         Raises:
           ClaimsError: hard rules leave some claims no consistent labels, or very many.
-          InputError: the labels of the warm start do not fit the claims.
+          InputError: `start_labels` do not fit the claims.
         """
         units = make_units(rules, clamped, num_options)
         is_free = jnp.asarray(clamped) < 0
@@ -156,9 +155,9 @@ class ParallelTempering(TemperingSchedule, InformedMoves):
         )
         if self.warm_start in ("zero_shot", "bootstrap"):
             labels = labels.at[0, 0].set(jnp.asarray(clamped, jnp.int8))
-        elif not isinstance(self.warm_start, str):
-            first = np.asarray(self.warm_start, np.int8)
-            check_labels("ParallelTempering(warm_start=...)", first, units, clamped)
+        elif self.warm_start == "labels":
+            first = np.asarray(self.start_labels, np.int8)
+            check_labels("ParallelTempering(start_labels=...)", first, units, clamped)
             labels = labels.at[0, 0].set(jnp.asarray(first))
         per_chain = jnp.zeros((self.num_chains,), jnp.int32)
         per_replica = jnp.zeros((self.num_chains, self.num_replicas), jnp.int32)
