@@ -11,7 +11,7 @@ from flax import nnx
 from icmjax.errors import CheckpointError
 from icmjax.lm import Decoder, DecoderConfig, KeyValues, RopeConfig, Segment
 from icmjax.lm import attention as attention_module
-from icmjax.lm.attention import attend_within, own_sight
+from icmjax.lm.attention import NEVER, Sight, attend_part, attend_within, merge, own_sight
 from icmjax.lm.fused import FusedKernel, check_attention, fused_kernel
 
 TOLERANCE = {"rtol": 1e-5, "atol": 1e-5}
@@ -244,6 +244,37 @@ def test_blocks_of_queries_give_the_plain_softmax(length: int):
     weights /= weights.sum(axis=-1, keepdims=True)
     expected = np.einsum("bhts,bshd->bthd", weights, np.repeat(values, 2, axis=2))
     np.testing.assert_allclose(found, expected, **TOLERANCE)
+
+
+@pytest.mark.parametrize("size", [1, 8, 20, 21])
+@pytest.mark.parametrize("is_limited", [False, True])
+def test_blocks_of_keys_give_the_plain_softmax(monkeypatch, size: int, is_limited: bool):
+    """Of 21 keys that each serve two rows of queries, some of which see no key at all."""
+    monkeypatch.setattr(attention_module, "BLOCK_KEYS", {"cpu": size})
+    rng = np.random.default_rng(size)
+    queries, keys, values = (
+        jnp.asarray(rng.normal(size=shape), jnp.float32)
+        for shape in ((4, 6, 4, 8), (2, 21, 2, 8), (2, 21, 2, 8))
+    )
+    key_order = rng.integers(21, size=(2, 21), dtype=np.int32)
+    key_order[:, ::5] = NEVER
+    query_order = rng.integers(-5, 21, size=(2, 12), dtype=np.int32)
+    is_read = rng.random((2, 12, 21)) < 0.5 if is_limited else None
+    window = jnp.int32(9) if is_limited else None
+    sight = Sight(*map(jnp.asarray, (query_order, key_order, query_order, key_order)))
+    sight = sight._replace(is_read=is_read, window=window)
+    part = jax.jit(lambda sight: attend_part(queries, keys, values, sight, jnp.sin))(sight)
+
+    is_seen = key_order[:, None] <= query_order[..., None]
+    if is_limited:
+        is_seen &= is_read & (query_order[..., None] - key_order[:, None] < 9)
+    rows = np.asarray(queries).reshape(2, 12, 4, 8)
+    scores = np.sin(np.einsum("bthd,bshd->bhts", rows, np.repeat(keys, 2, axis=2)))
+    weights = np.exp(scores) * is_seen[:, None]
+    weights /= np.maximum(weights.sum(axis=-1, keepdims=True), 1e-9)
+    expected = np.einsum("bhts,bshd->bthd", weights, np.repeat(values, 2, axis=2))
+    assert not is_seen.any(axis=-1).all()
+    np.testing.assert_allclose(merge([part]), expected.reshape(4, 6, 4, 8), **TOLERANCE)
 
 
 @pytest.mark.parametrize("max_one_hot_vocab", [0, 50])

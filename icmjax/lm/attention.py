@@ -15,6 +15,9 @@ MIN_BLOCK, MAX_BLOCKS = 64, 4
 # a CPU so few that they stay in its cache (at 8 heads and 2,000 keys 3 times as fast as at once).
 CHUNK_SCORES = {"cpu": 1 << 20}
 OTHER_CHUNK_SCORES = 1 << 26
+# Long segments are read in blocks of so many keys: on a CPU the few queries of a chunk that sees
+# 8,000 keys make matmuls half as fast as those of more queries and fewer keys.
+BLOCK_KEYS = {"cpu": 2048}
 NO_WINDOW = NEVER = int(jnp.iinfo(jnp.int32).max)
 
 ScoreFn = Callable[[jax.Array], jax.Array]
@@ -205,6 +208,49 @@ def attend_part(
         temperature = tempering.temperature
         plain_fn, score_fn = score_fn, lambda products: plain_fn(products) / temperature
     keys, values = _heads_first(keys), _heads_first(values)
+    blocks = _in_blocks(rows, keys, values, sight, score_fn)
+    part = Part(*(each.reshape(batch, length, *each.shape[2:]) for each in blocks))
+    return part if tempering is None else _temper(part, tempering)
+
+
+def _in_blocks(
+    rows: jax.Array, keys: jax.Array, values: jax.Array, sight: Sight, score_fn: ScoreFn
+) -> Part:
+    """The part of rows `[B', R, H, d]`, of keys and values `[B', K, S, d]` in blocks of them."""
+    num_keys = keys.shape[2]
+    num_blocks = -(-num_keys // BLOCK_KEYS.get(jax.default_backend(), max(1, num_keys)))
+    if num_blocks <= 1:
+        return _attend_keys(rows, keys, values, sight, score_fn)
+    size = -(-num_keys // num_blocks)
+
+    def split(array: jax.Array, axis: int, fill: int = 0) -> jax.Array:
+        amounts = [(0, 0)] * array.ndim
+        amounts[axis] = (0, size * num_blocks - num_keys)
+        padded = jnp.pad(array, amounts, constant_values=fill)
+        blocks = padded.reshape(*array.shape[:axis], num_blocks, size, *array.shape[axis + 1 :])
+        return jnp.moveaxis(blocks, axis, 0)
+
+    def add_block(part: Part, block: tuple) -> tuple[Part, None]:
+        keys, values, key_order, key_positions, is_read = block
+        seen = sight._replace(key_order=key_order, key_positions=key_positions, is_read=is_read)
+        return combine((part, _attend_keys(rows, keys, values, seen, score_fn))), None
+
+    blocks = (
+        split(keys, 2),
+        split(values, 2),
+        split(sight.key_order, 1, NEVER),
+        split(sight.key_positions, 1),
+        None if sight.is_read is None else split(sight.is_read, 2),
+    )
+    statistic = jnp.zeros((*rows.shape[:3], 1), jnp.float32)
+    nothing = Part(statistic + MASKED, statistic, jnp.zeros(rows.shape, jnp.float32))
+    return jax.lax.scan(add_block, nothing, blocks)[0]
+
+
+def _attend_keys(
+    rows: jax.Array, keys: jax.Array, values: jax.Array, sight: Sight, score_fn: ScoreFn
+) -> Part:
+    """The part of rows `[B', R, H, d]`, of keys and values `[B', K, S, d]`."""
 
     def attend_rows(
         rows: jax.Array, sight: Sight, keys: jax.Array, values: jax.Array
@@ -216,10 +262,10 @@ def attend_part(
         total = jnp.sum(weights, axis=-1, keepdims=True)
         return tuple(map(_ungroup, (highest, total, _mix(weights, values))))
 
+    num_heads = rows.shape[2]
     per_row = rows.shape[1] * num_heads * keys.shape[2]
     statistics = _in_chunks(attend_rows, rows, sight, keys, values, per_row)
-    part = Part(*(each.reshape(batch, length, *each.shape[2:]) for each in statistics))
-    return part if tempering is None else _temper(part, tempering)
+    return Part(*(each.reshape(*rows.shape[:3], each.shape[-1]) for each in statistics))
 
 
 def chunk_scores() -> int:
@@ -290,6 +336,12 @@ def merge(parts: Sequence[Part]) -> jax.Array:
 
     A query that sees no key in any part gets zeros (Dao et al., arXiv:2205.14135, section 3.1).
     """
+    whole = combine(parts)
+    return whole.weighted / jnp.where(whole.total > 0, whole.total, 1.0)
+
+
+def combine(parts: Sequence[Part]) -> Part:
+    """Return the part of the keys of all parts together."""
     highest = jnp.stack([part.highest for part in parts]).max(axis=0)
     shares = [jnp.exp(part.highest - highest) for part in parts]
     total = sum(
@@ -300,7 +352,7 @@ def merge(parts: Sequence[Part]) -> jax.Array:
         (share * part.weighted for share, part in zip(shares, parts, strict=True)),
         start=jnp.zeros_like(parts[0].weighted),
     )
-    return weighted / jnp.where(total > 0, total, 1.0)
+    return Part(highest, total, weighted)
 
 
 def _group(heads: jax.Array, num_kv_heads: int) -> jax.Array:
