@@ -38,7 +38,7 @@ import numpy as np
 import phase_diagram
 from harness import experiment, run_units, unit_key, unit_rng, write_json
 from phase_diagram import check_matched
-from readers import Reader, load_reader
+from readers import MODEL_HELP, Reader, load_reader
 from sources import Source, require_gold, source_options
 from tables import (
     Comparison,
@@ -251,7 +251,7 @@ def plot(units: list[Unit], path: pathlib.Path) -> None:
 
 
 @experiment
-@click.option("--model", default="persona-world", show_default=True, help='Or "observer".')
+@click.option("--model", default="persona-world", show_default=True, help=MODEL_HELP)
 @click.option("--part", default="labels", show_default=True, type=click.Choice(["labels", "phase"]))
 @source_options
 @click.option("--algorithm", default="tempering", show_default=True, type=click.Choice(ALGORITHMS))

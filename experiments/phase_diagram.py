@@ -13,7 +13,12 @@ every share f of wrong pairs:
      reported, and a cell is marked where it does not rise with β: its chains have not mixed.
   3. The effects: coherent minus random, in mutual predictability, held-out accuracy and log-loss.
 The language model and the Bayes observer, who does not know the groups, are measured side by side,
-each with its own coherence. Over groups, as in the first part; p by Holm over a reader's cells.
+each with its own coherence, and what each makes of the random sets is compared. Over groups, as in
+the first part; p by Holm over a reader's cells.
+
+    python experiments/matched_accuracy.py --part phase --model trusting-observer --out runs/trust
+
+puts an observer who never doubts a source in the model's place: what doubt itself does.
 
 Theory: a reader who believes in sources of error ε, or else in an unreliable one whose labels are
 coin flips, gives up on a context of n pairs whose share of random errors exceeds
@@ -208,6 +213,11 @@ def run(
             tables[title] = rows
         title = f"{name}: mean U by β, {size}; it falls {num_falling} times, where not mixed"
         tables[title] = utilities
+    first, *others = readers
+    for other in others:
+        for metric in ("accuracy", "log_loss"):
+            title = f"random errors: {first} − {other}, {metric}, {size}"
+            tables[title] = reader_rows(first, other, counts, num_pairs, units, world, metric)
     plot(units, list(readers), world, num_pairs, counts, out / "phase_diagram.png")
     return tables
 
@@ -287,8 +297,38 @@ def cell_rows(cells: Sequence[Cell], units: Sequence[Unit], world: World, metric
         Comparison(cell.title(world), units, at(cell, LADDER[-1]), at(cell, LADDER[0]))
         for cell in cells
     ]
+    return _rows(compared)
+
+
+def reader_rows(
+    first: str,
+    second: str,
+    counts: np.ndarray,
+    num_pairs: int,
+    units: Sequence[Unit],
+    world: World,
+    metric: str,
+) -> list[Row]:
+    """One reader minus another after random sets, in every cell."""
+    compared = []
+    for source in SOURCES:
+        for num_wrong in counts:
+            one, other = (Cell(name, source, int(num_wrong), num_pairs) for name in (first, second))
+            compared.append(
+                Comparison(
+                    one.title(world),
+                    units,
+                    lambda unit, cell=one: cell.mean(unit, metric, LADDER[0]),
+                    lambda unit, cell=other: cell.mean(unit, metric, LADDER[0]),
+                )
+            )
+    return _rows(compared)
+
+
+def _rows(compared: Sequence[Comparison]) -> list[Row]:
+    """A row each; without p-values where there is one group."""
     return comparison_rows(compared) or [
-        mean_row(one.name, units, lambda unit, o=one: o.first(unit) - o.second(unit))
+        mean_row(one.name, one.units, lambda unit, o=one: o.first(unit) - o.second(unit))
         for one in compared
     ]
 

@@ -1,5 +1,6 @@
-"""Who reads the claims: the language model, or the Bayes observer in its place."""
+"""Who reads the claims: the language model, or a Bayes observer in its place."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -13,6 +14,8 @@ from icmjax.runs import pytree_fingerprint
 from icmjax.search.base import Scorer
 
 OBSERVER = "observer"
+TRUSTING_OBSERVER = "trusting-observer"  # to whom no source is unreliable
+MODEL_HELP = f'A model, "{OBSERVER}" or "{TRUSTING_OBSERVER}".'
 # Labels int8 [..., N] and orders int32 [..., N], or none → label log-probs float32 [..., M, Y].
 Steer = Callable[..., np.ndarray]
 
@@ -32,8 +35,12 @@ def model_config(lm: LanguageModel) -> dict[str, Any]:
 
 
 def load_reader(name: str, world: World, leave: str = "group") -> Reader:
-    """A model by its name or folder, or "observer", who does not know the groups' values."""
-    if name == OBSERVER:
+    """A model by its name or folder, or an observer, who does not know the groups' values."""
+    if name == TRUSTING_OBSERVER:
+        shares = (1.0, *(0.0 for _ in world.config.style_shares[1:]))  # of the substantive style
+        config = dataclasses.replace(world.config, style_shares=shares)
+        world = dataclasses.replace(world, config=config)
+    if name in (OBSERVER, TRUSTING_OBSERVER):
         return Reader(
             name,
             {"model": name},

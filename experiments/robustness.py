@@ -37,7 +37,7 @@ import click
 import matplotlib.figure
 import numpy as np
 from harness import chosen, experiment, run_units, write_json
-from readers import load_reader
+from readers import MODEL_HELP, load_reader
 from robustness_parts import PARTS, REPLICAS, TRUE_SHARES, Bench
 from sources import Source, source_options
 from tables import (
@@ -158,7 +158,7 @@ def plot(tables: dict[str, list[Row]], path: pathlib.Path) -> None:
 
 
 @experiment
-@click.option("--model", default="persona-world", show_default=True, help='Or "observer".')
+@click.option("--model", default="persona-world", show_default=True, help=MODEL_HELP)
 @source_options
 @click.option("--parts", default=",".join(PARTS), show_default=True)
 @click.option("--iterations", "num_iterations", default=60, show_default=True)

@@ -28,7 +28,7 @@ import jax
 import matplotlib.figure
 import numpy as np
 from harness import chosen, experiment, run_units, unit_key, write_json
-from readers import Reader, load_reader
+from readers import MODEL_HELP, Reader, load_reader
 from sources import Source, require_gold, source_options
 from tables import (
     Comparison,
@@ -207,7 +207,7 @@ def plot(source: Source, units: list[Unit], path: pathlib.Path) -> None:
 
 
 @experiment
-@click.option("--model", default="persona-world", show_default=True, help='Or "observer".')
+@click.option("--model", default="persona-world", show_default=True, help=MODEL_HELP)
 @source_options
 @click.option("--selectors", default=",".join(CHOSEN_AT), show_default=True)
 @click.option("--budgets", default=",".join(map(str, BUDGETS)), show_default=True, help="Of K.")

@@ -307,7 +307,7 @@ def test_sets_that_are_not_matched_are_caught():
 @pytest.fixture(scope="module")
 def phase_units(tmp_path_factory):
     out = tmp_path_factory.mktemp("phase")
-    options = "--model observer --part phase --groups ilvania --seeds 1 --num-test 8"
+    options = "--model trusting-observer --part phase --groups ilvania --seeds 1 --num-test 8"
     printed = run("matched_accuracy", f"{options} --num-claims 32 --swaps 16 --repeats 1", out)
     return out, printed
 
@@ -315,7 +315,7 @@ def phase_units(tmp_path_factory):
 def test_the_phase_diagram_at_toy_size(phase_units):
     out, printed = phase_units
     report = json.loads((out / "report.json").read_text())
-    assert len(report) == 4  # three metrics, and U; the observer stands in for the model too
+    assert len(report) == 10  # of each reader three metrics, and U; two metrics that compare them
     for title, rows in report.items():
         assert len(rows) == (72 if "mean U" in title else 18)
         assert rows[0]["p_value"] is None  # of one group nothing can be tested
@@ -340,6 +340,27 @@ def test_coherent_sets_of_the_phase_diagram_are_coherent(phase_units):
     means = np.mean([unit["observer"]["NATIONAL"]["mean_utility"] for unit in read_units(out)], 0)
     assert (means[1:, -1] > means[1:, 0] + 5).all()
     assert (means[:, -1] > -30).all()  # the plateau lies at -50 ln 2 = -34.7
+
+
+def test_doubt_leaves_the_signs_of_what_an_observer_predicts():
+    """An unreliable source says nothing of other claims: doubt mixes predictions with even ones."""
+    world, readers = make_world(), importlib.import_module("readers")
+    options = {"source": Source.NATIONAL, "is_named": False}
+    task = make_task(world, "Ilvania", 0, "search", 32, **options)
+    held_out = make_task(world, "Ilvania", 0, "test", 32, **options)
+    labels = np.repeat(task.gold.labels[None], 6, axis=0)
+    for row, wrong in zip(
+        labels, np.random.default_rng(0).permuted([range(16)] * 6, axis=1), strict=True
+    ):
+        wrong = np.asarray(task.claims.rules.pairs)[wrong[:4]].ravel()
+        row[wrong] = 1 - row[wrong]
+    doubting, trusting = (
+        readers.load_reader(name, world).make_steerer(task.claims, held_out.claims)(labels)
+        for name in (readers.OBSERVER, readers.TRUSTING_OBSERVER)
+    )
+    doubting, trusting = (logp[..., 1] - logp[..., 0] for logp in (doubting, trusting))
+    assert (np.sign(doubting) == np.sign(trusting)).all()
+    assert np.median(abs(doubting)) < 0.5 * np.median(abs(trusting))
 
 
 def test_critical_shares():
