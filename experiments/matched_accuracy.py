@@ -269,6 +269,8 @@ def main(
     **options: Any,
 ) -> None:
     """The command of this file."""
+    if quick:
+        options |= {"num_iterations": 40, "num_repeats": 1, "num_swaps": 16}
     reader = load_reader(model, source.world or make_world(), options["leave"])
     config = reader.config | source.config | {"part": part} | options
     if part == "phase":
