@@ -182,7 +182,7 @@ def main(
     """The command of this file."""
     options["parts"] = chosen(parts, list(PARTS), "--parts")
     if quick:
-        options["num_iterations"] = 20
+        options["num_iterations"] = 12
     for part in set(options["parts"]) - {"order", "start"}:
         source.require_world(part)
     reader = load_reader(model, source.world or make_world(), options["leave"])
