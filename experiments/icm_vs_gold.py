@@ -82,6 +82,7 @@ from icmjax.statistics import summarise
 from icmjax.steering import calibrate, chat_zero_shot, score_predictions
 
 FORMATS = ("claims", "preferences", "open")
+QUICK = "bootstrap,icm"  # each algorithm is some programs to compile for every format
 ALGORITHMS = {
     "bootstrap": Bootstrap(),
     "gibbs": Gibbs(),
@@ -394,7 +395,7 @@ def plot(tables: dict[str, list[Row]], path: pathlib.Path) -> None:
 @click.option("--temperature", default=0.7, show_default=True, help="Of open answers.")
 @click.option("--max-new-tokens", default=40, show_default=True, help="Of an open answer.")
 @click.option("--formats", default=",".join(FORMATS), show_default=True, help="Of the world.")
-@click.option("--algorithms", default=",".join(ALGORITHMS), show_default=True)
+@click.option("--algorithms", help=f"Of {', '.join(ALGORITHMS)}; default all, quick {QUICK}.")
 @click.option("--orders", "num_orders", default=3, show_default=True, help="Shuffles a label set.")
 @click.option("--draws", "num_draws", default=5, show_default=True, help="Of random labels.")
 @click.option("--method", default="tree", show_default=True)
@@ -407,10 +408,11 @@ def main(
     answers_path: str | None,
     judge: str | None,
     formats: str,
-    algorithms: str,
+    algorithms: str | None,
     **options: Any,
 ) -> None:
     """The command of this file."""
+    algorithms = algorithms or (QUICK if quick else ",".join(ALGORITHMS))
     options["formats"] = chosen(formats, FORMATS, "--formats")
     options["algorithms"] = chosen(algorithms, list(ALGORITHMS), "--algorithms")
     lm = load_lm(model)
