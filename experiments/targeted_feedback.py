@@ -227,7 +227,7 @@ def main(
     options["selectors"] = chosen(selectors, list(CHOSEN_AT), "--selectors")
     options["budgets"] = [int(budget) for budget in budgets.split(",")]
     if quick:
-        options |= {"budgets": options["budgets"][-2:], "num_draws": 1, "num_iterations": 20}
+        options |= {"budgets": options["budgets"][-1:], "num_draws": 1, "num_iterations": 12}
     reader = load_reader(model, source.world or make_world(), options["leave"])
     units = run_units(
         out,
