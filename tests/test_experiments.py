@@ -363,6 +363,16 @@ def test_doubt_leaves_the_signs_of_what_an_observer_predicts():
     assert np.median(abs(doubting)) < 0.5 * np.median(abs(trusting))
 
 
+def test_doubt_at_toy_size():
+    module = importlib.import_module("doubt")
+    result = CliRunner().invoke(module.main, ["--num-claims", "8", "--wrong", "1"])
+    assert result.exit_code == 0, result.output
+    rows = [line.split(": ")[1].split() for line in result.output.splitlines()[1:]]
+    assert len(rows) == 2
+    for doubting, trusting, *_, same_signs, ties in rows:
+        assert (doubting, same_signs, ties) == (trusting, "1.000", "0.000")
+
+
 def test_critical_shares():
     module, world = importlib.import_module("phase_diagram"), make_world()
     found = [
