@@ -259,6 +259,13 @@ def plot(units: list[Unit], path: pathlib.Path) -> None:
 @click.option("--draws", "num_draws", default=20, show_default=True, help="Random flips a unit.")
 @click.option("--repeats", "num_repeats", default=3, show_default=True, help="Chains a β.")
 @click.option("--swaps", "num_swaps", default=64, show_default=True, help="Steps of a chain.")
+@click.option(
+    "--header",
+    default="source",
+    show_default=True,
+    type=click.Choice(["source", "group"]),
+    help="Of the phase diagram: names the kind of source alone, or the group as well.",
+)
 @click.option("--leave", default="group", show_default=True, type=click.Choice(["claim", "group"]))
 def main(
     model: str,

@@ -5,16 +5,17 @@
 Protocol, for every group and seed, every kind of source that the header names (its error ε), and
 every share f of wrong pairs:
   1. Draw a task under a header that names the source and not the group: all that is known of the
-     group is in the labels.
+     group is in the labels. With `--header group` it names the group too, and the model's own
+     knowledge of it stands against the errors.
   2. Ladders of chains that swap one wrong pair for another and exchange labels with the chains of
      the β next to their own; each has the stationary law exp(β U). Coherent sets are the last ones
      of the largest β, random sets those of β = 0. All have exactly the share f of wrong pairs, and
      one True a pair; checked. The mean U of every β, over the second half of the chains, is
      reported, and a cell is marked where it does not rise with β: its chains have not mixed.
   3. The effects: coherent minus random, in mutual predictability, held-out accuracy and log-loss.
-The language model and the Bayes observer, who does not know the groups, are measured side by side,
-each with its own coherence, and what each makes of the random sets is compared. Over groups, as in
-the first part; p by Holm over a reader's cells.
+The language model and the Bayes observer, who knows no group by its name, are measured side by
+side, each with its own coherence, and what each makes of the random sets is compared. Over groups,
+as in the first part; p by Holm over a reader's cells.
 
     python experiments/matched_accuracy.py --part phase --model trusting-observer --out runs/trust
 
@@ -105,12 +106,12 @@ def run_unit(
 ) -> dict[str, Any]:
     """By reader and source: sets `[f]` of lists by β, and the mean U of every β."""
     unit: dict[str, Any] = {name: {} for name in readers}
-    counts = wrong_pairs(options["num_claims"])
+    counts, is_named = wrong_pairs(options["num_claims"]), options["header"] == "group"
     ladders = np.tile(LADDER, options["num_repeats"])
     key = unit_key(group, seed)
     for source in SOURCES:
         task, held_out = (
-            make_task(world, group, seed, split, num, source=source, is_named=False)
+            make_task(world, group, seed, split, num, source=source, is_named=is_named)
             for split, num in (("search", options["num_claims"]), ("test", options["num_test"]))
         )
         rules = task.claims.rules._replace(is_hard=np.ones(len(task.claims.rules.pairs), bool))

@@ -342,6 +342,25 @@ def test_coherent_sets_of_the_phase_diagram_are_coherent(phase_units):
     assert (means[:, -1] > -30).all()  # the plateau lies at -50 ln 2 = -34.7
 
 
+@pytest.mark.parametrize("header", ["source", "group"])
+def test_the_header_of_the_phase_diagram_names_what_it_is_asked_to(header):
+    module, seen = importlib.import_module("phase_diagram"), []
+
+    class Stop(Exception):
+        """Raised once the claims are known."""
+
+    class OnlyLooks:
+        def make_scorer(self, claims):
+            seen.append(claims.preamble)
+            raise Stop
+
+    options = {"num_claims": 32, "num_test": 8, "header": header, "num_repeats": 1, "num_swaps": 16}
+    with pytest.raises(Stop):
+        module.run_unit({"model": OnlyLooks()}, make_world(), options, "Ilvania", 0)
+    assert ("Ilvania" in seen[0]) == (header == "group")
+    assert "poll" in seen[0]
+
+
 def test_doubt_leaves_the_signs_of_what_an_observer_predicts():
     """An unreliable source says nothing of other claims: doubt mixes predictions with even ones."""
     world, readers = make_world(), importlib.import_module("readers")
