@@ -2,6 +2,7 @@
 
 import statistics
 import time
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +14,13 @@ from icmjax.scoring.blockwise import BlockwiseScorer
 from icmjax.scoring.prompts import shown_lengths
 from icmjax.scoring.tree import _piece_starts, _stretches
 
-Rows = tuple[np.ndarray, np.ndarray]  # tokens of each row, and tokens that it reads before its own
+
+class Rows(NamedTuple):
+    """The rows that a pass reads, and the queries that end in them."""
+
+    lengths: np.ndarray  # int [rows], tokens
+    before: np.ndarray  # int [rows], tokens that a row reads before its own
+    seen: np.ndarray  # int [queries], tokens that a query's last one attends to, itself included
 
 
 def rows_of(scorer, labels: np.ndarray) -> Rows:
@@ -36,29 +43,39 @@ def rows_of(scorer, labels: np.ndarray) -> Rows:
                 past = past[leaves]
             lengths.append(own)
             before.append(past)
-        return np.concatenate(lengths), np.concatenate(before)
+        return Rows(np.concatenate(lengths), np.concatenate(before), past + own)
     if isinstance(scorer, SequentialScorer):
         context = len(claims.preamble) + scorer.is_read(labels) @ shown
         lengths = context + claims.query_lengths
-        return lengths, np.zeros_like(lengths)
+        return Rows(lengths, np.zeros_like(lengths), lengths)
     if isinstance(scorer, BlockwiseScorer):
         read = np.asarray(scorer.is_read) @ shown + len(claims.preamble)
-        return claims.query_lengths, read
+        return Rows(claims.query_lengths, read, read + claims.query_lengths)
     assert isinstance(scorer, ChainRuleScorer)
+    orders = np.asarray(scorer.orders)
     text = len(claims.preamble) + shown.sum()
-    return np.full(len(scorer.orders), text), np.zeros(len(scorer.orders), int)
+    ends = len(claims.preamble) + np.cumsum(shown[orders], axis=1) - shown[orders]
+    seen = (ends + claims.query_lengths[orders]).ravel()
+    return Rows(np.full(len(orders), text), np.zeros(len(orders), int), seen)
 
 
-def pass_flops(lm: LanguageModel, rows: Rows, num_queries: int) -> float:
-    """Multiplications and additions of the matmuls of these rows, and of the queries' logits."""
+def pass_flops(lm: LanguageModel, rows: Rows) -> float:
+    """Multiplications and additions of the matmuls that a pass needs.
+
+    In the last layer that is the keys and values of all tokens, and the rest of the queries' last
+    ones; then these ones' logits.
+    """
     config = lm.config
     heads = config.num_heads * config.head_dim
     kv_heads = config.num_kv_heads * config.head_dim
-    per_token = 2 * config.hidden_size * (2 * heads + 2 * kv_heads + 3 * config.mlp_size)
-    lengths, before = (each.astype(float) for each in rows)
+    of_keys = 2 * config.hidden_size * 2 * kv_heads
+    of_rest = 2 * config.hidden_size * (2 * heads + 3 * config.mlp_size)
+    lengths, before, seen = (each.astype(float) for each in rows)
     pairs = (lengths * before + lengths * (lengths + 1) / 2).sum()
-    layers = config.num_layers * (per_token * lengths.sum() + 4 * heads * pairs)
-    return layers + 2 * num_queries * config.hidden_size * config.vocab_size
+    below_last = (of_keys + of_rest) * lengths.sum() + 4 * heads * pairs
+    last = of_keys * lengths.sum() + of_rest * len(seen) + 4 * heads * seen.sum()
+    logits = 2 * len(seen) * config.hidden_size * config.vocab_size
+    return (config.num_layers - 1) * below_last + last + logits
 
 
 def matmul_rate(dtype: jnp.dtype, size: int, repeats: int = 5) -> float:

@@ -126,7 +126,7 @@ def measure(scorer, labels: np.ndarray, plain: dict, rate: float, repeats: int, 
         logp = np.asarray(compiled(labels))
     steady = median_seconds(repeats, compiled, labels)
     plan = describe(scorer, budget)
-    flops = pass_flops(scorer.lm, rows_of(scorer, labels), len(labels))
+    flops = pass_flops(scorer.lm, rows_of(scorer, labels))
     row = {
         "engine": "icmjax",
         "method": plan.method,

@@ -17,7 +17,7 @@ from icmjax.errors import Fault, InputError, PromptError
 from icmjax.lm.attention import KeyValues
 from icmjax.lm.decoder import Decoder, Segment
 from icmjax.lm.loading import LanguageModel
-from icmjax.scoring.labels import last_real
+from icmjax.scoring.labels import read_prompts
 
 WIDTH_MULTIPLE = 16  # widths are rounded up to this, so that few programs are compiled
 ROWS_AT_A_TIME = 8  # whose logits over the vocabulary are in memory together
@@ -190,19 +190,11 @@ def _is_stop(lm: LanguageModel, stop: str) -> np.ndarray:
     return _stop_tokens(lm.tokenizer, lm.config.vocab_size, stop)
 
 
-def _read(
-    decoder: Decoder,
-    tokens: jax.Array,
-    lengths: jax.Array,
-    num_before: jax.Array,
-    segments: tuple[Segment, ...],
-) -> tuple[jax.Array, Segment]:
-    """Last real hidden states `[B, D]` of rows `[B, T]`, and the rows as a segment."""
-    column = jnp.arange(tokens.shape[1], dtype=jnp.int32)
-    positions = num_before[:, None] + column
-    is_real = column < lengths[:, None]
-    hidden, key_values = decoder(tokens, positions, is_real, segments)
-    return last_real(hidden, lengths), Segment(key_values, positions, is_real)
+def _read_context(decoder: Decoder, tokens: jax.Array, lengths: jax.Array) -> Segment:
+    """Tokens `[1, T]`, of which so many `[1]` are real, as a segment."""
+    positions = jnp.arange(tokens.shape[1], dtype=jnp.int32)[None]
+    is_real = positions < lengths[:, None]
+    return Segment(decoder.key_values(tokens, positions, is_real), positions, is_real)
 
 
 @functools.partial(jax.jit, static_argnames="max_new_tokens")
@@ -221,11 +213,11 @@ def _generate(
     """Tokens int32 `[M, G]`, the one that ends an answer included, and which are real."""
     decoder, (batch, _) = lm.decoder(), queries.shape
     context, context_lengths = jnp.asarray(context), jnp.asarray(context_lengths)
-    _, shared = _read(decoder, context, context_lengths, jnp.zeros(1, jnp.int32), ())
+    shared = _read_context(decoder, context, context_lengths)
     num_before = jnp.broadcast_to(context_lengths, (batch,))
-    last_hidden, own = _read(decoder, queries, query_lengths, num_before, (shared,))
-    start = num_before + query_lengths
-    positions = start[:, None] + jnp.arange(max_new_tokens, dtype=jnp.int32)
+    prompts = read_prompts(decoder, queries, query_lengths, num_before, (shared,))
+    own = prompts.segments[-1]
+    positions = prompts.num_tokens[:, None] + jnp.arange(max_new_tokens, dtype=jnp.int32)
 
     def next_token(state: _Generated) -> _Generated:
         logits = decoder.logits(state.last_hidden)
@@ -258,7 +250,7 @@ def _generate(
         tokens=jnp.zeros((batch, max_new_tokens), jnp.int32),
         is_real=jnp.zeros((batch, max_new_tokens), bool),
         is_stopped=jnp.zeros(batch, bool),
-        last_hidden=last_hidden,
+        last_hidden=prompts.last_hidden,
         key_values=empty,
         num_new=jnp.int32(0),
     )
@@ -282,7 +274,7 @@ def _continuation_log_probs(
     """Log-probs, float32 `[M]`, of the last `num_after` tokens of each row."""
     decoder = lm.decoder()
     context, context_lengths = jnp.asarray(context), jnp.asarray(context_lengths)
-    _, shared = _read(decoder, context, context_lengths, jnp.zeros(1, jnp.int32), ())
+    shared = _read_context(decoder, context, context_lengths)
     column = jnp.arange(rows.shape[1], dtype=jnp.int32)
 
     def log_prob(row: tuple[jax.Array, jax.Array, jax.Array]) -> jax.Array:

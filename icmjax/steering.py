@@ -13,7 +13,7 @@ from icmjax.consistency import PairRules
 from icmjax.errors import Fault, InputError, PromptError
 from icmjax.lm.decoder import Segment
 from icmjax.lm.loading import LanguageModel
-from icmjax.scoring.labels import Prompts, label_log_probs, last_real
+from icmjax.scoring.labels import label_log_probs, read_prompts
 from icmjax.scoring.prompts import build_context, shown_lengths
 from icmjax.templates import resolve_template
 from icmjax.tokens import TokenizedClaims, pad_tokens, tokenize_claims
@@ -247,20 +247,13 @@ def _steer(
         )
         positions = jnp.arange(width, dtype=jnp.int32)[None]
         is_real = positions < num_tokens
-        _, key_values = decoder(tokens[None], positions, is_real)
+        key_values = decoder.key_values(tokens[None], positions, is_real)
         context = Segment(key_values, positions, is_real)
 
         def score_query(query: jax.Array) -> jax.Array:
             length = jnp.asarray(queries.query_lengths)[query][None]
-            column = jnp.arange(query_width, dtype=jnp.int32)[None]
             tokens = jnp.asarray(queries.queries)[query][None]
-            positions, is_real = num_tokens + column, column < length
-            hidden, key_values = decoder(tokens, positions, is_real, (context,))
-            prompts = Prompts(
-                last_hidden=last_real(hidden, length),
-                segments=(context, Segment(key_values, positions, is_real)),
-                num_tokens=num_tokens + length,
-            )
+            prompts = read_prompts(decoder, tokens, length, num_tokens[None], (context,))
             return label_log_probs(decoder, prompts, queries)[0]
 
         index = jnp.arange(num_queries, dtype=jnp.int32)

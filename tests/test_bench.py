@@ -73,16 +73,37 @@ def test_engines_agree_or_have_no_time(content, benchmark):
 
 
 def test_operations_are_those_of_the_rows(benchmark):
-    from flops import pass_flops
+    from flops import Rows, pass_flops
     from shapes import random_lm
 
+    def count(before: int, *seen: int) -> float:
+        return pass_flops(lm, Rows(np.array([3]), np.array([before]), np.array(seen, int)))
+
     lm = random_lm("tiny")
-    one = pass_flops(lm, (np.array([3]), np.array([0])), 0)
-    with_past = pass_flops(lm, (np.array([3]), np.array([10])), 0)
     layers, heads = lm.config.num_layers, lm.config.num_heads * lm.config.head_dim
-    assert with_past - one == layers * 4 * heads * 30
-    params = 64 * (2 * 64 + 2 * 32 + 3 * 128)
-    assert one == layers * (2 * params * 3 + 4 * heads * 6)
+    assert count(10) - count(0) == (layers - 1) * 4 * heads * 30
+    keys, rest = 2 * 64 * 2 * 32, 2 * 64 * (2 * 64 + 3 * 128)
+    assert count(0) == (layers - 1) * ((keys + rest) * 3 + 4 * heads * 6) + keys * 3
+    logits = 2 * 64 * lm.config.vocab_size
+    assert count(0, 3) - count(0) == rest + 4 * heads * 3 + logits
+
+
+def test_queries_of_all_exact_methods_see_the_same(benchmark):
+    from flops import rows_of
+    from shapes import random_lm, random_tokens
+
+    lm, labels = random_lm("tiny"), np.zeros(5, np.int8)
+    tokens = random_tokens(5, 6, lm.config.vocab_size)
+    scorers = {name: make(lm, tokens, 1 << 30) for name, make in benchmark.MAKERS.items()}
+    rows = {name: rows_of(scorer, labels) for name, scorer in scorers.items()}
+    shown = tokens.demonstration_lengths[:, 0]
+    seen = len(tokens.preamble) + shown.sum() - shown + tokens.query_lengths
+    for name in ("sequential", "tree", "blockwise"):
+        np.testing.assert_array_equal(rows[name].seen, seen)
+    (order,) = np.asarray(scorers["chain_rule"].orders)
+    before = [shown[order[:place]].sum() for place in range(5)]
+    expected = len(tokens.preamble) + np.array(before) + tokens.query_lengths[order]
+    np.testing.assert_array_equal(rows["chain_rule"].seen, expected)
 
 
 def test_a_failed_engine_is_reported_by_its_first_error(benchmark):

@@ -113,6 +113,49 @@ def test_levels_give_what_each_row_read_alone_gives(decoder: Decoder, batches: t
             np.testing.assert_allclose(hidden[row][is_real], alone, **TOLERANCE)
 
 
+@pytest.mark.parametrize(
+    "decoder",
+    [*DECODERS.values(), make_decoder(num_layers=1, ropes=(RopeConfig(theta=50.0),), windows=(4,))],
+    ids=[*DECODERS.keys(), "one layer"],
+)
+@pytest.mark.parametrize("batches", [(4,), (1, 2, 4)], ids=str)
+def test_few_tokens_of_rows_are_read_as_among_all(decoder: Decoder, batches: tuple[int, ...]):
+    *levels, last = random_levels(2, list(batches))
+    segments = read_levels(decoder, [*levels, last])[1]
+    hidden, key_values = read(decoder, last, segments)
+    # As many as a row has, repeated and out of order, and the one that ends it.
+    for columns in ([[0, 5, 3, 3, 1, 2]] * 4, [[5], [4], [0], [2]]):
+        columns = jnp.asarray(columns, jnp.int32)
+        found, kept = nnx.jit(Decoder.read_at)(decoder, columns, *last, segments)
+        is_real = np.asarray(jnp.take_along_axis(last.is_real, columns, axis=1))
+        expected = jnp.take_along_axis(hidden, columns[..., None], axis=1)
+        assert jnp.isfinite(found).all()
+        np.testing.assert_allclose(
+            np.asarray(found)[is_real], np.asarray(expected)[is_real], **TOLERANCE
+        )
+        jax.tree.map(
+            lambda one, other: np.testing.assert_allclose(one, other, **TOLERANCE), kept, key_values
+        )
+
+
+def test_key_values_take_none_of_what_the_last_layer_adds():
+    decoder = make_decoder()
+    levels = random_levels(3, [1, 2])
+    segments = read_levels(decoder, levels)[1]
+    key_values = read(decoder, levels[-1], segments)[1]
+    for kernel in (
+        decoder.layers.attention.query.kernel,
+        decoder.layers.attention.out.kernel,
+        decoder.layers.mlp.gate.kernel,
+        decoder.layers.mlp.down.kernel,
+    ):
+        kernel[...] = kernel[...].at[-1].set(jnp.nan)
+    found = nnx.jit(Decoder.key_values)(decoder, *levels[-1], segments)
+    jax.tree.map(
+        lambda one, other: np.testing.assert_allclose(one, other, **TOLERANCE), found, key_values
+    )
+
+
 @pytest.mark.parametrize("name", ["windows", "fused"])
 def test_segments_that_hold_nothing_change_nothing(name: str):
     decoder = DECODERS[name]

@@ -132,6 +132,7 @@ def attend(
     score_fn: ScoreFn,
     temperings: Sequence[Tempering | None] | None = None,
     kernel: PartKernel | None = None,
+    is_whole: bool = True,
 ) -> jax.Array:
     """Return the attention `[B, T, H, head_dim]` of rows to themselves and to segments.
 
@@ -142,8 +143,10 @@ def attend(
         score_fn: Turns float32 products of queries and keys into scores.
         temperings: Of the segments, where there are any.
         kernel: Does the parts without tempering, where given.
+        is_whole: Whether the queries are all tokens of their rows, so that none sees a key that
+            stands after it there.
     """
-    if len(read) == 1 and kernel is None:
+    if len(read) == 1 and kernel is None and is_whole:
         return attend_within(queries, *read[0], sights[0], score_fn)
     parts = [
         attend_part(queries, *past, sight, score_fn, tempering)

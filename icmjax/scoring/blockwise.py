@@ -18,7 +18,7 @@ import numpy as np
 
 from icmjax.lm.attention import KeyValues, Segment, Tempering
 from icmjax.lm.loading import LanguageModel
-from icmjax.scoring.labels import Prompts, label_log_probs, last_real
+from icmjax.scoring.labels import label_log_probs, read_prompts
 from icmjax.scoring.prompts import shown_lengths
 from icmjax.tokens import TokenizedClaims
 
@@ -118,12 +118,13 @@ def _encode(lm: LanguageModel, claims: TokenizedClaims) -> tuple[KeyValues | Non
     if num_before:
         column = jnp.arange(num_before, dtype=jnp.int32)[None]
         opening = jnp.asarray(claims.preamble)[None]
-        _, preamble = decoder(opening, column, jnp.ones(column.shape, bool))
+        preamble = decoder.key_values(opening, column, jnp.ones(column.shape, bool))
 
     def encode_block(tokens: jax.Array, length: jax.Array) -> KeyValues:
         column = jnp.arange(width, dtype=jnp.int32)[None]
         segments = _preamble_segment(preamble)
-        _, block = decoder(tokens[None], num_before + column, column < length, segments)
+        positions, is_real = num_before + column, column < length
+        block = decoder.key_values(tokens[None], positions, is_real, segments)
         return jax.tree.map(lambda each: each[:, 0], block)
 
     rows = (
@@ -195,13 +196,6 @@ def _score_queries(
         blocks._replace(is_read=jnp.repeat(is_read, claims.demonstrations.shape[2], axis=1)),
     )
     lengths = jnp.asarray(claims.query_lengths)[queries]
-    column = jnp.arange(claims.queries.shape[1], dtype=jnp.int32)
-    positions, is_real = num_before[:, None] + column, column < lengths[:, None]
     tokens = jnp.asarray(claims.queries)[queries]
-    hidden, key_values = decoder(tokens, positions, is_real, context)
-    prompts = Prompts(
-        last_hidden=last_real(hidden, lengths),
-        segments=(*context, Segment(key_values, positions, is_real)),
-        num_tokens=num_before + lengths,
-    )
+    prompts = read_prompts(decoder, tokens, lengths, num_before, context)
     return label_log_probs(decoder, prompts, claims)

@@ -15,7 +15,7 @@ import numpy as np
 
 from icmjax.lm.decoder import Segment
 from icmjax.lm.loading import LanguageModel
-from icmjax.scoring.labels import Prompts, label_log_probs, last_real
+from icmjax.scoring.labels import Prompts, label_log_probs, read_prompts
 from icmjax.scoring.orders import standard_error
 from icmjax.scoring.prompts import build_context, shown_lengths
 from icmjax.tokens import TokenizedClaims
@@ -148,26 +148,18 @@ def _score_text(
     tokens, num_tokens = build_context(claims, labels, is_shown, order, scorer.width)
     column = jnp.arange(scorer.width, dtype=jnp.int32)
     is_real = (column < num_tokens)[None]
-    hidden, key_values = decoder(tokens[None], column[None], is_real)
-    text = Segment(key_values, column[None], is_real)
-
     before = jnp.cumsum(shown_lengths(claims, labels)[order], dtype=jnp.int32)
     before = jnp.concatenate([jnp.zeros(1, jnp.int32), before[:-1]])
     starts = jnp.zeros_like(order).at[order].set(before) + claims.preamble.shape[0]
     lengths = jnp.asarray(claims.query_lengths)
-    ends = starts + lengths
-    if not is_apart:
-        read = text._replace(is_read=column < ends[:, None])
-        return label_log_probs(decoder, Prompts(hidden[0, ends - 1], (read,), ends), claims)
-    read = text._replace(is_read=column < starts[:, None])
-    query_column = jnp.arange(claims.queries.shape[1], dtype=jnp.int32)
-    positions, is_query = starts[:, None] + query_column, query_column < lengths[:, None]
-    query_hidden, query_key_values = decoder(
-        jnp.asarray(claims.queries), positions, is_query, (read,)
-    )
-    prompts = Prompts(
-        last_hidden=last_real(query_hidden, lengths),
-        segments=(read, Segment(query_key_values, positions, is_query)),
-        num_tokens=ends,
-    )
+    rows = tokens[None], column[None], is_real
+    if is_apart:
+        read = Segment(decoder.key_values(*rows), *rows[1:], is_read=column < starts[:, None])
+        queries = jnp.asarray(claims.queries)
+        prompts = read_prompts(decoder, queries, lengths, starts, (read,))
+    else:
+        ends = starts + lengths
+        hidden, key_values = decoder.read_at(ends[None] - 1, *rows)
+        read = Segment(key_values, *rows[1:], is_read=column < ends[:, None])
+        prompts = Prompts(hidden[0], (read,), ends)
     return label_log_probs(decoder, prompts, claims)

@@ -17,9 +17,27 @@ class Prompts(NamedTuple):
     num_tokens: jax.Array  # int32 [B], real tokens so far: the position of the label's first token
 
 
-def last_real(hidden: jax.Array, lengths: jax.Array) -> jax.Array:
-    """Hidden states at the last real token: `[B, T, D]` and int32 `[B]` → `[B, D]`."""
-    return jnp.take_along_axis(hidden, (lengths - 1)[:, None, None], axis=1)[:, 0]
+def read_prompts(
+    decoder: Decoder,
+    tokens: jax.Array,
+    lengths: jax.Array,
+    num_before: jax.Array,
+    segments: tuple[Segment, ...] = (),
+) -> Prompts:
+    """What the decoder makes of the rows that end B prompts.
+
+    Args:
+      tokens: int32 `[B, T]`, padded on the right.
+      lengths: int32 `[B]`, real tokens of each row.
+      num_before: int32 `[B]`, real tokens before it.
+      segments: what those are; batches divide B.
+    """
+    column = jnp.arange(tokens.shape[1], dtype=jnp.int32)
+    positions, is_real = num_before[:, None] + column, column < lengths[:, None]
+    last = (lengths - 1)[:, None]
+    hidden, key_values = decoder.read_at(last, tokens, positions, is_real, segments)
+    own = Segment(key_values, positions, is_real)
+    return Prompts(hidden[:, 0], (*segments, own), num_before + lengths)
 
 
 def label_log_probs(decoder: Decoder, prompts: Prompts, claims: TokenizedClaims) -> jax.Array:

@@ -12,9 +12,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from icmjax.lm.decoder import Segment
 from icmjax.lm.loading import LanguageModel
-from icmjax.scoring.labels import Prompts, label_log_probs, last_real
+from icmjax.scoring.labels import label_log_probs, read_prompts
 from icmjax.scoring.planner import MEMORY_BUDGET, prompt_bytes, refuse
 from icmjax.scoring.prompts import add_query, build_context, shown_lengths
 from icmjax.tokens import TokenizedClaims, prompt_lengths
@@ -172,15 +171,8 @@ def _score_query(
     is_read = _row_is_read(scorer, labels, query)
     context = build_context(claims, labels, is_read, order, width)
     tokens, num_tokens = add_query(claims, *context, query)
-    positions = jnp.arange(width, dtype=jnp.int32)[None]
-    is_real = positions < num_tokens
     decoder = scorer.lm.decoder()
-    hidden, key_values = decoder(tokens[None], positions, is_real)
-    prompts = Prompts(
-        last_hidden=last_real(hidden, num_tokens[None]),
-        segments=(Segment(key_values, positions, is_real),),
-        num_tokens=num_tokens[None],
-    )
+    prompts = read_prompts(decoder, tokens[None], num_tokens[None], jnp.zeros(1, jnp.int32))
     return label_log_probs(decoder, prompts, claims)[0]
 
 

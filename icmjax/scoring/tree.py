@@ -19,7 +19,7 @@ import numpy as np
 from icmjax.claims import UNLABELLED
 from icmjax.lm.decoder import Segment
 from icmjax.lm.loading import LanguageModel
-from icmjax.scoring.labels import Prompts, label_log_probs, last_real
+from icmjax.scoring.labels import label_log_probs, read_prompts
 from icmjax.scoring.planner import MEMORY_BUDGET, level_bytes, refuse
 from icmjax.scoring.prompts import add_query, build_context, longest_lengths, shown_lengths
 from icmjax.scoring.shapes import shared_shapes
@@ -300,16 +300,16 @@ def _read_nodes(
         add_queries = jax.vmap(jax.vmap(partial(add_query, scorer.claims)), (0, 0, None))
         tokens, lengths = add_queries(tokens, lengths, _claim_of_leaf(scorer)[nodes])
     tokens, lengths = tokens.reshape(num_rows, -1), lengths.reshape(num_rows)
+    decoder = scorer.lm.decoder()
+    if is_last:
+        prompts = read_prompts(decoder, tokens, lengths, num_before, path.segments)
+        logp = label_log_probs(decoder, prompts, scorer.claims)
+        return logp.reshape(batch, len(nodes), -1)
     column = jnp.arange(scorer.widths[level], dtype=jnp.int32)
     positions, is_real = num_before[:, None] + column, column < lengths[:, None]
-    decoder = scorer.lm.decoder()
-    hidden, key_values = decoder(tokens, positions, is_real, path.segments)
+    key_values = decoder.key_values(tokens, positions, is_real, path.segments)
     path = Path((*path.segments, Segment(key_values, positions, is_real)), num_before + lengths)
-    if not is_last:
-        return _read_children(scorer, text, level + 1, nodes, path)
-    prompts = Prompts(last_real(hidden, lengths), path.segments, path.num_tokens)
-    logp = label_log_probs(decoder, prompts, scorer.claims)
-    return logp.reshape(batch, len(nodes), -1)
+    return _read_children(scorer, text, level + 1, nodes, path)
 
 
 def _node_texts(text: Text, bounds: jax.Array, width: int) -> tuple[jax.Array, jax.Array]:
