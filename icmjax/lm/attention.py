@@ -175,19 +175,16 @@ def attend_within(
     keys, values = _heads_first(keys), _heads_first(values)
 
     def attend_rows(
-        rows: jax.Array, sight: Sight, keys: jax.Array, values: jax.Array
+        queries: jax.Array, sight: Sight, keys: jax.Array, values: jax.Array
     ) -> tuple[jax.Array, ...]:
-        scores = _scores(_group(rows, keys.shape[1]), keys, sight.mask(), score_fn)
-        return (_ungroup(_mix(jax.nn.softmax(scores, axis=-1), values)),)
+        scores = _scores(queries, keys, sight.mask(), score_fn)
+        return (_mix(jax.nn.softmax(scores, axis=-1), values),)
 
     mixed: list[jax.Array] = []
     for start in range(0, length, size):
         block, past = slice(start, start + size), slice(0, start + size)
         rows, seen = queries[:, block], sight.of(block, past)
-        per_row = rows.shape[1] * queries.shape[2] * seen.key_order.shape[1]
-        mixed += _in_chunks(
-            attend_rows, rows, seen, keys[..., past, :], values[..., past, :], per_row
-        )
+        mixed += _in_chunks(attend_rows, rows, seen, keys[..., past, :], values[..., past, :])
     return jnp.concatenate(mixed, axis=1).reshape(queries.shape).astype(queries.dtype)
 
 
@@ -256,19 +253,16 @@ def _attend_keys(
     """The part of rows `[B', R, H, d]`, of keys and values `[B', K, S, d]`."""
 
     def attend_rows(
-        rows: jax.Array, sight: Sight, keys: jax.Array, values: jax.Array
+        queries: jax.Array, sight: Sight, keys: jax.Array, values: jax.Array
     ) -> tuple[jax.Array, ...]:
-        scores = _scores(_group(rows, keys.shape[1]), keys, sight.mask(), score_fn)
+        scores = _scores(queries, keys, sight.mask(), score_fn)
         highest = jax.lax.stop_gradient(jnp.max(scores, axis=-1, keepdims=True, initial=MASKED))
         # Less 0 where no key is seen, so that a masked score has weight 0 there too.
         weights = jnp.exp(scores - jnp.where(highest > MASKED, highest, 0.0))
         total = jnp.sum(weights, axis=-1, keepdims=True)
-        return tuple(map(_ungroup, (highest, total, _mix(weights, values))))
+        return highest, total, _mix(weights, values)
 
-    num_heads = rows.shape[2]
-    per_row = rows.shape[1] * num_heads * keys.shape[2]
-    statistics = _in_chunks(attend_rows, rows, sight, keys, values, per_row)
-    return Part(*(each.reshape(*rows.shape[:3], each.shape[-1]) for each in statistics))
+    return Part(*_in_chunks(attend_rows, rows, sight, keys, values))
 
 
 def chunk_scores() -> int:
@@ -282,44 +276,92 @@ def _in_chunks(
     sight: Sight,
     keys: jax.Array,
     values: jax.Array,
-    per_row: int,
 ) -> tuple[jax.Array, ...]:
-    """Attend in chunks of whole rows B', or where `per_row` scores are too many of parts of one."""
-    batch, length = rows.shape[:2]
-    num_parts = max(1, -(-per_row // chunk_scores()))
-    most_rows = max(1, chunk_scores() // max(1, per_row))
-    num_rows = max(size for size in range(1, batch + 1) if batch % size == 0 and size <= most_rows)
-    num_groups, size = batch // num_rows, -(-length // num_parts)
-    if num_groups * num_parts == 1:
-        return attend_rows(rows, sight, keys, values)
+    """Attend in chunks: whole rows B', or where these have too many scores some heads of one.
 
-    def split(array: jax.Array) -> jax.Array:
+    A head's queries stay together as far as they may, and are parted last: its keys are prepared
+    for a matmul once a chunk, for the few queries of a chunk of all heads again and again.
+
+    Args:
+        attend_rows: Turns queries `[b, k, t, G, d]`, their sight, and keys and values
+            `[b, k, S, d]` into statistics `[b, k, t, G, ...]`.
+        rows: `[B', R, H, d]`.
+        sight: Theirs.
+        keys, values: `[B', K, S, d]`.
+
+    Returns:
+        The statistics, `[B', R, H, ...]`.
+    """
+    (batch, length, num_heads, head_dim), num_kv_heads = rows.shape, keys.shape[1]
+    per_head = max(1, length * num_heads // num_kv_heads * keys.shape[2])
+    heads = _largest_divisor(num_kv_heads, chunk_scores() // per_head)
+    num_rows = _largest_divisor(batch, chunk_scores() // (per_head * num_kv_heads))
+    num_parts = -(-per_head * heads // chunk_scores())
+    num_batches, num_groups, size = (
+        batch // num_rows,
+        num_kv_heads // heads,
+        -(-length // num_parts),
+    )
+
+    def in_parts(array: jax.Array) -> jax.Array:
+        """`[B', R, ...]` → `[batches, parts, rows, size, ...]`, padded."""
         amounts = [(0, 0), (0, size * num_parts - length)] + [(0, 0)] * (array.ndim - 2)
-        inner = array.shape[2:]
-        parts = jnp.pad(array, amounts).reshape(num_groups, num_rows, num_parts, size, *inner)
-        return jnp.moveaxis(parts, 2, 1).reshape(-1, num_rows, size, *inner)
+        shape = (num_batches, num_rows, num_parts, size, *array.shape[2:])
+        return jnp.pad(array, amounts).reshape(shape).swapaxes(1, 2)
 
-    def join(chunks: jax.Array) -> jax.Array:
-        inner = chunks.shape[3:]
-        parts = jnp.moveaxis(chunks.reshape(num_groups, num_parts, num_rows, size, *inner), 1, 2)
-        return parts.reshape(batch, -1, *inner)[:, :length]
+    def in_batches(array: jax.Array) -> jax.Array:
+        """`[B', S]` → `[batches, rows, S]`."""
+        return array.reshape(num_batches, num_rows, array.shape[1])
 
-    def grouped(array: jax.Array) -> jax.Array:
-        return array.reshape(num_groups, num_rows, *array.shape[1:])
+    def by_heads(array: jax.Array) -> jax.Array:
+        """`[B', K, S, d]` → `[batches, groups, rows, heads, S, d]`."""
+        shape = (num_batches, num_rows, num_groups, heads, *array.shape[2:])
+        return array.reshape(shape).swapaxes(1, 2)
 
-    of_queries = (rows, sight.query_order, sight.query_positions, sight.is_read)
-    of_keys = (keys, values, sight.key_order, sight.key_positions)
-    of_keys = jax.tree.map(grouped, of_keys)
+    def join(statistic: jax.Array) -> jax.Array:
+        """`[batches, groups, parts, rows, heads, size, G, ...]` → `[B', R, H, ...]`."""
+        whole = jnp.moveaxis(statistic, (3, 2, 5, 1, 4), (1, 2, 3, 4, 5))
+        return whole.reshape(batch, num_parts * size, num_heads, *statistic.shape[7:])[:, :length]
 
-    def attend_chunk(chunk: tuple[jax.Array, tuple]) -> tuple[jax.Array, ...]:
-        group, (rows, query_order, query_positions, is_read) = chunk
-        keys, values, key_order, key_positions = (each[group] for each in of_keys)
-        seen = Sight(query_order, key_order, query_positions, key_positions, is_read, sight.window)
-        return attend_rows(rows, seen, keys, values)
+    def attend_batch(batch: tuple) -> tuple[jax.Array, ...]:
+        orders_of_parts, (key_order, key_positions), groups = batch
 
-    groups = jnp.repeat(jnp.arange(num_groups, dtype=jnp.int32), num_parts)
-    statistics = jax.lax.map(attend_chunk, (groups, jax.tree.map(split, of_queries)))
-    return jax.tree.map(join, statistics)
+        def attend_group(group: tuple) -> tuple[jax.Array, ...]:
+            queries_of_parts, keys, values = group
+
+            def attend_part(part: tuple) -> tuple[jax.Array, ...]:
+                queries, (query_order, query_positions, is_read) = part
+                orders = (query_order, key_order, query_positions, key_positions)
+                return attend_rows(queries, Sight(*orders, is_read, sight.window), keys, values)
+
+            return _map(attend_part, (queries_of_parts, orders_of_parts))
+
+        return _map(attend_group, groups)
+
+    queries = in_parts(rows.reshape(batch, length, num_groups, heads, -1, head_dim))
+    queries = jnp.moveaxis(queries, (4, 1, 2, 5, 3), (1, 2, 3, 4, 5))
+    batches = (
+        jax.tree.map(in_parts, (sight.query_order, sight.query_positions, sight.is_read)),
+        jax.tree.map(in_batches, (sight.key_order, sight.key_positions)),
+        (queries, by_heads(keys), by_heads(values)),
+    )
+    return jax.tree.map(join, _map(attend_batch, batches))
+
+
+def _map(function: Callable, inputs: tuple) -> tuple[jax.Array, ...]:
+    """`jax.lax.map`, without a loop where there is one element."""
+    if len(jax.tree.leaves(inputs)[0]) > 1:
+        return jax.lax.map(function, inputs)
+    return jax.tree.map(
+        lambda each: each[None], function(jax.tree.map(lambda each: each[0], inputs))
+    )
+
+
+def _largest_divisor(number: int, limit: int) -> int:
+    """The largest divisor that is not above the limit, and 1 where that is below 1."""
+    return max(
+        size for size in range(1, number + 1) if number % size == 0 and size <= max(1, limit)
+    )
 
 
 def _temper(part: Part, tempering: Tempering) -> Part:
@@ -358,40 +400,23 @@ def combine(parts: Sequence[Part]) -> Part:
     return Part(highest, total, weighted)
 
 
-def _group(heads: jax.Array, num_kv_heads: int) -> jax.Array:
-    """Turn `[B, T, H, d]` into `[B, K, H / K, T, d]`: batch axes first, as matmuls want them."""
-    batch, length, num_heads, size = heads.shape
-    grouped = heads.reshape(batch, length, num_kv_heads, num_heads // num_kv_heads, size)
-    return grouped.transpose(0, 2, 3, 1, 4)
-
-
-def _ungroup(grouped: jax.Array) -> jax.Array:
-    """Turn `[B, K, H / K, T, d]` into `[B, T, K, H / K, d]`."""
-    return grouped.transpose(0, 3, 1, 2, 4)
-
-
 def _heads_first(heads: jax.Array) -> jax.Array:
     """Turn `[B, S, K, d]` into `[B, K, S, d]`."""
     return heads.transpose(0, 2, 1, 3)
 
 
 def _scores(
-    grouped: jax.Array, keys: jax.Array, is_seen: jax.Array, score_fn: ScoreFn
+    queries: jax.Array, keys: jax.Array, is_seen: jax.Array, score_fn: ScoreFn
 ) -> jax.Array:
-    """Return masked scores, float32 `[B, K, G, T, S]`, of `[B, K, G, T, d]` and `[B, K, S, d]`."""
-    batch, num_kv_heads, group, length, size = grouped.shape
-    flat = grouped.reshape(batch, num_kv_heads, group * length, size)
+    """Return masked scores, float32 `[B, K, T, G, S]`, of `[B, K, T, G, d]` and `[B, K, S, d]`."""
+    flat = queries.reshape(*queries.shape[:2], -1, queries.shape[-1])
     products = jnp.einsum("bktd,bksd->bkts", flat, keys, preferred_element_type=jnp.float32)
-    return jnp.where(
-        is_seen[:, None, None],
-        score_fn(products.reshape(*grouped.shape[:-1], keys.shape[2])),
-        MASKED,
-    )
+    scores = score_fn(products.reshape(*queries.shape[:-1], keys.shape[2]))
+    return jnp.where(is_seen[:, None, :, None], scores, MASKED)
 
 
 def _mix(weights: jax.Array, values: jax.Array) -> jax.Array:
-    """Return values `[B, K, S, d]` weighted by `[B, K, G, T, S]`, float32 `[B, K, G, T, d]`."""
-    batch, num_kv_heads, group, length, size = weights.shape
-    flat = weights.reshape(batch, num_kv_heads, group * length, size).astype(values.dtype)
+    """Return values `[B, K, S, d]` weighted by `[B, K, T, G, S]`, float32 `[B, K, T, G, d]`."""
+    flat = weights.reshape(*weights.shape[:2], -1, weights.shape[-1]).astype(values.dtype)
     mixed = jnp.einsum("bkts,bksd->bktd", flat, values, preferred_element_type=jnp.float32)
     return mixed.reshape(*weights.shape[:-1], values.shape[-1])
