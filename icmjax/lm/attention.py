@@ -409,7 +409,8 @@ def _scores(
     queries: jax.Array, keys: jax.Array, is_seen: jax.Array, score_fn: ScoreFn
 ) -> jax.Array:
     """Return masked scores, float32 `[B, K, T, G, S]`, of `[B, K, T, G, d]` and `[B, K, S, d]`."""
-    flat = queries.reshape(*queries.shape[:2], -1, queries.shape[-1])
+    batch, num_kv_heads, length, group, size = queries.shape
+    flat = queries.reshape(batch, num_kv_heads, length * group, size)
     products = jnp.einsum("bktd,bksd->bkts", flat, keys, preferred_element_type=jnp.float32)
     scores = score_fn(products.reshape(*queries.shape[:-1], keys.shape[2]))
     return jnp.where(is_seen[:, None, :, None], scores, MASKED)
@@ -417,6 +418,7 @@ def _scores(
 
 def _mix(weights: jax.Array, values: jax.Array) -> jax.Array:
     """Return values `[B, K, S, d]` weighted by `[B, K, T, G, S]`, float32 `[B, K, T, G, d]`."""
-    flat = weights.reshape(*weights.shape[:2], -1, weights.shape[-1]).astype(values.dtype)
+    batch, num_kv_heads, length, group, size = weights.shape
+    flat = weights.reshape(batch, num_kv_heads, length * group, size).astype(values.dtype)
     mixed = jnp.einsum("bkts,bksd->bktd", flat, values, preferred_element_type=jnp.float32)
     return mixed.reshape(*weights.shape[:-1], values.shape[-1])
