@@ -289,12 +289,22 @@ def test_blocks_of_queries_give_the_plain_softmax(length: int):
     np.testing.assert_allclose(found, expected, **TOLERANCE)
 
 
-@pytest.mark.parametrize("size", [1, 8, 20, 21])
+# A head has 12 queries in two groups for 21 keys, 504 scores: chunks of all rows, of one row, of
+# one head, of a third of its queries, of a fifth (which does not divide them), and of one query.
+CHUNKS = [(21, chunk) for chunk in (2016, 1008, 504, 168, 110, 1)]
+
+
+@pytest.mark.parametrize(
+    ("block", "chunk"), [(1, 2016), (8, 2016), (20, 2016), (8, 100), *CHUNKS]
+)
 @pytest.mark.parametrize("is_limited", [False, True])
-def test_blocks_of_keys_give_the_plain_softmax(monkeypatch, size: int, is_limited: bool):
+def test_blocks_and_chunks_give_the_plain_softmax(
+    monkeypatch, block: int, chunk: int, is_limited: bool
+):
     """Of 21 keys that each serve two rows of queries, some of which see no key at all."""
-    monkeypatch.setattr(attention_module, "BLOCK_KEYS", {"cpu": size})
-    rng = np.random.default_rng(size)
+    monkeypatch.setattr(attention_module, "BLOCK_KEYS", {"cpu": block})
+    monkeypatch.setattr(attention_module, "CHUNK_SCORES", {"cpu": chunk})
+    rng = np.random.default_rng(block)
     queries, keys, values = (
         jnp.asarray(rng.normal(size=shape), jnp.float32)
         for shape in ((4, 6, 4, 8), (2, 21, 2, 8), (2, 21, 2, 8))

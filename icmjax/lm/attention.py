@@ -11,8 +11,8 @@ import jax.numpy as jnp
 MASKED = float(jnp.finfo(jnp.float32).min) / 2
 # Rows attend to themselves in at most MAX_BLOCKS blocks, of at least MIN_BLOCK queries each.
 MIN_BLOCK, MAX_BLOCKS = 64, 4
-# Attention to a segment goes in chunks of queries with about so many scores in memory at a time: on
-# a CPU so few that they stay in its cache (at 8 heads and 2,000 keys 3 times as fast as at once).
+# Attention to a segment goes in chunks with about so many scores in memory at a time: on a CPU so
+# few that they stay in its cache (at 8 heads and 2,000 keys 3 times as fast as at once).
 CHUNK_SCORES = {"cpu": 1 << 20}
 OTHER_CHUNK_SCORES = 1 << 26
 # Long segments are read in blocks of so many keys: on a CPU the few queries of a chunk that sees
@@ -297,11 +297,8 @@ def _in_chunks(
     heads = _largest_divisor(num_kv_heads, chunk_scores() // per_head)
     num_rows = _largest_divisor(batch, chunk_scores() // (per_head * num_kv_heads))
     num_parts = -(-per_head * heads // chunk_scores())
-    num_batches, num_groups, size = (
-        batch // num_rows,
-        num_kv_heads // heads,
-        -(-length // num_parts),
-    )
+    num_batches, num_groups = batch // num_rows, num_kv_heads // heads
+    size = -(-length // num_parts)
 
     def in_parts(array: jax.Array) -> jax.Array:
         """`[B', R, ...]` → `[batches, parts, rows, size, ...]`, padded."""
@@ -329,12 +326,12 @@ def _in_chunks(
         def attend_group(group: tuple) -> tuple[jax.Array, ...]:
             queries_of_parts, keys, values = group
 
-            def attend_part(part: tuple) -> tuple[jax.Array, ...]:
+            def attend_queries(part: tuple) -> tuple[jax.Array, ...]:
                 queries, (query_order, query_positions, is_read) = part
                 orders = (query_order, key_order, query_positions, key_positions)
                 return attend_rows(queries, Sight(*orders, is_read, sight.window), keys, values)
 
-            return _map(attend_part, (queries_of_parts, orders_of_parts))
+            return _map(attend_queries, (queries_of_parts, orders_of_parts))
 
         return _map(attend_group, groups)
 
