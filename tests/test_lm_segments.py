@@ -294,9 +294,7 @@ def test_blocks_of_queries_give_the_plain_softmax(length: int):
 CHUNKS = [(21, chunk) for chunk in (2016, 1008, 504, 168, 110, 1)]
 
 
-@pytest.mark.parametrize(
-    ("block", "chunk"), [(1, 2016), (8, 2016), (20, 2016), (8, 100), *CHUNKS]
-)
+@pytest.mark.parametrize(("block", "chunk"), [(1, 2016), (8, 2016), (20, 2016), (8, 100), *CHUNKS])
 @pytest.mark.parametrize("is_limited", [False, True])
 def test_blocks_and_chunks_give_the_plain_softmax(
     monkeypatch, block: int, chunk: int, is_limited: bool
