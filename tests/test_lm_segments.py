@@ -11,7 +11,7 @@ from flax import nnx
 from icmjax.errors import CheckpointError
 from icmjax.lm import Decoder, DecoderConfig, KeyValues, RopeConfig, Segment
 from icmjax.lm import attention as attention_module
-from icmjax.lm.attention import NEVER, Sight, attend_part, attend_within, merge, own_sight
+from icmjax.lm.attention import NEVER, Sight, attend, attend_within, merge, own_sight
 from icmjax.lm.fused import FusedKernel, check_attention, fused_kernel
 
 TOLERANCE = {"rtol": 1e-5, "atol": 1e-5}
@@ -280,17 +280,18 @@ def test_blocks_of_queries_give_the_plain_softmax(length: int):
     values = jax.random.normal(value_key, (2, length, 2, 8))
     positions = jnp.broadcast_to(jnp.arange(length, dtype=jnp.int32), (2, length))
     sight = own_sight(positions, jnp.ones((2, length), bool))
-    found = jax.jit(attend_within, static_argnums=4)(queries, keys, values, sight, jnp.sin)
+    part = jax.jit(attend_within, static_argnums=4)(queries, keys, values, sight, jnp.sin)
 
     scores = np.sin(np.einsum("bthd,bshd->bhts", queries, np.repeat(keys, 2, axis=2)))
     weights = np.exp(scores) * np.tri(length)
     weights /= weights.sum(axis=-1, keepdims=True)
     expected = np.einsum("bhts,bshd->bthd", weights, np.repeat(values, 2, axis=2))
-    np.testing.assert_allclose(found, expected, **TOLERANCE)
+    np.testing.assert_allclose(merge([part]), expected, **TOLERANCE)
 
 
-# A head has 12 queries in two groups for 21 keys, 504 scores: chunks of all rows, of one row, of
-# one head, of a third of its queries, of a fifth (which does not divide them), and of one query.
+# Each of two key heads has two rows of 12 queries in two groups for 21 keys, 1,008 scores: chunks
+# of both heads, of one, of one row, of a third of its queries, of a fifth (which does not divide
+# them), and of one query.
 CHUNKS = [(21, chunk) for chunk in (2016, 1008, 504, 168, 110, 1)]
 
 
@@ -314,7 +315,8 @@ def test_blocks_and_chunks_give_the_plain_softmax(
     window = jnp.int32(9) if is_limited else None
     sight = Sight(*map(jnp.asarray, (query_order, key_order, query_order, key_order)))
     sight = sight._replace(is_read=is_read, window=window)
-    part = jax.jit(lambda sight: attend_part(queries, keys, values, sight, jnp.sin))(sight)
+    read = [KeyValues(keys, values)]
+    found = jax.jit(lambda sight: attend(queries, read, [sight], jnp.sin, is_whole=False))(sight)
 
     is_seen = key_order[:, None] <= query_order[..., None]
     if is_limited:
@@ -325,7 +327,7 @@ def test_blocks_and_chunks_give_the_plain_softmax(
     weights /= np.maximum(weights.sum(axis=-1, keepdims=True), 1e-9)
     expected = np.einsum("bhts,bshd->bthd", weights, np.repeat(values, 2, axis=2))
     assert not is_seen.any(axis=-1).all()
-    np.testing.assert_allclose(merge([part]), expected.reshape(4, 6, 4, 8), **TOLERANCE)
+    np.testing.assert_allclose(found, expected.reshape(4, 6, 4, 8), **TOLERANCE)
 
 
 @pytest.mark.parametrize("max_one_hot_vocab", [0, 50])

@@ -1,7 +1,7 @@
 """Attention of a batch of rows to themselves and to segments that were read before."""
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -146,46 +146,69 @@ def attend(
         is_whole: Whether the queries are all tokens of their rows, so that none sees a key that
             stands after it there.
     """
-    if len(read) == 1 and kernel is None and is_whole:
-        return attend_within(queries, *read[0], sights[0], score_fn)
+    rest = (None,) * (len(read) - 1) if temperings is None else temperings
+
+    def attend_heads(queries: jax.Array, read: Sequence[KeyValues]) -> jax.Array:
+        own_fn = attend_within if is_whole else attend_part
+        parts = [own_fn(queries, *read[0], sights[0], score_fn)]
+        for past, sight, tempering in zip(read[1:], sights[1:], rest, strict=True):
+            parts.append(attend_part(queries, *past, sight, score_fn, tempering))
+        return merge(parts).astype(queries.dtype)
+
+    if kernel is None:
+        return _by_heads(attend_heads, queries, read)
     parts = [
         attend_part(queries, *past, sight, score_fn, tempering)
-        if kernel is None or tempering is not None
+        if tempering is not None
         else kernel.attend_part(queries, past, sight)
-        for past, sight, tempering in zip(
-            read, sights, (None, *(temperings or [None] * (len(read) - 1))), strict=True
-        )
+        for past, sight, tempering in zip(read, sights, (None, *rest), strict=True)
     ]
     return merge(parts).astype(queries.dtype)
 
 
+def _by_heads(
+    attend_heads: Callable[[jax.Array, Sequence[KeyValues]], jax.Array],
+    queries: jax.Array,
+    read: Sequence[KeyValues],
+) -> jax.Array:
+    """Attend for as many heads at a time as have their scores in one chunk, or else for one.
+
+    A head's parts stay in a CPU's cache until they are merged, and its keys are prepared for a
+    matmul once for many queries; the few queries of a chunk of all heads would do so again.
+    """
+    batch, length, num_heads, head_dim = queries.shape
+    num_kv_heads = read[0].keys.shape[2]
+    most_keys = max(past.keys.shape[1] for past in read)
+    per_head = max(1, batch * length * num_heads // num_kv_heads * most_keys)
+    heads = _largest_divisor(num_kv_heads, chunk_scores() // per_head)
+
+    def split(array: jax.Array) -> jax.Array:
+        """`[B, T, H, d]` → `[groups, B, T, H / groups, d]`."""
+        num_groups = num_kv_heads // heads
+        shape = (*array.shape[:2], num_groups, array.shape[2] // num_groups, head_dim)
+        return jnp.moveaxis(array.reshape(shape), 2, 0)
+
+    split_read = [KeyValues(split(past.keys), split(past.values)) for past in read]
+    mixed = _map(lambda group: attend_heads(*group), (split(queries), split_read))
+    return jnp.moveaxis(mixed, 0, 2).reshape(queries.shape)
+
+
 def attend_within(
     queries: jax.Array, keys: jax.Array, values: jax.Array, sight: Sight, score_fn: ScoreFn
-) -> jax.Array:
-    """Return the attention of rows to themselves, `[B, T, H, head_dim]` like the queries.
+) -> Part:
+    """Return the attention of rows to themselves, to be merged.
 
-    `keys` and `values` are `[B, T, K, head_dim]` where K divides H (grouped queries, Ainslie et
-    al., arXiv:2305.13245); no key is seen by an earlier query. Softmax is in float32.
-
-    Queries go in blocks that read no key after the block: half the work of a full square, in
-    pieces that stay in a CPU's cache.
+    Shapes are as in `attend_part`; no key is seen by an earlier query. Queries go in blocks that
+    read no key after the block: half the work of a full square.
     """
     length = queries.shape[1]
     size = max(MIN_BLOCK, -(-length // MAX_BLOCKS))
-    keys, values = _heads_first(keys), _heads_first(values)
-
-    def attend_rows(
-        queries: jax.Array, sight: Sight, keys: jax.Array, values: jax.Array
-    ) -> tuple[jax.Array, ...]:
-        scores = _scores(queries, keys, sight.mask(), score_fn)
-        return (_mix(jax.nn.softmax(scores, axis=-1), values),)
-
-    mixed: list[jax.Array] = []
+    blocks = []
     for start in range(0, length, size):
         block, past = slice(start, start + size), slice(0, start + size)
-        rows, seen = queries[:, block], sight.of(block, past)
-        mixed += _in_chunks(attend_rows, rows, seen, keys[..., past, :], values[..., past, :])
-    return jnp.concatenate(mixed, axis=1).reshape(queries.shape).astype(queries.dtype)
+        seen = keys[:, past], values[:, past], sight.of(block, past)
+        blocks.append(attend_part(queries[:, block], *seen, score_fn))
+    return Part(*(jnp.concatenate(each, axis=1) for each in zip(*blocks, strict=True)))
 
 
 def attend_part(
@@ -199,7 +222,8 @@ def attend_part(
     """Return the attention of queries `[B, T, H, head_dim]` to one set of keys, to be merged.
 
     `keys` and `values` are `[B', S, K, head_dim]` where B' divides B and S may be 0: their row b
-    serves B / B' consecutive query rows, without being copied.
+    serves B / B' consecutive query rows, without being copied. K divides H (grouped queries,
+    Ainslie et al., arXiv:2305.13245). Softmax is in float32.
     """
     batch, length, num_heads, head_dim = queries.shape
     assert batch % keys.shape[0] == 0, f"a segment of batch {keys.shape[0]} cannot serve {batch}"
@@ -277,14 +301,11 @@ def _in_chunks(
     keys: jax.Array,
     values: jax.Array,
 ) -> tuple[jax.Array, ...]:
-    """Attend in chunks: whole rows B', or where these have too many scores some heads of one.
-
-    A head's queries stay together as far as they may, and are parted last: its keys are prepared
-    for a matmul once a chunk, for the few queries of a chunk of all heads again and again.
+    """Attend in chunks: whole rows B', or where one of these has too many scores some queries.
 
     Args:
-        attend_rows: Turns queries `[b, k, t, G, d]`, their sight, and keys and values
-            `[b, k, S, d]` into statistics `[b, k, t, G, ...]`.
+        attend_rows: Turns queries `[b, K, t, G, d]`, their sight, and keys and values
+            `[b, K, S, d]` into statistics `[b, K, t, G, ...]`.
         rows: `[B', R, H, d]`.
         sight: Theirs.
         keys, values: `[B', K, S, d]`.
@@ -293,11 +314,9 @@ def _in_chunks(
         The statistics, `[B', R, H, ...]`.
     """
     (batch, length, num_heads, head_dim), num_kv_heads = rows.shape, keys.shape[1]
-    per_head = max(1, length * num_heads // num_kv_heads * keys.shape[2])
-    heads = _largest_divisor(num_kv_heads, chunk_scores() // per_head)
-    num_rows = _largest_divisor(batch, chunk_scores() // (per_head * num_kv_heads))
-    num_parts = -(-per_head * heads // chunk_scores())
-    num_batches, num_groups = batch // num_rows, num_kv_heads // heads
+    per_row = max(1, length * num_heads * keys.shape[2])
+    num_rows = _largest_divisor(batch, chunk_scores() // per_row)
+    num_batches, num_parts = batch // num_rows, -(-per_row // chunk_scores())
     size = -(-length // num_parts)
 
     def in_parts(array: jax.Array) -> jax.Array:
@@ -307,45 +326,34 @@ def _in_chunks(
         return jnp.pad(array, amounts).reshape(shape).swapaxes(1, 2)
 
     def in_batches(array: jax.Array) -> jax.Array:
-        """`[B', S]` → `[batches, rows, S]`."""
-        return array.reshape(num_batches, num_rows, array.shape[1])
-
-    def by_heads(array: jax.Array) -> jax.Array:
-        """`[B', K, S, d]` → `[batches, groups, rows, heads, S, d]`."""
-        shape = (num_batches, num_rows, num_groups, heads, *array.shape[2:])
-        return array.reshape(shape).swapaxes(1, 2)
+        """`[B', ...]` → `[batches, rows, ...]`."""
+        return array.reshape(num_batches, num_rows, *array.shape[1:])
 
     def join(statistic: jax.Array) -> jax.Array:
-        """`[batches, groups, parts, rows, heads, size, G, ...]` → `[B', R, H, ...]`."""
-        whole = jnp.moveaxis(statistic, (3, 2, 5, 1, 4), (1, 2, 3, 4, 5))
-        return whole.reshape(batch, num_parts * size, num_heads, *statistic.shape[7:])[:, :length]
+        """`[batches, parts, rows, K, size, G, ...]` → `[B', R, H, ...]`."""
+        whole = jnp.moveaxis(statistic, (2, 1, 4, 3), (1, 2, 3, 4))
+        return whole.reshape(batch, num_parts * size, num_heads, *statistic.shape[6:])[:, :length]
 
     def attend_batch(batch: tuple) -> tuple[jax.Array, ...]:
-        orders_of_parts, (key_order, key_positions), groups = batch
+        parts, (key_order, key_positions), read = batch
 
-        def attend_group(group: tuple) -> tuple[jax.Array, ...]:
-            queries_of_parts, keys, values = group
+        def attend_queries(part: tuple) -> tuple[jax.Array, ...]:
+            queries, (query_order, query_positions, is_read) = part
+            orders = (query_order, key_order, query_positions, key_positions)
+            return attend_rows(queries, Sight(*orders, is_read, sight.window), *read)
 
-            def attend_queries(part: tuple) -> tuple[jax.Array, ...]:
-                queries, (query_order, query_positions, is_read) = part
-                orders = (query_order, key_order, query_positions, key_positions)
-                return attend_rows(queries, Sight(*orders, is_read, sight.window), keys, values)
+        return _map(attend_queries, parts)
 
-            return _map(attend_queries, (queries_of_parts, orders_of_parts))
-
-        return _map(attend_group, groups)
-
-    queries = in_parts(rows.reshape(batch, length, num_groups, heads, -1, head_dim))
-    queries = jnp.moveaxis(queries, (4, 1, 2, 5, 3), (1, 2, 3, 4, 5))
+    queries = in_parts(rows.reshape(batch, length, num_kv_heads, -1, head_dim))
+    orders = (sight.query_order, sight.query_positions, sight.is_read)
     batches = (
-        jax.tree.map(in_parts, (sight.query_order, sight.query_positions, sight.is_read)),
-        jax.tree.map(in_batches, (sight.key_order, sight.key_positions)),
-        (queries, by_heads(keys), by_heads(values)),
+        (jnp.moveaxis(queries, 4, 3), jax.tree.map(in_parts, orders)),
+        *jax.tree.map(in_batches, ((sight.key_order, sight.key_positions), (keys, values))),
     )
     return jax.tree.map(join, _map(attend_batch, batches))
 
 
-def _map(function: Callable, inputs: tuple) -> tuple[jax.Array, ...]:
+def _map(function: Callable, inputs: tuple) -> Any:
     """`jax.lax.map`, without a loop where there is one element."""
     if len(jax.tree.leaves(inputs)[0]) > 1:
         return jax.lax.map(function, inputs)
