@@ -9,7 +9,8 @@ the time of a pass over the time of one plain forward over the same claims' N·L
 (in the JSON also with each claim a row of its own). Beside them, on the same checkpoint and claims:
 transformers on torch with every prompt anew and with a reused prefix, in the fixed order and in the
 tree's, and vLLM with automatic prefix caching where --vllm-python names an environment that has it.
-An engine's time is printed only where its scores equal ours.
+An engine's time is printed only where its scores equal ours. The tree is measured on one device and
+on all of them; as a script, this file makes every CPU core a device.
 
 Cost: --quick takes one minute on 2 cores; N = 16 and 64 beside vLLM took 14 minutes, and N = 256
 without vLLM 14.
@@ -21,9 +22,7 @@ import importlib.metadata
 import json
 import os
 import platform
-import re
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -33,8 +32,8 @@ import click
 import jax
 import jax.numpy as jnp
 import numpy as np
-from baselines import load_torch, score_naive, score_with_prefix
 from checkpoint import make_checkpoint, real_claims
+from engines import ENOUGH_SECONDS, checked, engine_row, measure_engines
 from flops import matmul_rate, pass_flops, rows_of
 from memory import watch_peak
 from shapes import SHAPES, random_lm, random_tokens
@@ -64,8 +63,6 @@ MAKERS = {
     ),
     "chain_rule": lambda lm, tokens, budget: make_chain_rule_scorer(lm, tokens, jax.random.key(0)),
 }
-TOLERANCE = 2e-4  # nats between engines, both in float32
-ENOUGH_SECONDS = 60.0  # of repeated calls; what takes so long varies little
 MAX_SEQUENTIAL = 64  # claims; more take N² L tokens of our own, which the tree's test covers
 
 
@@ -149,129 +146,6 @@ def measure(scorer, labels: np.ndarray, plain: dict, rate: float, repeats: int, 
     return row, logp
 
 
-def prompts_of(scorer, labels: np.ndarray) -> list[list[int]]:
-    """One full prompt a query, in the order that the scorer reports."""
-    claims = jax.tree.map(np.asarray, scorer.claims)
-    prompts = []
-    for query, order in enumerate(scorer.demonstration_orders()):
-        prompt = claims.preamble.tolist()
-        for claim in order[order >= 0]:
-            length = claims.demonstration_lengths[claim, labels[claim]]
-            prompt += claims.demonstrations[claim, labels[claim], :length].tolist()
-        prompts.append(prompt + claims.queries[query, : claims.query_lengths[query]].tolist())
-    return prompts
-
-
-def engine_row(engine: str, method: str, num_claims: int, **values) -> dict:
-    """A row of another engine; what it does not measure is None."""
-    return {"engine": engine, "method": method, "num_claims": num_claims, "note": "", **values}
-
-
-def checked(row: dict, log_probs: np.ndarray, expected: np.ndarray) -> dict:
-    """The row, without its time where the scores are not ours."""
-    error = float(np.abs(log_probs - expected).max())
-    if error <= TOLERANCE:
-        return {**row, "score_error": error}
-    note = f"scores differ by {error:.2g} nats, so no time is given"
-    return {**row, "pass_seconds": None, "score_error": error, "note": note}
-
-
-def measure_engines(
-    folder: Path, scorer, labels: np.ndarray, expected: np.ndarray, options: dict
-) -> list[dict]:
-    """transformers and vLLM on the prompts of the tree scorer, and in the fixed order."""
-    claims, num_claims = jax.tree.map(np.asarray, scorer.claims), len(labels)
-    assert claims.label_forms.shape[1:] == (1, 1), "labels of one token and one form"
-    label_tokens = claims.label_forms[:, 0, 0].tolist()
-    in_tree_order = prompts_of(scorer, labels)
-    walk = np.argsort(np.asarray(scorer.leaves)[:num_claims])
-    fixed = prompts_of(MAKERS["sequential"](scorer.lm, _unfilled(scorer), 1 << 40), labels)
-    model = load_torch(folder)
-    rows = []
-
-    naive = score_naive(model, in_tree_order, label_tokens, options["sample"])
-    chosen = np.unique(np.linspace(0, num_claims - 1, naive.num_measured).astype(int))
-    row = engine_row(
-        "transformers", "every prompt anew", num_claims,
-        pass_seconds=naive.seconds, tokens=naive.num_tokens,
-    )  # fmt: skip
-    if naive.num_measured < num_claims:
-        row["note"] = f"scaled up from {naive.num_measured} prompts"
-    rows.append(checked(row, naive.log_probs, expected[chosen]))
-
-    expected_fixed = None
-    if num_claims <= options["max_prefix"]:
-        # In the fixed order the prompts are others, of which a sample read anew checks all.
-        kept = score_with_prefix(model, fixed, label_tokens)
-        anew = score_naive(model, fixed, label_tokens, options["sample"])
-        chosen = np.unique(np.linspace(0, num_claims - 1, anew.num_measured).astype(int))
-        row = engine_row(
-            "transformers", "reused prefix, fixed order", num_claims,
-            pass_seconds=kept.seconds, tokens=kept.num_tokens,
-        )  # fmt: skip
-        rows.append(checked(row, kept.log_probs[chosen], anew.log_probs))
-        expected_fixed = kept.log_probs
-    kept = score_with_prefix(model, [in_tree_order[k] for k in walk], label_tokens)
-    row = engine_row(
-        "transformers", "reused prefix, tree order", num_claims,
-        pass_seconds=kept.seconds, tokens=kept.num_tokens,
-    )  # fmt: skip
-    rows.append(checked(row, kept.log_probs, expected[walk]))
-    walked = [in_tree_order[query] for query in walk]
-    for name, prompts, known in (
-        ("fixed order", fixed, expected_fixed),
-        ("tree order", walked, expected[walk]),
-    ):
-        if known is not None:
-            rows.append(_measure_vllm(folder, name, prompts, label_tokens, known, options))
-    return rows
-
-
-def _unfilled(scorer):
-    claims = jax.tree.map(np.asarray, scorer.claims)
-    size = scorer.num_claims
-    return claims._replace(
-        queries=claims.queries[:size],
-        query_lengths=claims.query_lengths[:size],
-        demonstrations=claims.demonstrations[:size],
-        demonstration_lengths=claims.demonstration_lengths[:size],
-    )
-
-
-def _measure_vllm(folder, name, prompts, labels, expected, options) -> dict:
-    row = engine_row("vLLM", f"prefix caching, {name}", len(prompts), pass_seconds=None)
-    if options["vllm_python"] is None:
-        return {**row, "note": "not measured: no environment given by --vllm-python"}
-    job = {
-        "model": str(folder),
-        "prompts": prompts,
-        "labels": labels,
-        "repeats": options["repeats"],
-        "enough_seconds": ENOUGH_SECONDS,
-    }
-    with tempfile.TemporaryDirectory() as place:
-        paths = [str(Path(place) / file) for file in ("job.json", "result.json")]
-        Path(paths[0]).write_text(json.dumps(job))
-        worker = str(Path(__file__).with_name("vllm_worker.py"))
-        done = subprocess.run(
-            [options["vllm_python"], worker, *paths], capture_output=True, text=True, check=False
-        )
-        if done.returncode:
-            return {**row, "note": f"not measured: {_first_error(done.stdout + done.stderr)}"}
-        result = json.loads(Path(paths[1]).read_text())
-    row["pass_seconds"] = statistics.median(result["seconds"])
-    row["version"] = result["version"]
-    log_probs = np.array(result["log_probs"])
-    log_probs -= np.logaddexp.reduce(log_probs, axis=-1, keepdims=True)
-    return checked(row, log_probs, expected)
-
-
-def _first_error(log: str) -> str:
-    """The message of the first error that a log shows: later ones tell only what it stopped."""
-    messages = re.findall(r"\b\w*(?:Error|Exception): .*", log)
-    return (messages or log.strip().splitlines()[-1:] or ["no message"])[0][:160]
-
-
 def measure_shape(name: str, attention: Implementation, options: dict) -> dict:
     """The tree on random weights of a known shape, in the device's low precision."""
     engine = f"icmjax {name}"
@@ -305,13 +179,29 @@ def measure_size(lm, folder, tokens, labels, rate: float, options: dict) -> list
         click.echo(row["plan"], err=True)
         rows.append(row)
         by_method[method] = scorer, logp
+        if method == "tree" and options["num_devices"] > 1:
+            rows.append(measure_spread(lm, tokens, labels, logp, plain, rate, options))
     if folder is not None and "tree" in by_method:
         rows += measure_engines(folder, by_method["tree"][0], labels, by_method["tree"][1], options)
-    tree = next((row["pass_seconds"] for row in rows if row["method"] == "tree"), None)
+    trees = [row["pass_seconds"] for row in rows if row["method"].startswith("tree")]
+    tree = trees[-1] if trees else None
     for row in rows:
         if tree and row["pass_seconds"]:
             row["times_tree"] = row["pass_seconds"] / tree
     return rows
+
+
+def measure_spread(lm, tokens, labels, expected, plain: dict, rate: float, options: dict) -> dict:
+    """The tree on several devices; cores of one machine share its memory."""
+    num_devices, budget = options["num_devices"], options["budget"]
+    if jax.default_backend() == "cpu":
+        budget //= num_devices
+    units, devices = np.arange(len(labels)), jax.devices()[:num_devices]
+    scorer = make_tree_scorer(lm, tokens, units, 1, budget, is_shared=True, devices=devices)
+    row, logp = measure(scorer, labels, plain, rate, options["repeats"], budget)
+    click.echo(row["plan"], err=True)
+    row["method"] = f"tree on {num_devices} devices"
+    return checked(row, logp, expected)
 
 
 def tokens_of(lm, claims) -> TokenizedClaims:
@@ -322,13 +212,20 @@ def tokens_of(lm, claims) -> TokenizedClaims:
     return tokens
 
 
+def num_cores() -> int:
+    """CPU cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def environment() -> dict:
     """Versions and the device."""
     device = jax.devices()[0]
     names = ("jax", "jaxlib", "flax", "torch", "transformers", "numpy")
     return {
         "device": f"{device.device_kind} ({device.platform})",
-        "num_cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None,
+        "num_cores": num_cores(),
         "python": platform.python_version(),
         "versions": {name: importlib.metadata.version(name) for name in names}
         | {"icmjax": icmjax.__version__},
@@ -356,6 +253,7 @@ def write_results(
 @click.option("--repeats", default=3, show_default=True)
 @click.option("--budget", default=4.0, show_default=True, help="Memory of a pass, GiB.")
 @click.option("--sample", default=8, show_default=True, help="Prompts measured of 'anew'.")
+@click.option("--devices", "num_devices", type=int, help="That share a tree; by default all.")
 @click.option("--vllm-python", help="The python of an environment that has vLLM.")
 @click.option("--shapes", default="", help=f"Random weights, by commas: {', '.join(SHAPES)}.")
 @click.option(
@@ -367,7 +265,18 @@ def write_results(
 @click.option("--quick", is_flag=True, help="A tiny model and few claims: does it run?")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder for JSON, table and plot.")
 def main(
-    model, sizes, methods, repeats, budget, sample, vllm_python, shapes, attentions, quick, out
+    model,
+    sizes,
+    methods,
+    repeats,
+    budget,
+    sample,
+    num_devices,
+    vllm_python,
+    shapes,
+    attentions,
+    quick,
+    out,
 ) -> None:
     """The command of this file."""
     jax.config.update("jax_enable_compilation_cache", False)  # compilation is measured
@@ -376,6 +285,8 @@ def main(
         "repeats": 1 if quick else repeats,
         "budget": int(budget * 2**30),
         "sample": sample,
+        # A binary tree is shared by a power of two.
+        "num_devices": num_devices or 1 << (len(jax.devices()).bit_length() - 1),
         "vllm_python": vllm_python,
         "max_sequential": 8 if quick else MAX_SEQUENTIAL,
         "max_prefix": MAX_SEQUENTIAL,
@@ -417,4 +328,5 @@ def main(
 
 
 if __name__ == "__main__":
+    jax.config.update("jax_num_cpu_devices", num_cores())
     sys.exit(main())

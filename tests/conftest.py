@@ -30,6 +30,7 @@ jax.config.update("jax_compilation_cache_dir", os.environ["ICMJAX_TEST_CACHE"])
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_default_matmul_precision", "highest")
+jax.config.update("jax_num_cpu_devices", 4)  # all but tests of several devices use the first
 
 # Tracing makes many objects that live, beside a million of the imports: looking for cycles among
 # them time and again took 6 % of the time of test_icm.py.

@@ -1,5 +1,6 @@
 """From claims and a language model to a scorer, checked on the host."""
 
+from collections.abc import Sequence
 from typing import Literal, get_args
 
 import jax
@@ -39,6 +40,7 @@ def make_scorer(
     attention_scale: float = 1.0,
     is_shared: bool = True,
     rng_key: jax.Array | None = None,
+    devices: Sequence[jax.Device] = (),
 ) -> Scorer:
     """A scorer of these claims under this model.
 
@@ -60,10 +62,12 @@ def make_scorer(
       is_shared: whether a tree takes shapes that other numbers of claims share, so that they
         compile nothing, rather than those that pad least.
       rng_key: draws subsets and orders; by default from seed 0.
+      devices: that share the queries of a tree, each with the weights and `memory_budget` of its
+        own; by default one does all. "tree" only.
 
     Raises:
       InputError: an unknown method, `leave` or template; arguments that do not go together; a pass
-        does not fit the memory budget.
+        does not fit the memory budget; the devices cannot share the tree evenly.
       PromptError: a prompt does not fit the model, or labels share their first token.
     """
     faults = _choice_faults(method, leave)
@@ -76,6 +80,7 @@ def make_scorer(
         ("num_orders", num_orders > 1, method != "blockwise"),
         ("attention_temperature", is_tempered, method == "blockwise"),
         ("leave='group'", leave == "group", method != "chain_rule"),
+        ("devices", len(devices) > 0, method == "tree"),
     )
     faults += [
         Fault(
@@ -100,11 +105,10 @@ def make_scorer(
     if method == "chain_rule":
         return make_chain_rule_scorer(lm, tokens, rng_key, num_orders, batch_size)
     if method == "tree" and num_orders > 1:
-        return OrderMeanScorer(
-            *make_tree_orders(lm, tokens, units, rng_key, num_orders, batch_size, memory_budget)
-        )
+        numbers = (num_orders, batch_size, memory_budget)
+        return OrderMeanScorer(*make_tree_orders(lm, tokens, units, rng_key, *numbers, devices))
     if method == "tree":
-        return make_tree_scorer(lm, tokens, units, batch_size, memory_budget, is_shared)
+        return make_tree_scorer(lm, tokens, units, batch_size, memory_budget, is_shared, devices)
     subset_key, order_key = jax.random.split(rng_key)
     scorer = make_sequential_scorer(
         lm, tokens, claims.group_index, leave, batch_size, memory_budget, context_size, subset_key

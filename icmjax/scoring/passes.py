@@ -35,7 +35,7 @@ def describe(scorer: Scorer, memory_budget: int = MEMORY_BUDGET) -> PassPlan:
 
     Args:
       scorer: of any method.
-      memory_budget: bytes that it was made for.
+      memory_budget: bytes that it was made for, on each device.
     """
     if isinstance(scorer, OrderMeanScorer):
         each = describe(scorer.scorer, memory_budget)
@@ -69,19 +69,20 @@ def describe(scorer: Scorer, memory_budget: int = MEMORY_BUDGET) -> PassPlan:
         cache_bytes=cached,
         peak_bytes=peak,
         memory_budget=memory_budget,
+        num_devices=scorer.num_devices if isinstance(scorer, TreeScorer) else 1,
     )
 
 
 def _tree_shapes(scorer: TreeScorer) -> tuple[str, int, int, int, int]:
-    plan, num_serial = scorer.plan(), scorer.num_serial
-    cached, peak = level_bytes(scorer.lm, plan.arities, plan.widths, num_serial)
+    shares, widths, num_serial = scorer.shares, scorer.widths, scorer.num_serial
+    cached, peak = level_bytes(scorer.lm, shares, widths, num_serial)
     calls = [
-        math.prod(plan.arities[: min(level + 1, num_serial)])
-        for level, width in enumerate(plan.widths)
+        math.prod(shares[: min(level + 1, num_serial)])
+        for level, width in enumerate(widths)
         if width
     ]
-    size = scorer.batch_size
-    return "tree", plan.num_padded_tokens, sum(calls), size * cached, size * peak
+    padded = scorer.num_devices * int(np.cumprod(shares) @ widths)
+    return "tree", padded, sum(calls), scorer.batch_size * cached, scorer.batch_size * peak
 
 
 def _sequential_shapes(scorer: SequentialScorer) -> tuple[str, int, int, int, int]:

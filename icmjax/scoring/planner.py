@@ -27,14 +27,16 @@ class PassPlan(NamedTuple):
     cache_bytes: int  # key-values kept for later tokens
     peak_bytes: int  # of all that is alive at once, the weights apart
     memory_budget: int  # bytes
+    num_devices: int = 1  # calls and bytes are of each, tokens of all
 
     def __str__(self) -> str:
         padding = self.num_padded_tokens / self.num_tokens - 1
+        each = "" if self.num_devices == 1 else f" on each of {self.num_devices} devices"
         return (
             f"{self.method}: {self.num_claims} claims, {self.num_tokens} tokens a pass "
             f"({self.num_padded_tokens} with {padding:.0%} padding) in {self.num_passes} decoder "
-            f"calls, {self.batch_size} at a time; key-values {in_units(self.cache_bytes)}, peak "
-            f"about {in_units(self.peak_bytes)} of {in_units(self.memory_budget)}"
+            f"calls{each}, {self.batch_size} at a time; key-values {in_units(self.cache_bytes)}, "
+            f"peak about {in_units(self.peak_bytes)} of {in_units(self.memory_budget)}"
         )
 
 

@@ -7,6 +7,7 @@ once, and the levels below read them in place.
 
 import dataclasses
 import math
+from collections.abc import Sequence
 from functools import partial
 from itertools import pairwise
 from types import ModuleType
@@ -15,6 +16,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from icmjax.claims import UNLABELLED
 from icmjax.lm.decoder import Segment
@@ -23,6 +25,7 @@ from icmjax.scoring.labels import label_log_probs, read_prompts
 from icmjax.scoring.planner import MEMORY_BUDGET, level_bytes, refuse
 from icmjax.scoring.prompts import add_query, build_context, longest_lengths, shown_lengths
 from icmjax.scoring.shapes import shared_shapes
+from icmjax.scoring.spread import QUERY_AXIS, on_each_device, own_children, share
 from icmjax.scoring.tree_plan import TreePlan, plan_random_trees, plan_tree
 from icmjax.tokens import TokenizedClaims
 
@@ -50,6 +53,8 @@ class TreeScorer:
     num_serial: int = dataclasses.field(metadata={"static": True})
     # Rows at the end of `claims` that hold none, so that other N share the program.
     num_spare: int = dataclasses.field(default=0, metadata={"static": True})
+    # The devices that each read a subtree; None for the one that holds the arrays.
+    mesh: Mesh | None = dataclasses.field(default=None, metadata={"static": True})
 
     @property
     def num_claims(self) -> int:
@@ -87,6 +92,16 @@ class TreeScorer:
         sizes = [1, *(len(bounds) for bounds in self.bounds)]
         return tuple(size // above for above, size in pairwise(sizes))
 
+    @property
+    def num_devices(self) -> int:
+        """D."""
+        return 1 if self.mesh is None else self.mesh.size
+
+    @property
+    def shares(self) -> tuple[int, ...]:
+        """Children of a node of the level above that one device reads, per level."""
+        return share(self.arities, self.num_devices)
+
     def plan(self) -> TreePlan:
         """The tree, on the host."""
         return TreePlan(
@@ -117,6 +132,7 @@ def make_tree_scorer(
     batch_size: int | None = None,
     memory_budget: int = MEMORY_BUDGET,
     is_shared: bool = False,
+    devices: Sequence[jax.Device] = (),
 ) -> TreeScorer:
     """A tree scorer of claims that fit the model, the tree being planned for their lengths.
 
@@ -129,15 +145,18 @@ def make_tree_scorer(
         takes more, the tree is read depth-first from the top, as far down as needed.
       is_shared: whether to take the shapes of a bucket, which other numbers of claims and claims
         of other lengths share (see `shapes`), rather than the shapes that pad least.
+      devices: each holds the weights and reads a subtree of its own; the levels above it are read
+        by all that need them. The budget is of each.
 
     Raises:
-      InputError: a pass does not fit the budget even depth-first.
+      InputError: a pass does not fit the budget even depth-first; the devices cannot share the
+        tree evenly.
     """
     if is_shared:
         claims, plan, num_spare = shared_shapes(lm.config, claims, units)
     else:
         plan, num_spare = plan_tree(*longest_lengths(claims), len(claims.preamble), units), 0
-    return scorer_of_plan(lm, claims, plan, batch_size, memory_budget, num_spare)
+    return scorer_of_plan(lm, claims, plan, batch_size, memory_budget, num_spare, devices)
 
 
 def scorer_of_plan(
@@ -147,10 +166,12 @@ def scorer_of_plan(
     batch_size: int | None,
     memory_budget: int,
     num_spare: int = 0,
+    devices: Sequence[jax.Device] = (),
 ) -> TreeScorer:
     """The scorer that reads a plan; arguments as of `make_tree_scorer`."""
+    shares = share(plan.arities, max(1, len(devices)))
     taken = [
-        level_bytes(lm, plan.arities, plan.widths, num_serial)[1]
+        level_bytes(lm, shares, plan.widths, num_serial)[1]
         for num_serial in range(len(plan.arities))
     ]
     refuse(min(taken), memory_budget)
@@ -160,7 +181,8 @@ def scorer_of_plan(
         batch_size = max(1, min(wanted, memory_budget // taken[num_serial]))
     num_rows = len(plan.leaves) + num_spare
     spare = np.arange(len(plan.order), len(plan.order) + num_spare, dtype=np.int32)
-    return TreeScorer(
+    mesh = Mesh(np.array(devices), (QUERY_AXIS,)) if len(devices) > 1 else None
+    scorer = TreeScorer(
         lm=lm,
         claims=jax.tree.map(jnp.asarray, claims),
         order=jnp.asarray(np.concatenate([plan.order, spare])),
@@ -172,7 +194,11 @@ def scorer_of_plan(
         batch_size=batch_size,
         num_serial=num_serial,
         num_spare=num_spare,
+        mesh=mesh,
     )
+    if mesh is not None:
+        return jax.device_put(scorer, NamedSharding(mesh, PartitionSpec()))
+    return jax.device_put(scorer, devices[0]) if devices else scorer
 
 
 def make_tree_orders(
@@ -183,8 +209,11 @@ def make_tree_orders(
     num_orders: int,
     batch_size: int | None = None,
     memory_budget: int = MEMORY_BUDGET,
+    devices: Sequence[jax.Device] = (),
 ) -> tuple[TreeScorer, dict[str, Any]]:
     """Trees whose claims are put into the leaves at random, of one shape.
+
+    Arguments that are not told of here are those of `make_tree_scorer`.
 
     Args:
       rng_key: draws the leaves.
@@ -197,7 +226,8 @@ def make_tree_orders(
     plans = plan_random_trees(
         *longest_lengths(claims), len(claims.preamble), units, num_orders, rng
     )
-    scorers = [scorer_of_plan(lm, claims, plan, batch_size, memory_budget) for plan in plans]
+    arguments = (batch_size, memory_budget, 0, devices)
+    scorers = [scorer_of_plan(lm, claims, plan, *arguments) for plan in plans]
     layouts = [{name: getattr(scorer, name) for name in LAYOUT} for scorer in scorers]
     return scorers[0], jax.tree.map(lambda *each: jnp.stack(each), *layouts)
 
@@ -259,21 +289,27 @@ def _score_batch(scorer: TreeScorer, labels: jax.Array) -> jax.Array:
     )(labels)
     text = Text(tokens, _piece_starts(scorer, labels))
     root = Path(segments=(), num_tokens=jnp.zeros(labels.shape[0], jnp.int32))
-    by_leaf = _read_children(scorer, text, 0, jnp.zeros(1, jnp.int32), root)
+    top = jnp.zeros(1, jnp.int32)
+    if scorer.mesh is None:
+        by_leaf = _read_children(scorer, text, 0, top, root)
+    else:
+        read_leaves = lambda scorer, text, root: _read_children(scorer, text, 0, top, root)  # noqa: E731
+        by_leaf = on_each_device(
+            read_leaves, scorer.mesh, scorer.arities, scorer.shares, scorer, text, root
+        )
     return by_leaf.at[:, scorer.leaves].get(mode="clip")
 
 
 def _read_children(
     scorer: TreeScorer, text: Text, level: int, parents: jax.Array, path: Path
 ) -> jax.Array:
-    """Label log-probs `[b, leaves, Y]` of all leaves below `parents`, int32 `[n]`.
+    """Label log-probs `[b, leaves, Y]` of a device's leaves below `parents`, int32 `[n]`.
 
     Args:
       level: of the children.
       path: what the parents have read.
     """
-    arity = scorer.arities[level]
-    children = parents[:, None] * arity + jnp.arange(arity, dtype=jnp.int32)
+    children = own_children(parents, level, scorer.arities, scorer.shares)
     if level >= scorer.num_serial:
         return _read_nodes(scorer, text, level, children.reshape(-1), path)
     one_by_one = jax.lax.map(
@@ -285,7 +321,7 @@ def _read_children(
 def _read_nodes(
     scorer: TreeScorer, text: Text, level: int, nodes: jax.Array, path: Path
 ) -> jax.Array:
-    """Label log-probs `[b, leaves, Y]` of all leaves below `nodes`, int32 `[n]`, and at them.
+    """Label log-probs `[b, leaves, Y]` of a device's leaves below `nodes`, int32 `[n]`, or at them.
 
     Args:
       path: what the nodes' parents have read.

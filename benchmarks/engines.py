@@ -1,0 +1,154 @@
+"""The same claims under transformers on torch and under vLLM, whose scores must be ours."""
+
+import json
+import re
+import statistics
+import subprocess
+import tempfile
+from pathlib import Path
+
+import jax
+import numpy as np
+from baselines import Baseline, load_torch, score_naive, score_with_prefix
+
+from icmjax.scoring.sequential import make_sequential_scorer
+
+TOLERANCE = 2e-4  # nats between engines, both in float32
+ENOUGH_SECONDS = 60.0  # of repeated calls; what takes so long varies little
+
+
+def prompts_of(scorer, labels: np.ndarray) -> list[list[int]]:
+    """One full prompt a query, in the order that the scorer reports."""
+    claims = jax.tree.map(np.asarray, scorer.claims)
+    prompts = []
+    for query, order in enumerate(scorer.demonstration_orders()):
+        prompt = claims.preamble.tolist()
+        for claim in order[order >= 0]:
+            length = claims.demonstration_lengths[claim, labels[claim]]
+            prompt += claims.demonstrations[claim, labels[claim], :length].tolist()
+        prompts.append(prompt + claims.queries[query, : claims.query_lengths[query]].tolist())
+    return prompts
+
+
+def engine_row(engine: str, method: str, num_claims: int, **values) -> dict:
+    """A row of another engine; what it does not measure is None."""
+    return {"engine": engine, "method": method, "num_claims": num_claims, "note": "", **values}
+
+
+def checked(row: dict, log_probs: np.ndarray, expected: np.ndarray) -> dict:
+    """The row, without its time where the scores are not ours."""
+    error = float(np.abs(log_probs - expected).max())
+    if error <= TOLERANCE:
+        return {**row, "score_error": error}
+    note = f"scores differ by {error:.2g} nats, so no time is given"
+    return {**row, "pass_seconds": None, "score_error": error, "note": note}
+
+
+def measure_naive(model, prompts: list[list[int]], label_tokens: list[int], options: dict):
+    """Every prompt anew, with the median seconds of repeated passes over a sample."""
+    passes: list[Baseline] = []
+    while len(passes) < options["repeats"] and _measured_seconds(passes) < ENOUGH_SECONDS:
+        passes.append(score_naive(model, prompts, label_tokens, options["sample"]))
+    return passes[-1]._replace(seconds=statistics.median(each.seconds for each in passes))
+
+
+def _measured_seconds(passes: list[Baseline]) -> float:
+    return sum(each.seconds * each.num_measured / each.num_prompts for each in passes)
+
+
+def measure_engines(
+    folder: Path, scorer, labels: np.ndarray, expected: np.ndarray, options: dict
+) -> list[dict]:
+    """transformers and vLLM on the prompts of the tree scorer, and in the fixed order."""
+    claims, num_claims = jax.tree.map(np.asarray, scorer.claims), len(labels)
+    assert claims.label_forms.shape[1:] == (1, 1), "labels of one token and one form"
+    label_tokens = claims.label_forms[:, 0, 0].tolist()
+    in_tree_order = prompts_of(scorer, labels)
+    walk = np.argsort(np.asarray(scorer.leaves)[:num_claims])
+    fixed = prompts_of(_in_fixed_order(scorer), labels)
+    model = load_torch(folder)
+    rows = []
+
+    naive = measure_naive(model, in_tree_order, label_tokens, options)
+    chosen = np.unique(np.linspace(0, num_claims - 1, naive.num_measured).astype(int))
+    row = engine_row(
+        "transformers", "every prompt anew", num_claims,
+        pass_seconds=naive.seconds, tokens=naive.num_tokens,
+    )  # fmt: skip
+    if naive.num_measured < num_claims:
+        row["note"] = f"scaled up from {naive.num_measured} prompts"
+    rows.append(checked(row, naive.log_probs, expected[chosen]))
+
+    expected_fixed = None
+    if num_claims <= options["max_prefix"]:
+        # In the fixed order the prompts are others, of which a sample read anew checks all.
+        kept = score_with_prefix(model, fixed, label_tokens)
+        anew = score_naive(model, fixed, label_tokens, options["sample"])
+        chosen = np.unique(np.linspace(0, num_claims - 1, anew.num_measured).astype(int))
+        row = engine_row(
+            "transformers", "reused prefix, fixed order", num_claims,
+            pass_seconds=kept.seconds, tokens=kept.num_tokens,
+        )  # fmt: skip
+        rows.append(checked(row, kept.log_probs[chosen], anew.log_probs))
+        expected_fixed = kept.log_probs
+    kept = score_with_prefix(model, [in_tree_order[k] for k in walk], label_tokens)
+    row = engine_row(
+        "transformers", "reused prefix, tree order", num_claims,
+        pass_seconds=kept.seconds, tokens=kept.num_tokens,
+    )  # fmt: skip
+    rows.append(checked(row, kept.log_probs, expected[walk]))
+    walked = [in_tree_order[query] for query in walk]
+    for name, prompts, known in (
+        ("fixed order", fixed, expected_fixed),
+        ("tree order", walked, expected[walk]),
+    ):
+        if known is not None:
+            rows.append(_measure_vllm(folder, name, prompts, label_tokens, known, options))
+    return rows
+
+
+def _in_fixed_order(scorer):
+    """The sequential scorer of a tree's claims, without the rows that fill up its bucket."""
+    claims = jax.tree.map(np.asarray, scorer.claims)
+    size = scorer.num_claims
+    claims = claims._replace(
+        queries=claims.queries[:size],
+        query_lengths=claims.query_lengths[:size],
+        demonstrations=claims.demonstrations[:size],
+        demonstration_lengths=claims.demonstration_lengths[:size],
+    )
+    return make_sequential_scorer(scorer.lm, claims, np.arange(size), memory_budget=1 << 40)
+
+
+def _measure_vllm(folder, name, prompts, labels, expected, options) -> dict:
+    row = engine_row("vLLM", f"prefix caching, {name}", len(prompts), pass_seconds=None)
+    if options["vllm_python"] is None:
+        return {**row, "note": "not measured: no environment given by --vllm-python"}
+    job = {
+        "model": str(folder),
+        "prompts": prompts,
+        "labels": labels,
+        "repeats": options["repeats"],
+        "enough_seconds": ENOUGH_SECONDS,
+    }
+    with tempfile.TemporaryDirectory() as place:
+        paths = [str(Path(place) / file) for file in ("job.json", "result.json")]
+        Path(paths[0]).write_text(json.dumps(job))
+        worker = str(Path(__file__).with_name("vllm_worker.py"))
+        done = subprocess.run(
+            [options["vllm_python"], worker, *paths], capture_output=True, text=True, check=False
+        )
+        if done.returncode:
+            return {**row, "note": f"not measured: {_first_error(done.stdout + done.stderr)}"}
+        result = json.loads(Path(paths[1]).read_text())
+    row["pass_seconds"] = statistics.median(result["seconds"])
+    row["version"] = result["version"]
+    log_probs = np.array(result["log_probs"])
+    log_probs -= np.logaddexp.reduce(log_probs, axis=-1, keepdims=True)
+    return checked(row, log_probs, expected)
+
+
+def _first_error(log: str) -> str:
+    """The message of the first error that a log shows: later ones tell only what it stopped."""
+    messages = re.findall(r"\b\w*(?:Error|Exception): .*", log)
+    return (messages or log.strip().splitlines()[-1:] or ["no message"])[0][:160]
