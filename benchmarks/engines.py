@@ -31,7 +31,7 @@ def prompts_of(scorer, labels: np.ndarray) -> list[list[int]]:
 
 
 def engine_row(engine: str, method: str, num_claims: int, **values) -> dict:
-    """A row of another engine; what it does not measure is None."""
+    """A row; what it does not measure is None, or left out."""
     return {"engine": engine, "method": method, "num_claims": num_claims, "note": "", **values}
 
 

@@ -40,7 +40,7 @@ from shapes import SHAPES, random_lm, random_tokens
 from table import print_table, write_plot
 
 import icmjax
-from icmjax.errors import CheckpointError
+from icmjax.errors import CheckpointError, InputError
 from icmjax.lm.fused import IMPLEMENTATIONS, Implementation
 from icmjax.scoring.blockwise import make_blockwise_scorer
 from icmjax.scoring.chain_rule import make_chain_rule_scorer
@@ -184,7 +184,7 @@ def measure_size(lm, folder, tokens, labels, rate: float, options: dict) -> list
     if folder is not None and "tree" in by_method:
         rows += measure_engines(folder, by_method["tree"][0], labels, by_method["tree"][1], options)
     trees = [row["pass_seconds"] for row in rows if row["method"].startswith("tree")]
-    tree = trees[-1] if trees else None
+    tree = next((time for time in reversed(trees) if time), None)
     for row in rows:
         if tree and row["pass_seconds"]:
             row["times_tree"] = row["pass_seconds"] / tree
@@ -197,11 +197,15 @@ def measure_spread(lm, tokens, labels, expected, plain: dict, rate: float, optio
     if jax.default_backend() == "cpu":
         budget //= num_devices
     units, devices = np.arange(len(labels)), jax.devices()[:num_devices]
-    scorer = make_tree_scorer(lm, tokens, units, 1, budget, is_shared=True, devices=devices)
+    method = f"tree on {num_devices} devices"
+    try:
+        scorer = make_tree_scorer(lm, tokens, units, 1, budget, is_shared=True, devices=devices)
+    except InputError as error:
+        note = f"not measured: {error.faults[0].found}"
+        return engine_row("icmjax", method, len(labels), pass_seconds=None, note=note)
     row, logp = measure(scorer, labels, plain, rate, options["repeats"], budget)
     click.echo(row["plan"], err=True)
-    row["method"] = f"tree on {num_devices} devices"
-    return checked(row, logp, expected)
+    return checked(row | {"method": method}, logp, expected)
 
 
 def tokens_of(lm, claims) -> TokenizedClaims:
@@ -317,7 +321,10 @@ def main(
                 click.echo(f"{size} claims: only {len(chosen)} in the data, left out", err=True)
                 continue
             tokens = tokens_of(lm, claims.select(chosen))
-            rows += measure_size(lm, folder, tokens, gold[chosen], rate, options)
+            try:
+                rows += measure_size(lm, folder, tokens, gold[chosen], rate, options)
+            except InputError as error:
+                raise click.ClickException(str(error)) from error
             # A large size takes longer than all before it.
             write_results(out, rows, rate, options, quick)
     for name in filter(None, shapes.split(",")):

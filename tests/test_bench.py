@@ -114,6 +114,23 @@ def test_queries_of_all_exact_methods_see_the_same(benchmark):
     np.testing.assert_array_equal(rows["chain_rule"].seen, expected)
 
 
+def test_a_budget_that_nothing_fits_is_told(benchmark, data):
+    result = CliRunner().invoke(
+        benchmark.main, ["--quick", "--methods", "tree", "--budget", "1e-6"]
+    )
+    assert result.exit_code == 1
+    assert "A scoring pass fits the memory budget" in result.output
+
+    from shapes import random_lm, random_tokens
+
+    lm = random_lm("tiny")
+    inputs = (lm, random_tokens(4, 6, lm.config.vocab_size), np.zeros(4, np.int8))
+    options = {"num_devices": 2, "budget": 1000, "repeats": 1}
+    row = benchmark.measure_spread(*inputs, None, {}, 1.0, options)
+    assert row["pass_seconds"] is None
+    assert "more than the budget" in row["note"]
+
+
 def test_a_failed_engine_is_reported_by_its_first_error(engines):
     log = "ERROR worker.py\nValueError: too little memory\nException: a worker died"
     assert engines._first_error(log) == "ValueError: too little memory"
