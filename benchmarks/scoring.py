@@ -12,8 +12,8 @@ tree's, and vLLM with automatic prefix caching where --vllm-python names an envi
 An engine's time is printed only where its scores equal ours. The tree is measured on one device and
 on all of them; as a script, this file makes every CPU core a device.
 
-Cost: --quick takes one minute on 2 cores; N = 16 and 64 beside vLLM took 14 minutes, and N = 256
-without vLLM 14.
+Cost: --quick takes one minute on 2 cores; N = 16 and 64 beside vLLM took 16 minutes, and N = 256
+without vLLM 17.
 On a GPU, --shapes 1b,8b adds random weights in these shapes in bfloat16, with cuDNN's attention and
 without.
 """

@@ -14,9 +14,9 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from icmjax.errors import Fault, InputError, PromptError
-from icmjax.lm.attention import KeyValues
 from icmjax.lm.decoder import Decoder, Segment
 from icmjax.lm.loading import LanguageModel
+from icmjax.lm.segments import KeyValues
 from icmjax.scoring.labels import read_prompts
 
 WIDTH_MULTIPLE = 16  # widths are rounded up to this, so that few programs are compiled

@@ -6,10 +6,10 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from icmjax.lm.attention import NO_WINDOW, KeyValues, Segment, Sight, own_sight, segment_sight
 from icmjax.lm.config import DecoderConfig
 from icmjax.lm.layers import INIT_SCALE, Layer, Linear, RMSNorm, apply, soft_cap
 from icmjax.lm.rope import rotations
+from icmjax.lm.segments import NO_WINDOW, KeyValues, Segment, Sight, own_sight, segment_sight
 
 # Below this vocabulary size the gradient of the embeddings is a matmul with one-hot tokens, which
 # on a CPU is faster than the scatter-add of a gather's gradient.

@@ -8,10 +8,11 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from icmjax.lm.attention import KeyValues, Sight, Tempering, attend
+from icmjax.lm.attention import attend
 from icmjax.lm.config import DecoderConfig
 from icmjax.lm.fused import fused_kernel
 from icmjax.lm.rope import rotate
+from icmjax.lm.segments import KeyValues, Sight, Tempering
 
 INIT_SCALE = 0.02
 ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {

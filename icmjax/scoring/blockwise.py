@@ -16,8 +16,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from icmjax.lm.attention import KeyValues, Segment, Tempering
 from icmjax.lm.loading import LanguageModel
+from icmjax.lm.segments import KeyValues, Segment, Tempering
 from icmjax.scoring.labels import label_log_probs, read_prompts
 from icmjax.scoring.prompts import shown_lengths
 from icmjax.tokens import TokenizedClaims
