@@ -30,15 +30,19 @@ def engines(benchmark):
     return engines
 
 
+def invoke(command, *arguments: str):
+    """Run the benchmark, which compiles everything anew, and leave other tests their cache."""
+    was_enabled = jax.config.jax_enable_compilation_cache
+    try:
+        return CliRunner().invoke(command, arguments, catch_exceptions=False)
+    finally:
+        jax.config.update("jax_enable_compilation_cache", was_enabled)
+
+
 @pytest.fixture(scope="module")
 def content(benchmark, data, tmp_path_factory):
     out = tmp_path_factory.mktemp("results")
-    was_enabled = jax.config.jax_enable_compilation_cache
-    try:
-        arguments = ["--quick", "--shapes", "tiny", "--out", str(out)]
-        result = CliRunner().invoke(benchmark.main, arguments, catch_exceptions=False)
-    finally:
-        jax.config.update("jax_enable_compilation_cache", was_enabled)
+    result = invoke(benchmark.main, "--quick", "--shapes", "tiny", "--out", str(out))
     assert result.exit_code == 0, result.output
     assert (out / "scoring_cpu_quick.svg").stat().st_size > 1000
     return json.loads((out / "scoring_cpu_quick.json").read_text()) | {"table": result.output}
