@@ -119,9 +119,7 @@ def test_queries_of_all_exact_methods_see_the_same(benchmark):
 
 
 def test_a_budget_that_nothing_fits_is_told(benchmark, data):
-    result = CliRunner().invoke(
-        benchmark.main, ["--quick", "--methods", "tree", "--budget", "1e-6"]
-    )
+    result = invoke(benchmark.main, "--quick", "--methods", "tree", "--budget", "1e-6")
     assert result.exit_code == 1
     assert "A scoring pass fits the memory budget" in result.output
 
