@@ -76,7 +76,7 @@ def on_each_device(
       mesh: D devices.
       arities, shares: as of `share`.
     """
-    # The check of what varies from device to device would have every loop's first value marked.
+    # The check of what varies between devices wants the first value of every loop marked so.
     apart = jax.shard_map(
         read_leaves,
         mesh=mesh,

@@ -289,11 +289,13 @@ def _score_batch(scorer: TreeScorer, labels: jax.Array) -> jax.Array:
     )(labels)
     text = Text(tokens, _piece_starts(scorer, labels))
     root = Path(segments=(), num_tokens=jnp.zeros(labels.shape[0], jnp.int32))
-    top = jnp.zeros(1, jnp.int32)
+
+    def read_leaves(scorer: TreeScorer, text: Text, root: Path) -> jax.Array:
+        return _read_children(scorer, text, 0, jnp.zeros(1, jnp.int32), root)
+
     if scorer.mesh is None:
-        by_leaf = _read_children(scorer, text, 0, top, root)
+        by_leaf = read_leaves(scorer, text, root)
     else:
-        read_leaves = lambda scorer, text, root: _read_children(scorer, text, 0, top, root)  # noqa: E731
         by_leaf = on_each_device(
             read_leaves, scorer.mesh, scorer.arities, scorer.shares, scorer, text, root
         )
