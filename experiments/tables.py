@@ -88,11 +88,13 @@ def table(rows: Sequence[Row], title: str) -> str:
         f"{'needs':>8}",
     ]
     for name, summary, p_value, num_needed in rows:
-        interval = f"[{summary.low:.3f}, {summary.high:.3f}]"
+        is_one = np.isnan(summary.low)  # of which nothing is known but itself
+        spread = "" if is_one else f"{summary.spread:.3f}"
+        interval = "" if is_one else f"[{summary.low:.3f}, {summary.high:.3f}]"
         p_text = "" if p_value is None else f"{p_value:.4f}"
         needed = "" if num_needed is None else f"{num_needed:.0f}"
         lines.append(
-            f"{name:{width}} {summary.num:4d} {summary.mean:8.3f} {summary.spread:7.3f} "
+            f"{name:{width}} {summary.num:4d} {summary.mean:8.3f} {spread:>7} "
             f"{interval:>18} {p_text:>8} {needed:>8}".rstrip()
         )
     return "\n".join(lines)

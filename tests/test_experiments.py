@@ -262,6 +262,9 @@ def test_groups_are_the_units_of_statistics():
         [tables.Comparison("x", units, lambda u: u["x"], lambda u: u["y"])]
     )
     assert row.p_value == pytest.approx(2 * alone.p_value)
+    one_group = tables.mean_row("x", units[:1], lambda u: u["x"])
+    assert tables.table([one_group], "one").splitlines()[-1].split()[1] == "1"
+    assert "nan" not in tables.table([one_group], "one")
     assert tables.size_of(units) == "6 groups × 3 seeds"
     assert tables.size_of(units[:-1]) == "6 groups, 17 seeds of them in all"
 
