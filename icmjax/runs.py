@@ -22,17 +22,14 @@ strength, sharded and asynchronous saving of large arrays, has nothing to work o
 import contextlib
 import dataclasses
 import datetime
-import errno
-import fcntl
 import hashlib
-import io
 import json
 import os
 import pathlib
 import platform
 import shutil
 from collections.abc import Iterator, Mapping
-from typing import IO, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -43,13 +40,22 @@ from icmjax._version import __version__
 from icmjax.claims import UNLABELLED, ClaimSet, GoldLabels, load_claims, write_claims
 from icmjax.consistency import count_violations
 from icmjax.errors import Fault, InputError, RunError
+from icmjax.run_files import (
+    LOCK,
+    lock,
+    read_arrays,
+    write_arrays,
+    write_bytes,
+    write_json,
+    writing,
+)
 from icmjax.search.base import Account, Algorithm
 from icmjax.search.loop import SearchResult
 from icmjax.utility import mutual_predictability
 
 MANIFEST, SUMMARY, LABELS = "manifest.json", "summary.json", "labels.jsonl"
 CLAIMS, SCORES, TRACE = "claims.jsonl", "scores.npz", "trace.npz"
-CHECKPOINTS, STATE, LOCK = "checkpoints", "state.npz", ".lock"
+CHECKPOINTS, STATE = "checkpoints", "state.npz"
 
 
 def search_configuration(
@@ -148,14 +154,14 @@ class Run:
     def save(self, state: Any, info: Any, num_steps: int, account: Account) -> None:
         """Keep the state after `num_steps` steps, and the Info of the block that led to it."""
         if len(info[0]):
-            _write_arrays(self._checkpoints / f"trace-{num_steps:09d}.npz", info._asdict())
+            write_arrays(self._checkpoints / f"trace-{num_steps:09d}.npz", info._asdict())
         arrays = {
             jax.tree_util.keystr(path): np.asarray(leaf)
             for path, leaf in jax.tree_util.tree_leaves_with_path(state)
         }
         arrays |= {name: np.asarray(value) for name, value in account._asdict().items()}
         # Last, for it alone says how far the search has come.
-        _write_arrays(self._checkpoints / STATE, arrays | {"num_steps": np.asarray(num_steps)})
+        write_arrays(self._checkpoints / STATE, arrays | {"num_steps": np.asarray(num_steps)})
 
     def restore(self, like: Any) -> tuple[Any, list[dict[str, np.ndarray]], Account] | None:
         """The last state in the structure of `like`, all blocks' Info; None before a first save.
@@ -166,7 +172,7 @@ class Run:
         path = self._checkpoints / STATE
         if not path.exists():
             return None
-        arrays = _read_arrays(path)
+        arrays = read_arrays(path)
         leaves = []
         for key_path, expected in jax.tree_util.tree_leaves_with_path(like):
             name = jax.tree_util.keystr(key_path)
@@ -184,7 +190,7 @@ class Run:
             leaves.append(found)
         num_steps = int(arrays["num_steps"])
         blocks = [
-            _read_arrays(block)
+            read_arrays(block)
             for block in sorted(self._checkpoints.glob("trace-*.npz"))
             if int(block.stem.removeprefix("trace-")) <= num_steps
         ]
@@ -209,11 +215,11 @@ class Run:
             row["marginal"] = marginals[1] if is_binary else marginals
             rows.append(json.dumps(row, ensure_ascii=False) + "\n")
         summary = self._summarise(result, gold)
-        _write_bytes(self.path / LABELS, "".join(rows).encode())
+        write_bytes(self.path / LABELS, "".join(rows).encode())
         names = ("labels", "log_odds", "marginals", "label_log_probs")
-        _write_arrays(self.path / SCORES, {name: getattr(result, name) for name in names})
-        _write_arrays(self.path / TRACE, result.trace._asdict())
-        _write_json(self.path / SUMMARY, summary)
+        write_arrays(self.path / SCORES, {name: getattr(result, name) for name in names})
+        write_arrays(self.path / TRACE, result.trace._asdict())
+        write_json(self.path / SUMMARY, summary)
         return summary
 
     def _summarise(self, result: SearchResult, gold: GoldLabels | None) -> dict[str, Any]:
@@ -277,9 +283,9 @@ def open_run(
     if not resume:
         _check_empty(folder)
     is_new_folder = not folder.exists()
-    with _writing(folder):
+    with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    with _lock(folder):
+    with lock(folder):
         if resume:
             manifest = json.loads((folder / MANIFEST).read_text())
             _check_configuration(folder, manifest["configuration"], configuration)
@@ -289,12 +295,12 @@ def open_run(
             if options is not None:
                 manifest["options"] = dict(options)
         manifest["sessions"].append(environment(command))
-        with _writing(folder):
+        with writing(folder):
             (folder / CHECKPOINTS).mkdir(exist_ok=True)
             temporary = folder / f".{CLAIMS}"
             write_claims(claims, temporary)
             os.replace(temporary, folder / CLAIMS)
-        _write_json(folder / MANIFEST, manifest)
+        write_json(folder / MANIFEST, manifest)
         try:
             yield Run(folder, manifest, claims)
         except InputError:
@@ -337,8 +343,8 @@ def read_run(path: str | os.PathLike[str]) -> RunRecord:
         manifest=json.loads((folder / MANIFEST).read_text()),
         summary=json.loads((folder / SUMMARY).read_text()),
         claims=load_claims(folder / CLAIMS),
-        trace=_read_arrays(folder / TRACE),
-        **_read_arrays(folder / SCORES),
+        trace=read_arrays(folder / TRACE),
+        **read_arrays(folder / SCORES),
     )
 
 
@@ -368,34 +374,6 @@ def _check_empty(folder: pathlib.Path) -> None:
     )
 
 
-@contextlib.contextmanager
-def _lock(folder: pathlib.Path) -> Iterator[None]:
-    """Hold the folder's lock; the kernel lets go of it when the process dies, however it does."""
-    with contextlib.ExitStack() as stack:
-        with _writing(folder):
-            file = stack.enter_context(open(folder / LOCK, "a+"))
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            if error.errno not in (errno.EAGAIN, errno.EACCES):
-                raise RunError(_not_writable(folder, error)) from error
-            raise RunError(_in_use(folder, file)) from None
-        file.truncate(0)
-        file.write(f"{os.getpid()} on {platform.node()}\n")
-        file.flush()
-        yield
-
-
-def _in_use(folder: pathlib.Path, file: IO[str]) -> Fault:
-    file.seek(0)
-    return Fault(
-        rule="One process at a time writes a run.",
-        found=f"process {file.read().strip() or '(unknown)'} is writing it",
-        where=str(folder),
-        remedy="wait until it ends, or name another folder",
-    )
-
-
 def _check_configuration(
     folder: pathlib.Path, before: Mapping[str, Any], now: Mapping[str, Any]
 ) -> None:
@@ -421,46 +399,3 @@ def _flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         is_branch = isinstance(value, Mapping)
         flat |= _flatten(value, f"{prefix}{name}.") if is_branch else {f"{prefix}{name}": value}
     return flat
-
-
-@contextlib.contextmanager
-def _writing(path: pathlib.Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise RunError(_not_writable(path, error)) from error
-
-
-def _not_writable(path: pathlib.Path, error: OSError) -> Fault:
-    return Fault(
-        rule="The run folder can be written to.",
-        found=error.strerror or str(error),
-        where=str(path),
-        remedy="name a folder on a disk with room that you may write to",
-    )
-
-
-def _write_bytes(path: pathlib.Path, content: bytes) -> None:
-    """Write a file whole or not at all, also when the machine goes down."""
-    temporary = path.with_name(f".{path.name}.partial")
-    with _writing(path):
-        with open(temporary, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-
-
-def _write_json(path: pathlib.Path, content: Mapping[str, Any]) -> None:
-    _write_bytes(path, (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode())
-
-
-def _write_arrays(path: pathlib.Path, arrays: Mapping[str, np.ndarray]) -> None:
-    buffer = io.BytesIO()
-    np.savez(buffer, **arrays)  # type: ignore[arg-type]  # no array is called allow_pickle
-    _write_bytes(path, buffer.getvalue())
-
-
-def _read_arrays(path: pathlib.Path) -> dict[str, np.ndarray]:
-    with np.load(path, allow_pickle=False) as arrays:
-        return dict(arrays)

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from scorers import table_scorer
 
-from icmjax import runs
+from icmjax import run_files, runs
 from icmjax.claims import GoldLabels, claims_from_rows
 from icmjax.errors import RunError
 from icmjax.runs import open_run, pytree_fingerprint, read_run, search_configuration
@@ -92,7 +92,7 @@ def test_resume_after_sigkill_is_bit_identical(tmp_path):
 def test_resume_does_not_trust_a_trace_without_its_state(tmp_path, monkeypatch):
     """A process may die after it wrote a block's trace and before it wrote the state."""
     run_search(tmp_path / "whole")
-    stopped, write_arrays = tmp_path / "stopped", runs._write_arrays
+    stopped, write_arrays = tmp_path / "stopped", runs.write_arrays
 
     def write_or_die(path, arrays):
         if path.name == runs.STATE and (path.parent / "trace-000000009.npz").exists():
@@ -100,7 +100,7 @@ def test_resume_does_not_trust_a_trace_without_its_state(tmp_path, monkeypatch):
         write_arrays(path, arrays)
 
     with monkeypatch.context() as patch:
-        patch.setattr(runs, "_write_arrays", write_or_die)
+        patch.setattr(runs, "write_arrays", write_or_die)
         with pytest.raises(InterruptedError):
             run_search(stopped)
     assert (stopped / runs.CHECKPOINTS / "trace-000000009.npz").exists()
@@ -224,14 +224,14 @@ def test_a_checkpoint_of_another_structure_is_refused(tmp_path):
 
 def test_nothing_is_left_half_written(tmp_path, monkeypatch):
     path = tmp_path / "summary.json"
-    runs._write_json(path, {"utility": 1.0})
+    run_files.write_json(path, {"utility": 1.0})
 
     def fail(*args):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(runs.os, "fsync", fail)
+    monkeypatch.setattr(run_files.os, "fsync", fail)
     with pytest.raises(RunError, match="No space left"):
-        runs._write_json(path, {"utility": 2.0})
+        run_files.write_json(path, {"utility": 2.0})
     assert json.loads(path.read_text()) == {"utility": 1.0}
 
 
