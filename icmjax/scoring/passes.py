@@ -101,7 +101,7 @@ def _blockwise_shapes(scorer: BlockwiseScorer) -> tuple[str, int, int, int, int]
     # The blocks of every label are kept; those of one labelling are put side by side.
     cached = num_claims * (num_options + 1) * width * key_value_bytes(scorer.lm)
     segments = [scorer.claims.preamble.shape[0], num_claims * width]
-    peak = cached + call_bytes(scorer.lm, size, query_width, segments)
+    peak = cached + call_bytes(scorer.lm, size, query_width, segments, is_limited=True)
     return "blockwise", num_calls * size * query_width, num_calls, cached, peak
 
 

@@ -55,13 +55,20 @@ def key_value_bytes(lm: LanguageModel) -> int:
     return 2 * config.num_layers * config.num_kv_heads * config.head_dim * _itemsize(lm)
 
 
-def call_bytes(lm: LanguageModel, num_rows: int, width: int, segments: Sequence[int] = ()) -> int:
+def call_bytes(
+    lm: LanguageModel,
+    num_rows: int,
+    width: int,
+    segments: Sequence[int] = (),
+    is_limited: bool = False,
+) -> int:
     """Bytes alive inside of one decoder call, key-values apart: one layer's activations.
 
     Args:
       num_rows: B.
       width: T, tokens of a row.
       segments: keys that each row sees in each segment.
+      is_limited: whether rows see some keys of a segment and not others (`Segment.is_read`).
     """
     config = lm.config
     heads = config.num_heads * config.head_dim
@@ -73,8 +80,10 @@ def call_bytes(lm: LanguageModel, num_rows: int, width: int, segments: Sequence[
     # gated linear unit.
     attention = 3 * config.hidden_size * _itemsize(lm) + (2 + len(read)) * heads * 4
     unit = 2 * config.hidden_size * _itemsize(lm) + 3 * config.mlp_size * _itemsize(lm)
-    # What each token sees of all keys, and of the widest again in the order of its chunks.
-    masks = num_rows * width * (sum(read) + MASK_COPIES * max(read))
+    masks = scores
+    if is_limited or config.attention != "einsum":
+        # What each token sees of all keys, and of the widest again in the order of its chunks.
+        masks = num_rows * width * (sum(read) + MASK_COPIES * max(read))
     return num_rows * width * max(attention, unit) + 2 * 4 * scores + masks
 
 
