@@ -63,6 +63,7 @@ MAKERS = {
     ),
     "chain_rule": lambda lm, tokens, budget: make_chain_rule_scorer(lm, tokens, jax.random.key(0)),
 }
+ARENA_BYTES = 32 << 20  # that glibc keeps for each thread that computes, beside all arrays
 MAX_ENGINES = 256  # claims; transformers reads so many on the CPU, wherever we run
 MAX_SEQUENTIAL = 64  # claims; more take N² L tokens of our own, which the tree's test covers
 
@@ -199,7 +200,7 @@ def measure_spread(lm, tokens, labels, expected, plain: dict, rate: float, optio
     """The tree on several devices; cores of one machine share its memory."""
     num_devices, budget = options["num_devices"], options["budget"]
     if jax.default_backend() == "cpu":
-        budget //= num_devices
+        budget = budget // num_devices - ARENA_BYTES
     units, devices = np.arange(len(labels)), jax.devices()[:num_devices]
     method = f"tree on {num_devices} devices"
     try:
