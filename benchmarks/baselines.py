@@ -14,7 +14,6 @@ class Baseline(NamedTuple):
     num_tokens: int  # read, for all prompts
     log_probs: np.ndarray  # [measured, Y], normalised over the labels
     num_measured: int  # prompts
-    num_prompts: int
 
 
 def load_torch(folder: Path):
@@ -38,7 +37,7 @@ def score_naive(model, prompts: list[list[int]], labels: list[int], limit: int) 
             logits = model(torch.tensor([prompts[index]]), logits_to_keep=1, use_cache=False).logits
             log_probs.append(_over_labels(logits[0, -1], labels))
     seconds = (time.perf_counter() - start) * len(prompts) / len(chosen)
-    return Baseline(seconds, sum(map(len, prompts)), np.stack(log_probs), len(chosen), len(prompts))
+    return Baseline(seconds, sum(map(len, prompts)), np.stack(log_probs), len(chosen))
 
 
 def score_with_prefix(model, prompts: list[list[int]], labels: list[int]) -> Baseline:
@@ -59,7 +58,7 @@ def score_with_prefix(model, prompts: list[list[int]], labels: list[int]) -> Bas
             num_tokens += len(prompt) - shared
             before = prompt
     seconds = time.perf_counter() - start
-    return Baseline(seconds, num_tokens, np.stack(log_probs), len(prompts), len(prompts))
+    return Baseline(seconds, num_tokens, np.stack(log_probs), len(prompts))
 
 
 def common_prefix(first: list[int], second: list[int]) -> int:

@@ -13,7 +13,8 @@ An engine's time is printed only where its scores equal ours. The tree is measur
 on all of them; as a script, this file makes every CPU core a device.
 
 Cost: --quick takes one minute on 2 cores; N = 16 and 64 beside vLLM took 16 minutes, and N = 256
-without vLLM 17.
+without vLLM 17; N = 1,024, the last of the default sizes, takes hours. What is measured is written
+after each size.
 On a GPU, --shapes 1b,8b adds random weights in these shapes in bfloat16, with cuDNN's attention and
 without.
 """

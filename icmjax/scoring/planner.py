@@ -73,8 +73,8 @@ def call_bytes(
     config = lm.config
     heads = config.num_heads * config.head_dim
     read = [width, *segments]
-    # A chunk is of one query of each row at the least.
-    most_scores = max(chunk_scores(), num_rows * config.num_heads * max(read))
+    # A chunk is of one query of one row at the least.
+    most_scores = max(chunk_scores(), config.num_heads * max(read))
     scores = min(num_rows * config.num_heads * width * max(read), most_scores)
     # The residual stream, its norm, queries, and the parts of the attention in float32; or the
     # gated linear unit.
