@@ -123,8 +123,11 @@ def measure(scorer, labels: np.ndarray, plain: dict, rate: float, repeats: int, 
         compiled = lambda labels: program(scorer, labels)  # noqa: E731
     compile_seconds = time.perf_counter() - start
     with watch_peak() as peak:
+        start = time.perf_counter()
         logp = np.asarray(compiled(labels))
-    steady = median_seconds(repeats, compiled, labels)
+        steady = time.perf_counter() - start
+    if steady < ENOUGH_SECONDS:
+        steady = median_seconds(repeats, compiled, labels)
     plan = describe(scorer, budget)
     flops = pass_flops(scorer.lm, rows_of(scorer, labels))
     row = {
@@ -182,7 +185,7 @@ def measure_size(lm, folder, tokens, labels, rate: float, options: dict) -> list
     plain = measure_plain(lm, tokens, labels, options["repeats"])
     for method, scorer in scorers.items():
         row, logp = measure(scorer, labels, plain, rate, options["repeats"], options["budget"])
-        click.echo(row["plan"], err=True)
+        click.echo(f"{row['plan']}: {row['pass_seconds']:.1f} s", err=True)
         rows.append(row)
         by_method[method] = scorer, logp
         if method == "tree" and options["num_devices"] > 1:
@@ -210,7 +213,7 @@ def measure_spread(lm, tokens, labels, expected, plain: dict, rate: float, optio
         note = f"not measured: {error.faults[0].found}"
         return engine_row("icmjax", method, len(labels), pass_seconds=None, note=note)
     row, logp = measure(scorer, labels, plain, rate, options["repeats"], budget)
-    click.echo(row["plan"], err=True)
+    click.echo(f"{row['plan']}: {row['pass_seconds']:.1f} s", err=True)
     return checked(row | {"method": method}, logp, expected)
 
 
