@@ -60,9 +60,11 @@ MAKERS = {
         lm, tokens, np.arange(len(tokens.queries)), 1, budget, is_shared=True
     ),
     "blockwise": lambda lm, tokens, budget: make_blockwise_scorer(
-        lm, tokens, np.arange(len(tokens.queries))
+        lm, tokens, np.arange(len(tokens.queries)), memory_budget=budget
     ),
-    "chain_rule": lambda lm, tokens, budget: make_chain_rule_scorer(lm, tokens, jax.random.key(0)),
+    "chain_rule": lambda lm, tokens, budget: make_chain_rule_scorer(
+        lm, tokens, jax.random.key(0), memory_budget=budget
+    ),
 }
 ARENA_BYTES = 32 << 20  # that glibc keeps for each thread that computes, beside all arrays
 MAX_ENGINES = 256  # claims; transformers reads so many on the CPU, wherever we run

@@ -312,16 +312,19 @@ def test_blocks_and_chunks_give_the_plain_softmax(
     key_order = rng.integers(21, size=(2, 21), dtype=np.int32)
     key_order[:, ::5] = NEVER
     query_order = rng.integers(-5, 21, size=(2, 12), dtype=np.int32)
-    is_read = rng.random((2, 12, 21)) < 0.5 if is_limited else None
-    window = jnp.int32(9) if is_limited else None
+    # Of five rows of limits each query has one.
+    is_read = rng.random((2, 5, 21)) < 0.5
+    limit = rng.integers(5, size=(2, 12), dtype=np.int32)
     sight = Sight(*map(jnp.asarray, (query_order, key_order, query_order, key_order)))
-    sight = sight._replace(is_read=is_read, window=window)
+    if is_limited:
+        sight = sight._replace(is_read=is_read, limit=limit, window=jnp.int32(9))
     read = [KeyValues(keys, values)]
     found = jax.jit(lambda sight: attend(queries, read, [sight], jnp.sin, is_whole=False))(sight)
 
     is_seen = key_order[:, None] <= query_order[..., None]
     if is_limited:
-        is_seen &= is_read & (query_order[..., None] - key_order[:, None] < 9)
+        is_seen &= np.take_along_axis(is_read, limit[..., None], axis=1)
+        is_seen &= (query_order[..., None] - key_order[:, None]) < 9
     rows = np.asarray(queries).reshape(2, 12, 4, 8)
     scores = np.sin(np.einsum("bthd,bshd->bhts", rows, np.repeat(keys, 2, axis=2)))
     weights = np.exp(scores) * is_seen[:, None]

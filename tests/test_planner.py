@@ -8,6 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_tree import (
+    SEVERAL,
+    SINGLE,
     TOLERANCE,
     full_prompts,
     models,  # noqa: F401  # a fixture
@@ -21,7 +23,7 @@ from icmjax.scoring import OrderMeanScorer
 from icmjax.scoring.blockwise import make_blockwise_scorer
 from icmjax.scoring.chain_rule import make_chain_rule_scorer
 from icmjax.scoring.passes import describe
-from icmjax.scoring.planner import in_units
+from icmjax.scoring.planner import blocks_bytes, in_units, text_bytes
 from icmjax.scoring.sequential import make_sequential_scorer
 from icmjax.scoring.subset import make_tree_subset_scorer
 from icmjax.scoring.tree import _score, make_tree_orders, make_tree_scorer
@@ -91,11 +93,45 @@ def test_compiled_passes_keep_their_budget(lm, exponent):
     assert describe(scorer, budget).peak_bytes <= budget
 
 
+@pytest.mark.parametrize("forms", [SINGLE, SEVERAL])
+@pytest.mark.parametrize("method", ["blockwise", "chain_rule"])
+def test_queries_read_together_are_as_many_as_fit(lm, method, forms):
+    claims, budget = random_claims(24, forms), 1 << 24
+    labels = np.where(np.arange(24) % 5 == 0, -1, random_labels(3, (24,)))
+
+    def make(memory_budget):
+        if method == "blockwise":
+            return make_blockwise_scorer(lm, claims, np.arange(24), memory_budget=memory_budget)
+        return make_chain_rule_scorer(lm, claims, jax.random.key(0), memory_budget=memory_budget)
+
+    def num_together(scorer):
+        return scorer.batch_size if method == "blockwise" else scorer.query_batch_size
+
+    def needed(num_queries):
+        if method == "blockwise":
+            return blocks_bytes(lm, claims, num_queries)[1]
+        return text_bytes(lm, claims, make(budget).width, 1, num_queries)[1]
+
+    expected = make(budget)(labels)
+    for num_queries in (20, 5):
+        scorer = make(needed(num_queries))
+        # A text of its own may take more than a few of its queries.
+        assert num_queries <= num_together(scorer) < 24
+        assert needed(num_together(scorer) + 1) > needed(num_queries)
+        assert describe(scorer).peak_bytes <= needed(num_queries)
+        program = jax.jit(lambda scorer, labels: scorer(labels)).lower(scorer, labels).compile()
+        assert program.memory_analysis().temp_size_in_bytes <= 1.1 * needed(num_queries)
+        np.testing.assert_allclose(program(scorer, labels), expected, **TOLERANCE)
+    assert num_together(make(budget)) == 24
+
+
 def test_a_budget_that_nothing_fits_is_refused(lm):
     claims, units = random_claims(8), np.arange(8)
-    for make in (make_tree_scorer, make_sequential_scorer):
+    for make in (make_tree_scorer, make_sequential_scorer, make_blockwise_scorer):
         with pytest.raises(InputError, match="more than the budget"):
             make(lm, claims, units, memory_budget=1000)
+    with pytest.raises(InputError, match="more than the budget"):
+        make_chain_rule_scorer(lm, claims, jax.random.key(0), memory_budget=1000)
 
 
 def test_a_plan_says_in_one_line_what_a_pass_takes(lm):

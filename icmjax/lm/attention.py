@@ -250,20 +250,21 @@ def _in_chunks(
         return whole.reshape(batch, num_parts * size, num_heads, *statistic.shape[6:])[:, :length]
 
     def attend_batch(batch: tuple) -> tuple[jax.Array, ...]:
-        parts, (key_order, key_positions), read = batch
+        parts, (key_order, key_positions, is_read), read = batch
 
         def attend_queries(part: tuple) -> tuple[jax.Array, ...]:
-            queries, (query_order, query_positions, is_read) = part
+            queries, (query_order, query_positions, limit) = part
             orders = (query_order, key_order, query_positions, key_positions)
-            return attend_rows(queries, Sight(*orders, is_read, sight.window), *read)
+            return attend_rows(queries, Sight(*orders, is_read, limit, sight.window), *read)
 
         return _map(attend_queries, parts)
 
     queries = in_parts(rows.reshape(batch, length, num_kv_heads, -1, head_dim))
-    orders = (sight.query_order, sight.query_positions, sight.is_read)
+    of_queries = (sight.query_order, sight.query_positions, sight.limit)
+    of_keys = (sight.key_order, sight.key_positions, sight.is_read)
     batches = (
-        (jnp.moveaxis(queries, 4, 3), jax.tree.map(in_parts, orders)),
-        *jax.tree.map(in_batches, ((sight.key_order, sight.key_positions), (keys, values))),
+        (jnp.moveaxis(queries, 4, 3), jax.tree.map(in_parts, of_queries)),
+        *jax.tree.map(in_batches, (of_keys, (keys, values))),
     )
     return jax.tree.map(join, _map(attend_batch, batches))
 

@@ -51,14 +51,15 @@ class Sight(NamedTuple):
     key_order: jax.Array  # int32 [B', S]; of padding NEVER
     query_positions: jax.Array  # int32 [B', B / B' * T], for windows
     key_positions: jax.Array  # int32 [B', S], for windows
-    is_read: jax.Array | None = None  # bool [B', B / B' * T, S], what else limits it; None for all
+    is_read: jax.Array | None = None  # bool [B', B'' / B', S], what else limits it; None for all
+    limit: jax.Array | None = None  # int32 [B', B / B' * T], the row of `is_read` for each query
     window: jax.Array | None = None  # int32 [], tokens, the query itself included; None for all
 
     def mask(self) -> jax.Array:
         """Return whether each query sees each key, bool `[B', B / B' * T, S]`."""
         is_seen = self.key_order[:, None, :] <= self.query_order[:, :, None]
-        if self.is_read is not None:
-            is_seen &= self.is_read
+        if self.is_read is not None and self.limit is not None:
+            is_seen &= jnp.take_along_axis(self.is_read, self.limit[:, :, None], axis=1)
         if self.window is not None:
             distance = self.query_positions[:, :, None] - self.key_positions[:, None, :]
             is_seen &= distance < self.window
@@ -71,7 +72,8 @@ class Sight(NamedTuple):
             key_order=self.key_order[:, keys],
             query_positions=self.query_positions[:, queries],
             key_positions=self.key_positions[:, keys],
-            is_read=None if self.is_read is None else self.is_read[:, queries, keys],
+            is_read=None if self.is_read is None else self.is_read[:, :, keys],
+            limit=None if self.limit is None else self.limit[:, queries],
         )
 
 
@@ -83,12 +85,13 @@ def own_sight(positions: jax.Array, is_real: jax.Array) -> Sight:
 
 def segment_sight(query_positions: jax.Array, segment: Segment) -> Sight:
     """Return which of a segment's keys the queries at int32 `[B, T]` see."""
-    num_rows, length = query_positions.shape
     queries = query_positions.reshape(segment.positions.shape[0], -1)
     keys = segment.positions
     seen = Sight(queries, jnp.where(segment.is_real, keys, NEVER), queries, keys)
     if segment.is_read is None:
         return seen
-    per_row = jnp.repeat(segment.is_read, num_rows // len(segment.is_read), axis=0)
-    is_read = jnp.repeat(per_row, length, axis=0).reshape(*queries.shape, keys.shape[1])
-    return seen._replace(is_read=is_read)
+    # Few rows limit many queries: they are spread out chunk by chunk.
+    is_read = segment.is_read.reshape(len(keys), -1, keys.shape[1])
+    num_queries, num_limits = queries.shape[1], is_read.shape[1]
+    limit = jnp.arange(num_queries, dtype=jnp.int32) // (num_queries // num_limits)
+    return seen._replace(is_read=is_read, limit=jnp.broadcast_to(limit, queries.shape))

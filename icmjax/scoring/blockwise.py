@@ -11,6 +11,7 @@ Encoding, Yang et al., arXiv:2502.05431, from which the temperature and the scal
 
 import dataclasses
 import math
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +19,8 @@ import numpy as np
 
 from icmjax.lm.loading import LanguageModel
 from icmjax.lm.segments import KeyValues, Segment, Tempering
-from icmjax.scoring.labels import label_log_probs, read_prompts
+from icmjax.scoring.labels import label_log_probs, read_prompts, score_in_batches
+from icmjax.scoring.planner import MEMORY_BUDGET, blocks_bytes, largest_batch
 from icmjax.scoring.prompts import shown_lengths
 from icmjax.tokens import TokenizedClaims
 
@@ -38,7 +40,7 @@ class BlockwiseScorer:
     claims: TokenizedClaims
     is_read: jax.Array  # bool [N, N], whether query i may read claim j
     preamble: KeyValues | None  # [L, 1, P, K, head_dim]; None where there are no tokens of it
-    blocks: KeyValues  # [L, N, Y, Td, K, head_dim], of every claim with every label
+    blocks: KeyValues  # [N, Y, L, Td, K, head_dim], of every claim with every label
     tempering: Tempering | None  # of the attention to the blocks
     batch_size: int = dataclasses.field(metadata={"static": True})  # queries read together
 
@@ -81,6 +83,7 @@ def make_blockwise_scorer(
     claims: TokenizedClaims,
     units: np.ndarray,
     batch_size: int | None = None,
+    memory_budget: int = MEMORY_BUDGET,
     temperature: float = 1.0,
     scale: float = 1.0,
 ) -> BlockwiseScorer:
@@ -89,10 +92,20 @@ def make_blockwise_scorer(
     Args:
       claims: numpy arrays.
       units: int `[N]`; claims of one unit do not read each other.
-      batch_size: queries read together; changes memory and speed, not scores.
+      batch_size: queries read together, which changes memory and speed, not scores; by default as
+        many as make `BATCH_TOKENS` within the memory budget.
+      memory_budget: bytes for key-values and activations, the weights apart.
       temperature: T of APE: scores of blocks are divided by it. Below 1 attention is sharper.
       scale: S of APE: the log-sum-exp of the blocks' scores is multiplied by T S.
+
+    Raises:
+      InputError: the blocks and one query do not fit the budget.
     """
+    if batch_size is None:
+        most = min(len(claims.queries), BATCH_TOKENS // claims.queries.shape[1])
+        batch_size = largest_batch(
+            lambda size: blocks_bytes(lm, claims, size)[1], most, memory_budget
+        )
     on_device = jax.tree.map(jnp.asarray, claims)
     preamble, blocks = _encode(lm, on_device)
     is_plain = temperature == 1.0 and scale == 1.0
@@ -104,7 +117,7 @@ def make_blockwise_scorer(
         preamble=preamble,
         blocks=blocks,
         tempering=None if is_plain else tempering,
-        batch_size=batch_size or max(1, BATCH_TOKENS // claims.queries.shape[1]),
+        batch_size=batch_size,
     )
 
 
@@ -134,11 +147,8 @@ def _encode(lm: LanguageModel, claims: TokenizedClaims) -> tuple[KeyValues | Non
     blocks = jax.lax.map(
         lambda row: encode_block(*row), rows, batch_size=max(1, BATCH_TOKENS // width)
     )
-    layers_first = jax.tree.map(lambda each: jnp.moveaxis(each, 0, 1), blocks)
     shape = (num_claims, num_options)
-    return preamble, jax.tree.map(
-        lambda each: each.reshape(each.shape[0], *shape, *each.shape[2:]), layers_first
-    )
+    return preamble, jax.tree.map(lambda each: each.reshape(*shape, *each.shape[1:]), blocks)
 
 
 def _preamble_segment(preamble: KeyValues | None) -> tuple[Segment, ...]:
@@ -157,26 +167,20 @@ def _score(scorer: BlockwiseScorer, labels: jax.Array) -> jax.Array:
 
 def _score_labelling(scorer: BlockwiseScorer, labels: jax.Array) -> jax.Array:
     """Label log-probs `[N, Y]` of one labelling `[N]`."""
-    num_claims = scorer.num_claims
-    num_batches = -(-num_claims // scorer.batch_size)
-    size = -(-num_claims // num_batches)
-    # The last batch is filled up with claims that were scored before.
-    queries = jnp.arange(num_batches * size, dtype=jnp.int32) % num_claims
-    context = _shown_blocks(scorer, labels)
-    logp = jax.lax.map(
-        lambda queries: _score_queries(scorer, context, labels, queries),
-        queries.reshape(num_batches, size),
-    )
-    return logp.reshape(-1, scorer.num_options)[:num_claims]
+    score_queries = partial(_score_queries, scorer, _shown_blocks(scorer, labels), labels)
+    return score_in_batches(score_queries, scorer.num_claims, scorer.batch_size)
 
 
 def _shown_blocks(scorer: BlockwiseScorer, labels: jax.Array) -> Segment:
     """The blocks of all claims with these labels, in one row."""
     num_claims, _, width = scorer.claims.demonstrations.shape
     index = jnp.arange(num_claims), jnp.maximum(labels, 0).astype(jnp.int32)
-    chosen = jax.tree.map(
-        lambda each: each[:, *index].reshape(len(each), 1, -1, *each.shape[-2:]), scorer.blocks
-    )
+
+    def side_by_side(each: jax.Array) -> jax.Array:
+        """`[N, Y, L, Td, K, head_dim]` → `[L, 1, N Td, K, head_dim]`."""
+        return jnp.moveaxis(each[index], 1, 0).reshape(each.shape[2], 1, -1, *each.shape[-2:])
+
+    chosen = jax.tree.map(side_by_side, scorer.blocks)
     column = jnp.arange(width, dtype=jnp.int32)
     is_real = column < shown_lengths(scorer.claims, labels)[:, None]
     positions = jnp.tile(scorer.claims.preamble.shape[0] + column, num_claims)

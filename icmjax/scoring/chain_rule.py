@@ -15,12 +15,13 @@ import numpy as np
 
 from icmjax.lm.decoder import Segment
 from icmjax.lm.loading import LanguageModel
-from icmjax.scoring.labels import Prompts, label_log_probs, read_prompts
+from icmjax.scoring.labels import Prompts, label_log_probs, read_prompts, score_in_batches
 from icmjax.scoring.orders import standard_error
+from icmjax.scoring.planner import MEMORY_BUDGET, largest_batch, text_bytes
 from icmjax.scoring.prompts import build_context, shown_lengths
 from icmjax.tokens import TokenizedClaims
 
-BATCH_TOKENS = 4096  # of texts read together, where no batch size is asked for
+BATCH_TOKENS = 4096  # of texts, or of queries, read together
 
 
 @jax.tree_util.register_dataclass
@@ -36,6 +37,7 @@ class ChainRuleScorer:
     orders: jax.Array  # int32 [K, N], permutations
     width: int = dataclasses.field(metadata={"static": True})  # of a text, tokens
     batch_size: int = dataclasses.field(metadata={"static": True})  # texts read together
+    query_batch_size: int = dataclasses.field(metadata={"static": True})  # queries of a text
 
     @property
     def num_claims(self) -> int:
@@ -97,6 +99,7 @@ def make_chain_rule_scorer(
     rng_key: jax.Array,
     num_orders: int = 1,
     batch_size: int | None = None,
+    memory_budget: int = MEMORY_BUDGET,
 ) -> ChainRuleScorer:
     """A chain rule scorer of claims that fit the model.
 
@@ -104,18 +107,35 @@ def make_chain_rule_scorer(
       claims: numpy arrays.
       rng_key: draws the orders.
       num_orders: K.
-      batch_size: texts read together; changes memory and speed, not scores.
+      batch_size: texts read together, which changes memory and speed, not scores; by default as
+        many as make `BATCH_TOKENS` within the memory budget.
+      memory_budget: bytes for key-values and activations, the weights apart.
+
+    Raises:
+      InputError: one text and one query do not fit the budget.
     """
     num_claims = len(claims.queries)
     keys = jax.random.split(rng_key, num_orders)
     orders = jax.vmap(lambda key: jax.random.permutation(key, num_claims))(keys)
     width = len(claims.preamble) + int(claims.demonstration_lengths.max(axis=1).sum())
+    query_batch_size = largest_batch(
+        lambda size: text_bytes(lm, claims, width, 1, size)[1],
+        min(num_claims, BATCH_TOKENS // claims.queries.shape[1]),
+        memory_budget,
+    )
+    if batch_size is None:
+        batch_size = largest_batch(
+            lambda size: text_bytes(lm, claims, width, size, query_batch_size)[1],
+            BATCH_TOKENS // width,
+            memory_budget,
+        )
     return ChainRuleScorer(
         lm=lm,
         claims=jax.tree.map(jnp.asarray, claims),
         orders=orders.astype(jnp.int32),
         width=width,
-        batch_size=batch_size or max(1, BATCH_TOKENS // width),
+        batch_size=batch_size,
+        query_batch_size=query_batch_size,
     )
 
 
@@ -153,13 +173,21 @@ def _score_text(
     starts = jnp.zeros_like(order).at[order].set(before) + claims.preamble.shape[0]
     lengths = jnp.asarray(claims.query_lengths)
     rows = tokens[None], column[None], is_real
+    ends = starts + lengths
     if is_apart:
-        read = Segment(decoder.key_values(*rows), *rows[1:], is_read=column < starts[:, None])
-        queries = jnp.asarray(claims.queries)
-        prompts = read_prompts(decoder, queries, lengths, starts, (read,))
+        text = Segment(decoder.key_values(*rows), *rows[1:])
     else:
-        ends = starts + lengths
         hidden, key_values = decoder.read_at(ends[None] - 1, *rows)
-        read = Segment(key_values, *rows[1:], is_read=column < ends[:, None])
-        prompts = Prompts(hidden[0], (read,), ends)
-    return label_log_probs(decoder, prompts, claims)
+        text = Segment(key_values, *rows[1:])
+
+    def score_queries(queries: jax.Array) -> jax.Array:
+        if is_apart:
+            read = text._replace(is_read=column < starts[queries, None])
+            own = jnp.asarray(claims.queries)[queries], lengths[queries], starts[queries]
+            prompts = read_prompts(decoder, *own, (read,))
+        else:
+            read = text._replace(is_read=column < ends[queries, None])
+            prompts = Prompts(hidden[0, queries], (read,), ends[queries])
+        return label_log_probs(decoder, prompts, claims)
+
+    return score_in_batches(score_queries, scorer.num_claims, scorer.query_batch_size)

@@ -1,5 +1,6 @@
 """Label log-probs at the end of a prompt, shared by every scoring method."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -61,6 +62,24 @@ def label_log_probs(decoder: Decoder, prompts: Prompts, claims: TokenizedClaims)
     form_log_probs = jnp.where(lengths > 0, form_log_probs, -jnp.inf)
     by_form = form_log_probs.reshape(batch, num_options, num_forms)
     return jax.nn.log_softmax(jax.nn.logsumexp(by_form, axis=-1), axis=-1)
+
+
+def score_in_batches(
+    score_queries: Callable[[jax.Array], jax.Array], num_claims: int, batch_size: int
+) -> jax.Array:
+    """Label log-probs of all claims, float32 `[N, Y]`, in batches of one size.
+
+    Args:
+      score_queries: turns queries int32 `[n]` into float32 `[n, Y]`.
+      num_claims: N.
+      batch_size: queries in a batch at the most.
+    """
+    num_batches = -(-num_claims // batch_size)
+    size = -(-num_claims // num_batches)
+    # The last batch is filled up with claims that were scored before.
+    queries = jnp.arange(num_batches * size, dtype=jnp.int32) % num_claims
+    logp = jax.lax.map(score_queries, queries.reshape(num_batches, size))
+    return logp.reshape(-1, logp.shape[-1])[:num_claims]
 
 
 def _rest_log_probs(

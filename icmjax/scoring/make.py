@@ -100,10 +100,10 @@ def make_scorer(
     units = claims.group_index if leave == "group" else np.arange(len(claims))
     if method == "blockwise":
         return make_blockwise_scorer(
-            lm, tokens, units, batch_size, attention_temperature, attention_scale
+            lm, tokens, units, batch_size, memory_budget, attention_temperature, attention_scale
         )
     if method == "chain_rule":
-        return make_chain_rule_scorer(lm, tokens, rng_key, num_orders, batch_size)
+        return make_chain_rule_scorer(lm, tokens, rng_key, num_orders, batch_size, memory_budget)
     if method == "tree" and num_orders > 1:
         numbers = (num_orders, batch_size, memory_budget)
         return OrderMeanScorer(*make_tree_orders(lm, tokens, units, rng_key, *numbers, devices))

@@ -11,10 +11,11 @@ from icmjax.scoring.orders import OrderMeanScorer
 from icmjax.scoring.planner import (
     MEMORY_BUDGET,
     PassPlan,
-    call_bytes,
+    blocks_bytes,
     key_value_bytes,
     level_bytes,
     prompt_bytes,
+    text_bytes,
 )
 from icmjax.scoring.sequential import SequentialScorer
 from icmjax.scoring.subset import TreeSubsetScorer
@@ -75,7 +76,7 @@ def describe(scorer: Scorer, memory_budget: int = MEMORY_BUDGET) -> PassPlan:
 
 def _tree_shapes(scorer: TreeScorer) -> tuple[str, int, int, int, int]:
     shares, widths, num_serial = scorer.shares, scorer.widths, scorer.num_serial
-    cached, peak = level_bytes(scorer.lm, shares, widths, num_serial)
+    cached, peak = level_bytes(scorer.lm, scorer.claims, shares, widths, num_serial)
     calls = [
         math.prod(shares[: min(level + 1, num_serial)])
         for level, width in enumerate(widths)
@@ -89,19 +90,15 @@ def _sequential_shapes(scorer: SequentialScorer) -> tuple[str, int, int, int, in
     num_calls = -(-scorer.num_claims // scorer.batch_size)
     size, width = -(-scorer.num_claims // num_calls), scorer.widths[-1]
     cached = size * width * key_value_bytes(scorer.lm)
-    peak = size * prompt_bytes(scorer.lm, width)
+    peak = size * prompt_bytes(scorer.lm, scorer.claims, width)
     return "sequential", num_calls * size * width, num_calls, cached, peak
 
 
 def _blockwise_shapes(scorer: BlockwiseScorer) -> tuple[str, int, int, int, int]:
-    num_claims, num_options, width = scorer.claims.demonstrations.shape
+    num_claims, query_width = scorer.claims.queries.shape
     num_calls = -(-num_claims // scorer.batch_size)
     size = -(-num_claims // num_calls)
-    query_width = scorer.claims.queries.shape[1]
-    # The blocks of every label are kept; those of one labelling are put side by side.
-    cached = num_claims * (num_options + 1) * width * key_value_bytes(scorer.lm)
-    segments = [scorer.claims.preamble.shape[0], num_claims * width]
-    peak = cached + call_bytes(scorer.lm, size, query_width, segments, is_limited=True)
+    cached, peak = blocks_bytes(scorer.lm, scorer.claims, size)
     return "blockwise", num_calls * size * query_width, num_calls, cached, peak
 
 
@@ -109,6 +106,5 @@ def _chain_rule_shapes(scorer: ChainRuleScorer) -> tuple[str, int, int, int, int
     num_orders = len(scorer.orders)
     size = min(scorer.batch_size, num_orders)
     num_calls = -(-num_orders // size)
-    cached = size * scorer.width * key_value_bytes(scorer.lm)
-    peak = size * prompt_bytes(scorer.lm, scorer.width)
+    cached, peak = text_bytes(scorer.lm, scorer.claims, scorer.width, size, scorer.query_batch_size)
     return "chain_rule", num_calls * size * scorer.width, num_calls, cached, peak

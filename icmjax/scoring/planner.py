@@ -1,6 +1,7 @@
 """What a scoring pass will take: tokens, padding, decoder calls and bytes, from shapes alone."""
 
-from collections.abc import Sequence
+from bisect import bisect_right
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax
@@ -9,6 +10,7 @@ import numpy as np
 from icmjax.errors import Fault, InputError
 from icmjax.lm.attention import chunk_scores
 from icmjax.lm.loading import LanguageModel
+from icmjax.tokens import TokenizedClaims
 
 MEMORY_BUDGET = 4 << 30  # bytes beside the weights
 SLACK = 1.2  # what compiled programs took of what is counted here, at most
@@ -60,7 +62,7 @@ def call_bytes(
     num_rows: int,
     width: int,
     segments: Sequence[int] = (),
-    is_limited: bool = False,
+    num_limits: int = 0,
 ) -> int:
     """Bytes alive inside of one decoder call, key-values apart: one layer's activations.
 
@@ -68,7 +70,7 @@ def call_bytes(
       num_rows: B.
       width: T, tokens of a row.
       segments: keys that each row sees in each segment.
-      is_limited: whether rows see some keys of a segment and not others (`Segment.is_read`).
+      num_limits: rows of what sees some keys of a segment and not others (`Segment.is_read`).
     """
     config = lm.config
     heads = config.num_heads * config.head_dim
@@ -80,10 +82,10 @@ def call_bytes(
     # gated linear unit.
     attention = 3 * config.hidden_size * _itemsize(lm) + (2 + len(read)) * heads * 4
     unit = 2 * config.hidden_size * _itemsize(lm) + 3 * config.mlp_size * _itemsize(lm)
-    masks = scores
-    if is_limited or config.attention != "einsum":
-        # What each token sees of all keys, and of the widest again in the order of its chunks.
-        masks = num_rows * width * (sum(read) + MASK_COPIES * max(read))
+    masks = scores + MASK_COPIES * num_limits * max(read)
+    if config.attention != "einsum":
+        # What each token sees of all keys.
+        masks += num_rows * width * sum(read)
     return num_rows * width * max(attention, unit) + 2 * 4 * scores + masks
 
 
@@ -92,14 +94,70 @@ def logit_bytes(lm: LanguageModel, num_queries: int) -> int:
     return 2 * 4 * num_queries * lm.config.vocab_size
 
 
-def prompt_bytes(lm: LanguageModel, width: int) -> int:
-    """Bytes of one prompt that is read alone, at the peak."""
-    working = max(call_bytes(lm, 1, width), logit_bytes(lm, 1))
+def logits_a_query(claims: TokenizedClaims) -> int:
+    """Tokens whose logits one query's label log-probs need, those of long label forms included."""
+    num_options, num_forms, width = claims.label_forms.shape
+    return 1 + num_options * num_forms * (width - 1)
+
+
+def prompt_bytes(lm: LanguageModel, claims: TokenizedClaims, width: int) -> int:
+    """Bytes of one prompt of so many tokens that is read alone, at the peak."""
+    working = max(call_bytes(lm, 1, width), logit_bytes(lm, logits_a_query(claims)))
     return int(SLACK * (width * key_value_bytes(lm) + working))
 
 
+def query_bytes(
+    lm: LanguageModel, claims: TokenizedClaims, num_queries: int, segments: Sequence[int]
+) -> int:
+    """Bytes of so many queries read together, each with limits of its own, and of their labels.
+
+    Args:
+      segments: keys of each segment that they read.
+    """
+    width = claims.queries.shape[1]
+    num_options, num_forms, label_width = claims.label_forms.shape
+    reading = call_bytes(lm, num_queries, width, segments, num_queries)
+    labels = logit_bytes(lm, num_queries * logits_a_query(claims))
+    if label_width > 1:
+        num_rows = num_queries * num_options * num_forms
+        labels += call_bytes(lm, num_rows, label_width - 1, [*segments, width], num_queries)
+    return num_queries * width * key_value_bytes(lm) + max(reading, labels)
+
+
+def blocks_bytes(lm: LanguageModel, claims: TokenizedClaims, num_queries: int) -> tuple[int, int]:
+    """Bytes of all blocks' key-values and of a blockwise pass at the peak.
+
+    Args:
+      num_queries: read together.
+    """
+    num_claims, num_options, width = claims.demonstrations.shape
+    # The blocks of every label are kept; those of one labelling are put side by side.
+    cached = num_claims * (num_options + 1) * width * key_value_bytes(lm)
+    segments = [claims.preamble.shape[0], num_claims * width]
+    return cached, int(SLACK * (cached + query_bytes(lm, claims, num_queries, segments)))
+
+
+def text_bytes(
+    lm: LanguageModel, claims: TokenizedClaims, width: int, num_texts: int, num_queries: int
+) -> tuple[int, int]:
+    """Bytes of the key-values of texts by the chain rule, and of their pass at the peak.
+
+    Args:
+      width: tokens of a text.
+      num_texts: read together.
+      num_queries: of each text, read or labelled together.
+    """
+    cached = num_texts * width * key_value_bytes(lm)
+    working = max(call_bytes(lm, 1, width), query_bytes(lm, claims, num_queries, [width]))
+    return cached, int(SLACK * (cached + num_texts * working))
+
+
 def level_bytes(
-    lm: LanguageModel, arities: Sequence[int], widths: Sequence[int], num_serial: int
+    lm: LanguageModel,
+    claims: TokenizedClaims,
+    arities: Sequence[int],
+    widths: Sequence[int],
+    num_serial: int,
 ) -> tuple[int, int]:
     """Bytes of a tree's key-values and of its whole pass at the peak, for one labelling.
 
@@ -114,7 +172,7 @@ def level_bytes(
         working = call_bytes(lm, int(num_rows), width, [w for w in widths[:level] if w])
         cached += int(num_rows) * width * key_value_bytes(lm)
         peak = max(peak, cached + working)
-    peak = max(peak, cached + logit_bytes(lm, int(rows[-1])))
+    peak = max(peak, cached + logit_bytes(lm, int(rows[-1]) * logits_a_query(claims)))
     return cached, int(SLACK * peak)
 
 
@@ -135,6 +193,19 @@ def refuse(needed: int, memory_budget: int) -> None:
                 "fewer of them (context_size)",
             )
         )
+
+
+def largest_batch(bytes_of: Callable[[int], int], most: int, memory_budget: int) -> int:
+    """The largest batch, of `most` or fewer, whose bytes are within the budget.
+
+    Args:
+      bytes_of: of a batch of so many; more take no fewer.
+
+    Raises:
+      InputError: not even a batch of one is.
+    """
+    refuse(bytes_of(1), memory_budget)
+    return bisect_right(range(1, max(1, most) + 1), memory_budget, key=bytes_of)
 
 
 def _itemsize(lm: LanguageModel) -> int:

@@ -131,7 +131,7 @@ def make_sequential_scorer(
     if context_size is not None:
         context_size = min(context_size, len(groups) - 1)
     widths = prompt_widths(claims, context_size)
-    needed = prompt_bytes(lm, widths[-1])
+    needed = prompt_bytes(lm, claims, widths[-1])
     if batch_size is None:
         refuse(needed, memory_budget)
         batch_size = max(1, min(BATCH_TOKENS // widths[-1], memory_budget // needed))

@@ -171,7 +171,7 @@ def scorer_of_plan(
     """The scorer that reads a plan; arguments as of `make_tree_scorer`."""
     shares = share(plan.arities, max(1, len(devices)))
     taken = [
-        level_bytes(lm, shares, plan.widths, num_serial)[1]
+        level_bytes(lm, claims, shares, plan.widths, num_serial)[1]
         for num_serial in range(len(plan.arities))
     ]
     refuse(min(taken), memory_budget)
