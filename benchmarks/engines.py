@@ -6,6 +6,7 @@ import statistics
 import subprocess
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import jax
@@ -58,7 +59,7 @@ def measure_naive(
 
 def measure_engines(
     folder: Path, scorer, labels: np.ndarray, expected: np.ndarray, options: dict
-) -> list[dict]:
+) -> Iterator[dict]:
     """transformers and vLLM on the prompts of the tree scorer, and in the fixed order."""
     claims, num_claims = jax.tree.map(np.asarray, scorer.claims), len(labels)
     assert claims.label_forms.shape[1:] == (1, 1), "labels of one token and one form"
@@ -67,7 +68,6 @@ def measure_engines(
     walk = np.argsort(np.asarray(scorer.leaves)[:num_claims])
     fixed = prompts_of(_in_fixed_order(scorer), labels)
     model = load_torch(folder)
-    rows = []
 
     naive = measure_naive(model, in_tree_order, label_tokens, options)
     chosen = np.unique(np.linspace(0, num_claims - 1, naive.num_measured).astype(int))
@@ -77,7 +77,7 @@ def measure_engines(
     )  # fmt: skip
     if naive.num_measured < num_claims:
         row["note"] = f"scaled up from {naive.num_measured} prompts"
-    rows.append(checked(row, naive.log_probs, expected[chosen]))
+    yield checked(row, naive.log_probs, expected[chosen])
 
     expected_fixed = None
     if num_claims <= options["max_prefix"]:
@@ -89,22 +89,21 @@ def measure_engines(
             "transformers", "reused prefix, fixed order", num_claims,
             pass_seconds=kept.seconds, tokens=kept.num_tokens,
         )  # fmt: skip
-        rows.append(checked(row, kept.log_probs[chosen], anew.log_probs))
+        yield checked(row, kept.log_probs[chosen], anew.log_probs)
         expected_fixed = kept.log_probs
     kept = score_with_prefix(model, [in_tree_order[k] for k in walk], label_tokens)
     row = engine_row(
         "transformers", "reused prefix, tree order", num_claims,
         pass_seconds=kept.seconds, tokens=kept.num_tokens,
     )  # fmt: skip
-    rows.append(checked(row, kept.log_probs, expected[walk]))
+    yield checked(row, kept.log_probs, expected[walk])
     walked = [in_tree_order[query] for query in walk]
     for name, prompts, known in (
         ("fixed order", fixed, expected_fixed),
         ("tree order", walked, expected[walk]),
     ):
         if known is not None:
-            rows.append(_measure_vllm(folder, name, prompts, label_tokens, known, options))
-    return rows
+            yield _measure_vllm(folder, name, prompts, label_tokens, known, options)
 
 
 def _in_fixed_order(scorer):

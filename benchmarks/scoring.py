@@ -14,7 +14,7 @@ on all of them; as a script, this file makes every CPU core a device.
 
 Cost: --quick takes one minute on 2 cores; N = 16 and 64 beside vLLM took 16 minutes, and N = 256
 without vLLM 17; N = 1,024, the last of the default sizes, takes hours. What is measured is written
-after each size.
+row by row.
 On a GPU, --shapes 1b,8b adds random weights in these shapes in bfloat16, with cuDNN's attention and
 without.
 """
@@ -27,6 +27,7 @@ import statistics
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import click
@@ -175,9 +176,16 @@ def measure_shape(name: str, attention: Implementation, options: dict) -> dict:
     return row
 
 
-def measure_size(lm, folder, tokens, labels, rate: float, options: dict) -> list[dict]:
-    """All methods and engines on N claims."""
+def measure_size(
+    lm, folder, tokens, labels, rate: float, options: dict, keep: Callable[[dict], None]
+) -> None:
+    """All methods and engines on N claims; every row is also kept as soon as it is there."""
     rows, by_method = [], {}
+
+    def add(row: dict) -> None:
+        rows.append(row)
+        keep(row)
+
     # What does not fit is refused here, before anything is measured.
     scorers = {
         method: MAKERS[method](lm, tokens, options["budget"])
@@ -188,18 +196,19 @@ def measure_size(lm, folder, tokens, labels, rate: float, options: dict) -> list
     for method, scorer in scorers.items():
         row, logp = measure(scorer, labels, plain, rate, options["repeats"], options["budget"])
         click.echo(f"{row['plan']}: {row['pass_seconds']:.1f} s", err=True)
-        rows.append(row)
+        add(row)
         by_method[method] = scorer, logp
         if method == "tree" and options["num_devices"] > 1:
-            rows.append(measure_spread(lm, tokens, labels, logp, plain, rate, options))
+            add(measure_spread(lm, tokens, labels, logp, plain, rate, options))
     if folder is not None and "tree" in by_method and len(labels) <= MAX_ENGINES:
-        rows += measure_engines(folder, by_method["tree"][0], labels, by_method["tree"][1], options)
+        scorer, logp = by_method["tree"]
+        for row in measure_engines(folder, scorer, labels, logp, options):
+            add(row)
     trees = [row["pass_seconds"] for row in rows if row["method"].startswith("tree")]
     tree = next((time for time in reversed(trees) if time), None)
     for row in rows:
         if tree and row["pass_seconds"]:
             row["times_tree"] = row["pass_seconds"] / tree
-    return rows
 
 
 def measure_spread(lm, tokens, labels, expected, plain: dict, rate: float, options: dict) -> dict:
@@ -320,6 +329,12 @@ def main(
     claims, gold = found
     sizes = [4, 8] if quick else [int(size) for size in sizes.split(",")]
     rows: list[dict] = []
+
+    def keep(row: dict) -> None:
+        """Write what there is: a row of a large size takes longer than all before it."""
+        rows.append(row)
+        write_results(out, rows, rate, options, quick)
+
     with tempfile.TemporaryDirectory() as place:
         folder = None
         if model is None:
@@ -335,11 +350,10 @@ def main(
                 continue
             try:
                 tokens = tokens_of(lm, claims.select(chosen))
-                rows += measure_size(lm, folder, tokens, gold[chosen], rate, options)
+                measure_size(lm, folder, tokens, gold[chosen], rate, options, keep)
             except InputError as error:
                 fault = error.faults[0]
                 click.echo(f"{size} claims left out. {fault.rule} {fault.found}", err=True)
-            # A large size takes longer than all before it.
             write_results(out, rows, rate, options, quick)
     if not rows:
         raise click.ClickException("no number of claims could be measured")

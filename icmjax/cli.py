@@ -1,11 +1,10 @@
 """The command `icmjax`: search, score, evaluate; those on a run folder are in `cli_runs`."""
 
-import dataclasses
 import json
 import pathlib
 import shlex
 import sys
-from typing import Any, get_args
+from typing import Any
 
 import click
 import jax
@@ -14,26 +13,28 @@ import numpy as np
 
 from icmjax._version import __version__
 from icmjax.claims import UNLABELLED, ClaimSet, GoldLabels, load_claims, load_gold
-from icmjax.cli_common import SCORER_OPTIONS, grouped_options, reports_faults, scorer_of
+from icmjax.cli_common import SCORER_OPTIONS, budget_of, reports_faults, scorer_of
+from icmjax.cli_options import (
+    algorithm_options,
+    claims_options,
+    machine_options,
+    make_algorithm,
+    model_options,
+    utility_options,
+)
 from icmjax.cli_runs import COMMANDS
 from icmjax.comparison import compare, random_labels
 from icmjax.consistency import count_violations
-from icmjax.errors import ClaimsError, Fault, InputError
-from icmjax.lm.fused import IMPLEMENTATIONS, Implementation
+from icmjax.errors import ClaimsError, Fault
+from icmjax.lm.fused import Implementation
 from icmjax.lm.loading import load_lm
 from icmjax.persona_world.tasks import is_task_name, load_task
 from icmjax.report import comparison_table, plot_comparison, plot_search
 from icmjax.runs import open_run, read_run, search_configuration
-from icmjax.scoring.make import Method
-from icmjax.search import ICM, Bootstrap, Gibbs, Greedy, ParallelTempering, search
-from icmjax.search.base import Algorithm
+from icmjax.scoring.passes import describe
+from icmjax.search import search
 from icmjax.templates import resolve_template
 from icmjax.utility import mutual_predictability, utility
-
-CLAIMS_HELP = (
-    "A JSON, JSONL, CSV or Parquet file, or persona-world:GROUP:SEED[:preferences][:test]."
-)
-RULES = "auto|none|exactly_one_true|not_both_true|asymmetric_preference|same_answer_same_label"
 
 
 def read_claims(
@@ -100,124 +101,6 @@ def read_labels(path: str, claims: ClaimSet) -> np.ndarray:
     return np.array([by_id[claim.id] for claim in claims.claims], np.int8)
 
 
-_model_options = grouped_options(
-    click.option("--model", required=True, help="persona-world, a folder, or a hub id."),
-    click.option("--dtype", default="float32", show_default=True, help="Of the weights."),
-    click.option(
-        "--attention",
-        default="einsum",
-        show_default=True,
-        type=click.Choice(IMPLEMENTATIONS),
-        help="cudnn: NVIDIA's fused kernel, in 16 bits.",
-    ),
-    click.option("--template", help="By default the model's own, then the data's."),
-)
-_claims_options = grouped_options(
-    click.option("--claims", "source", required=True, help=CLAIMS_HELP),
-    click.option("--persona", help="Take this persona's claims alone."),
-    click.option("--limit", type=int, help="Take the first so many claims."),
-    click.option(
-        "--rule",
-        default="auto",
-        show_default=True,
-        type=click.Choice(RULES.split("|")),
-        help="Pair rule within a consistency group; auto: the one that the file's schema declares.",
-    ),
-    click.option("--hard", "is_hard", is_flag=True, help="Keep the rule instead of paying for it."),
-)
-_utility_options = grouped_options(
-    click.option(
-        "--method",
-        default="tree",
-        show_default=True,
-        type=click.Choice(get_args(Method)),
-        help="How scores are computed: tree and sequential are exact, in different orders; "
-        "blockwise is an approximation; chain_rule scores the joint likelihood.",
-    ),
-    click.option(
-        "--leave",
-        default="claim",
-        show_default=True,
-        type=click.Choice(["claim", "group"]),
-        help="What a query does not read: itself, or its whole consistency group.",
-    ),
-    click.option("--batch-size", type=int, help="Prompts computed at a time."),
-    click.option("--context-size", type=int, help="sequential: the most claims a query reads."),
-    click.option(
-        "--orders", "num_orders", default=1, show_default=True, help="Averaged over, at random."
-    ),
-    click.option("--alpha", default=50.0, show_default=True, help="Weight of predictability in U."),
-    click.option(
-        "--objective",
-        default="log_prob",
-        show_default=True,
-        type=click.Choice(["log_prob", "log_odds"]),
-        help="What mutual predictability averages.",
-    ),
-)
-
-
-ALGORITHMS: dict[str, type] = {
-    "icm": ICM,
-    "tempering": ParallelTempering,
-    "gibbs": Gibbs,
-    "bootstrap": Bootstrap,
-    "greedy": Greedy,
-}
-_algorithm_options = grouped_options(
-    click.option(
-        "--algorithm",
-        default="icm",
-        show_default=True,
-        type=click.Choice(list(ALGORITHMS)),
-        help="An option below that has no meaning for it is refused.",
-    ),
-    click.option("--iterations", "num_iterations", type=int, help="Steps of the search."),
-    click.option("--chains", "num_chains", type=int, help="Independent searches."),
-    click.option(
-        "--seeds", "num_seeds", type=int, help="icm, tempering: claims labelled at random at first."
-    ),
-    click.option("--initial-temperature", type=float, help="icm."),
-    click.option("--final-temperature", type=float, help="icm; tempering: annealed to it."),
-    click.option("--cooling-rate", type=float, help="icm."),
-    click.option(
-        "--reference-deviations", type=bool, help="icm: as the authors' code, where it differs."
-    ),
-    click.option("--replicas", "num_replicas", type=int, help="tempering: of each chain."),
-    click.option("--temperature", type=float, help="tempering: of the coldest rung; gibbs."),
-    click.option("--hot-temperature", type=float, help="tempering: of the hottest rung."),
-    click.option("--burn-in", type=float, help="tempering, gibbs: share of the steps."),
-    click.option("--warm-start", help="tempering: zero_shot, bootstrap or random."),
-    click.option("--shots", "num_shots", type=int, help="bootstrap: demonstrations of a pass."),
-)
-
-
-def make_algorithm(name: str, alpha: float, objective: str, options: dict[str, Any]) -> Algorithm:
-    """The algorithm of a name with the options that are given, its own defaults elsewhere.
-
-    Args:
-      options: by field, None where not given.
-
-    Raises:
-      InputError: the algorithm has no such field, or the value is out of its range.
-    """
-    kind = ALGORITHMS[name]
-    given = {field: value for field, value in options.items() if value is not None}
-    known = {field.name for field in dataclasses.fields(kind)}
-    faults = [
-        Fault(
-            f"An option means something for the algorithm {name}.",
-            f"{field} = {given[field]!r}",
-            f"--algorithm {name}",
-            "leave it out, or choose another algorithm",
-        )
-        for field in sorted(given.keys() - known)
-    ]
-    if faults:
-        raise InputError(faults)
-    return kind(alpha=alpha, objective=objective, **given)
-
-
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__)
 def main() -> None:
@@ -225,10 +108,11 @@ def main() -> None:
 
 
 @main.command("search")
-@_model_options
-@_claims_options
-@_utility_options
-@_algorithm_options
+@model_options
+@claims_options
+@utility_options
+@algorithm_options
+@machine_options
 @click.option("--seed", default=0, show_default=True, help="Of all random numbers.")
 @click.option("--clamp", help="File of labels that must not move; null where free.")
 @click.option("--out", required=True, type=click.Path(), help="Run folder; new, or with --resume.")
@@ -247,6 +131,8 @@ def search_command(
     alpha: float,
     objective: str,
     algorithm: str,
+    memory_gib: float,
+    num_devices: int,
     seed: int,
     clamp: str | None,
     out: str,
@@ -260,11 +146,13 @@ def search_command(
     claims, gold = read_claims(source, persona, rule, limit, is_hard)
     clamped = None if clamp is None else read_labels(clamp, claims)
     lm = load_lm(model, dtype, attention)
-    scorer = scorer_of(lm, claims, options)
+    scorer = scorer_of(lm, claims, options, memory_gib, num_devices)
+    if not quiet:
+        click.echo(str(describe(scorer, budget_of(memory_gib))), err=True)
     recorded = click.get_current_context().params | {
         "template": resolve_template(options["template"], lm.default_template, claims).name
     }
-    for name in ("out", "resume", "quiet", "clamp"):
+    for name in ("out", "resume", "quiet", "clamp", "memory_gib", "num_devices"):
         recorded.pop(name)
     rng_key = jax.random.key(seed)
     configuration = search_configuration(
@@ -284,9 +172,10 @@ def search_command(
 
 
 @main.command("score")
-@_model_options
-@_claims_options
-@_utility_options
+@model_options
+@claims_options
+@utility_options
+@machine_options
 @click.option("--labels", "labels_path", required=True, help="Rows with id and label.")
 @reports_faults
 def score_command(
@@ -300,6 +189,8 @@ def score_command(
     is_hard: bool,
     alpha: float,
     objective: str,
+    memory_gib: float,
+    num_devices: int,
     labels_path: str,
     **options: Any,
 ) -> None:
@@ -307,7 +198,7 @@ def score_command(
     claims, gold = read_claims(source, persona, rule, limit, is_hard)
     labels = read_labels(labels_path, claims)
     lm = load_lm(model, dtype, attention)
-    scorer = scorer_of(lm, claims, options)
+    scorer = scorer_of(lm, claims, options, memory_gib, num_devices)
     logp, device_labels = scorer(jnp.asarray(labels)), jnp.asarray(labels)
     rules = jax.tree.map(jnp.asarray, claims.rules)
     is_known = np.zeros(len(claims), bool) if gold is None else gold.labels != UNLABELLED
@@ -328,9 +219,9 @@ def score_command(
 
 
 @main.command("evaluate")
-@_model_options
+@model_options
 @click.option("--demos", required=True, type=click.Path(), help="Run folder of a search.")
-@_claims_options
+@claims_options
 @click.option("--gold", "gold_source", help="Claims file with gold labels of the demonstrations.")
 @click.option("--draws", default=10, show_default=True, help="Of random labels.")
 @click.option("--seed", default=0, show_default=True, help="Of random labels.")

@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import sys
 from typing import Any
 
 import click
@@ -12,6 +13,7 @@ import numpy as np
 from icmjax.claim_files import read_rows
 from icmjax.claims import UNLABELLED, ClaimSet, label_index
 from icmjax.cli_common import reports_faults, scorer_of
+from icmjax.cli_options import machine_options
 from icmjax.errors import ClaimsError, Fault, InputError, RunError
 from icmjax.export import (
     FORMATS,
@@ -96,14 +98,16 @@ def read_answers(path: str, claims: ClaimSet) -> np.ndarray:
     return answers
 
 
-def _evidence(run: RunRecord, folder: str, selector: str) -> Evidence:
+def _evidence(
+    run: RunRecord, folder: str, selector: str, memory_gib: float, num_devices: int
+) -> Evidence:
     """What a selector reads; the model is loaded only where it has to be."""
     evidence = Evidence(leave_one_out=run.label_log_probs, marginals=run.marginals)
     if selector not in NEEDS_MODEL:
         return evidence
     options = recorded_options(run, folder)
     lm = load_lm(options["model"], options["dtype"], options["attention"])
-    scorer = scorer_of(lm, run.claims, options)
+    scorer = scorer_of(lm, run.claims, options, memory_gib, num_devices)
     if selector == "zero_shot_entropy":
         unlabelled = jnp.full(len(run.claims), UNLABELLED, jnp.int8)
         return evidence._replace(zero_shot=np.asarray(scorer(unlabelled)))
@@ -130,11 +134,14 @@ def _evidence(run: RunRecord, folder: str, selector: str) -> Evidence:
     help="What makes a claim worth asking about.",
 )
 @click.option("--seed", default=0, show_default=True, help="Of the selector random.")
+@machine_options
 @reports_faults
-def ask_command(folder: str, budget: int, selector: str, seed: int) -> None:
+def ask_command(
+    folder: str, budget: int, selector: str, seed: int, memory_gib: float, num_devices: int
+) -> None:
     """Choose the claims of a run to ask a human about, and write FOLDER/questions.jsonl."""
     run = read_run(folder)
-    evidence = _evidence(run, folder, selector)
+    evidence = _evidence(run, folder, selector, memory_gib, num_devices)
     values = uncertainty(selector, evidence, len(run.claims), jax.random.key(seed))
     asked = choose_claims(values, run.claims.group_index, budget, clamped_labels(run))
     path = pathlib.Path(folder) / QUESTIONS
@@ -161,11 +168,18 @@ def ask_command(folder: str, budget: int, selector: str, seed: int) -> None:
 @click.argument("folder", type=click.Path())
 @click.option("--labels", "labels_path", required=True, help="Rows with id and label.")
 @click.option("--out", type=click.Path(), help="Run folder; by default FOLDER/answered.")
+@machine_options
 @click.option("--quiet", is_flag=True, help="No progress bar.")
 @click.pass_context
 @reports_faults
 def answer_command(
-    context: click.Context, folder: str, labels_path: str, out: str | None, quiet: bool
+    context: click.Context,
+    folder: str,
+    labels_path: str,
+    out: str | None,
+    memory_gib: float,
+    num_devices: int,
+    quiet: bool,
 ) -> None:
     """Search again with a human's answers, and what they imply, held fast."""
     run = read_run(folder)
@@ -195,7 +209,9 @@ def answer_command(
     search_command = context.find_root().command.get_command(context, "search")  # type: ignore[attr-defined]
     context.invoke(
         search_command,
-        **options | {"clamp": str(clamp_path), "out": str(target), "resume": False, "quiet": quiet},
+        **options
+        | {"clamp": str(clamp_path), "out": str(target), "resume": False, "quiet": quiet}
+        | {"memory_gib": memory_gib, "num_devices": num_devices},
     )
 
 
@@ -216,7 +232,14 @@ def export_command(folder: str, form: str) -> None:
     path = pathlib.Path(folder) / EXPORT_FILES[form]
     if form == "tree-order":
         lm = load_lm(options["model"], options["dtype"], options["attention"])
-        scorer = make_scorer(lm, run.claims, "tree", options["template"], options["leave"])
+        scorer = make_scorer(
+            lm,
+            run.claims,
+            "tree",
+            options["template"],
+            options["leave"],
+            memory_budget=sys.maxsize,  # of a scorer that tells its order and reads nothing
+        )
         text = export_tree_order(run.claims, run.labels, scorer.demonstration_orders())
     else:
         template = get_template(options["template"]).for_options(run.claims.options)

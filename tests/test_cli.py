@@ -84,6 +84,19 @@ def test_search_writes_labels_and_summary(run, rows):
     assert summary["num_claims"] == 6
 
 
+def test_a_search_says_its_plan_and_is_shared_by_devices(run, folder, tmp_path):
+    files = "--model", folder / "model", "--claims", folder / "claims.jsonl"
+    settings = "--iterations", 12, "--devices", 2, "--memory-budget", 0.5
+    result = invoke("search", *files, "--out", tmp_path / "run", *settings)
+    assert result.exit_code == 0, result.output
+    assert "tree: 6 claims" in result.stderr
+    assert "on each of 2 devices" in result.stderr
+    assert "of 512 MiB" in result.stderr
+    shared = json.loads((tmp_path / "run" / "summary.json").read_text())
+    alone = json.loads((run / "summary.json").read_text())
+    assert shared["utility"] == pytest.approx(alone["utility"], abs=1e-4)
+
+
 def test_score_gives_the_utility_of_the_summary(run, folder):
     result = invoke(
         "score",
@@ -183,6 +196,12 @@ BAD_INPUT = {
     "a wrong range": (["--alpha", -1], "alpha"),
     "nothing to resume": (["--resume"], "resume"),
     "a folder in use": (["--out", "{folder}/run"], "empty folder"),
+    "more devices than there are": (["--devices", 99], "give 1 to"),
+    "devices for another method": (["--devices", 2, "--method", "sequential"], "goes with"),
+    "a budget that nothing fits": (["--memory-budget", 0.00001], "more than the budget"),
+    "a budget without a bound": (["--memory-budget", "inf"], "above 0"),
+    "a budget that is no number": (["--memory-budget", "nan"], "above 0"),
+    "a batch that does not fit": (["--batch-size", 10**6], "leave batch_size out"),
     "a template that is not there": (["--template", "poem"], "poem"),
 }
 

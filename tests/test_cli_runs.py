@@ -76,7 +76,7 @@ def run(made, tmp_path):
     ],
 )
 def test_ask_writes_the_most_uncertain_claims(run, selector):
-    result = invoke("ask", run, "--budget", 2, "--selector", selector)
+    result = invoke("ask", run, "--budget", 2, "--selector", selector, "--devices", 2)
     assert result.exit_code == 0, result.output
     rows = read_rows(run / "questions.jsonl")
     assert len({row["consistency_id"] for row in rows}) == 2  # one a group
@@ -115,7 +115,8 @@ def test_a_single_answer_is_enough(run):
     invoke("ask", run, "--budget", 1)
     (row,) = read_rows(run / "questions.jsonl")
     answers = write_rows(run / "questions.jsonl", [row | {"label": 1}])
-    result = invoke("answer", run, "--labels", answers, "--out", run / "next", "--quiet")
+    options = "--out", run / "next", "--quiet", "--devices", 2
+    result = invoke("answer", run, "--labels", answers, *options)
     assert result.exit_code == 0, result.output
     labels = {row["id"]: row["label"] for row in read_rows(run / "next/labels.jsonl")}
     assert labels[row["id"]] == 1

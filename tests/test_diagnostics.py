@@ -10,7 +10,8 @@ from click.testing import CliRunner
 from exact import worst_p_value
 from scorers import table_scorer
 
-from icmjax.cli import ALGORITHMS, main, make_algorithm
+from icmjax.cli import main
+from icmjax.cli_options import ALGORITHMS, make_algorithm
 from icmjax.consistency import no_rules
 from icmjax.errors import InputError
 from icmjax.report import plot_search

@@ -314,16 +314,16 @@ def test_blocks_and_chunks_give_the_plain_softmax(
     query_order = rng.integers(-5, 21, size=(2, 12), dtype=np.int32)
     # Of five rows of limits each query has one.
     is_read = rng.random((2, 5, 21)) < 0.5
-    limit = rng.integers(5, size=(2, 12), dtype=np.int32)
+    limit_row = rng.integers(5, size=(2, 12), dtype=np.int32)
     sight = Sight(*map(jnp.asarray, (query_order, key_order, query_order, key_order)))
     if is_limited:
-        sight = sight._replace(is_read=is_read, limit=limit, window=jnp.int32(9))
+        sight = sight._replace(is_read=is_read, limit_row=limit_row, window=jnp.int32(9))
     read = [KeyValues(keys, values)]
     found = jax.jit(lambda sight: attend(queries, read, [sight], jnp.sin, is_whole=False))(sight)
 
     is_seen = key_order[:, None] <= query_order[..., None]
     if is_limited:
-        is_seen &= np.take_along_axis(is_read, limit[..., None], axis=1)
+        is_seen &= np.take_along_axis(is_read, limit_row[..., None], axis=1)
         is_seen &= (query_order[..., None] - key_order[:, None]) < 9
     rows = np.asarray(queries).reshape(2, 12, 4, 8)
     scores = np.sin(np.einsum("bthd,bshd->bhts", rows, np.repeat(keys, 2, axis=2)))

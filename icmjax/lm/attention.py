@@ -253,14 +253,14 @@ def _in_chunks(
         parts, (key_order, key_positions, is_read), read = batch
 
         def attend_queries(part: tuple) -> tuple[jax.Array, ...]:
-            queries, (query_order, query_positions, limit) = part
+            queries, (query_order, query_positions, limit_row) = part
             orders = (query_order, key_order, query_positions, key_positions)
-            return attend_rows(queries, Sight(*orders, is_read, limit, sight.window), *read)
+            return attend_rows(queries, Sight(*orders, is_read, limit_row, sight.window), *read)
 
         return _map(attend_queries, parts)
 
     queries = in_parts(rows.reshape(batch, length, num_kv_heads, -1, head_dim))
-    of_queries = (sight.query_order, sight.query_positions, sight.limit)
+    of_queries = (sight.query_order, sight.query_positions, sight.limit_row)
     of_keys = (sight.key_order, sight.key_positions, sight.is_read)
     batches = (
         (jnp.moveaxis(queries, 4, 3), jax.tree.map(in_parts, of_queries)),

@@ -52,14 +52,15 @@ class Sight(NamedTuple):
     query_positions: jax.Array  # int32 [B', B / B' * T], for windows
     key_positions: jax.Array  # int32 [B', S], for windows
     is_read: jax.Array | None = None  # bool [B', B'' / B', S], what else limits it; None for all
-    limit: jax.Array | None = None  # int32 [B', B / B' * T], the row of `is_read` for each query
+    limit_row: jax.Array | None = None  # int32 [B', B / B' * T], of `is_read`, for each query
     window: jax.Array | None = None  # int32 [], tokens, the query itself included; None for all
 
     def mask(self) -> jax.Array:
         """Return whether each query sees each key, bool `[B', B / B' * T, S]`."""
         is_seen = self.key_order[:, None, :] <= self.query_order[:, :, None]
-        if self.is_read is not None and self.limit is not None:
-            is_seen &= jnp.take_along_axis(self.is_read, self.limit[:, :, None], axis=1)
+        if self.is_read is not None:
+            assert self.limit_row is not None, "what limits queries has a row for each"
+            is_seen &= jnp.take_along_axis(self.is_read, self.limit_row[:, :, None], axis=1)
         if self.window is not None:
             distance = self.query_positions[:, :, None] - self.key_positions[:, None, :]
             is_seen &= distance < self.window
@@ -73,7 +74,7 @@ class Sight(NamedTuple):
             query_positions=self.query_positions[:, queries],
             key_positions=self.key_positions[:, keys],
             is_read=None if self.is_read is None else self.is_read[:, :, keys],
-            limit=None if self.limit is None else self.limit[:, queries],
+            limit_row=None if self.limit_row is None else self.limit_row[:, queries],
         )
 
 
@@ -93,5 +94,5 @@ def segment_sight(query_positions: jax.Array, segment: Segment) -> Sight:
     # Few rows limit many queries: they are spread out chunk by chunk.
     is_read = segment.is_read.reshape(len(keys), -1, keys.shape[1])
     num_queries, num_limits = queries.shape[1], is_read.shape[1]
-    limit = jnp.arange(num_queries, dtype=jnp.int32) // (num_queries // num_limits)
-    return seen._replace(is_read=is_read, limit=jnp.broadcast_to(limit, queries.shape))
+    limit_row = jnp.arange(num_queries, dtype=jnp.int32) // (num_queries // num_limits)
+    return seen._replace(is_read=is_read, limit_row=jnp.broadcast_to(limit_row, queries.shape))

@@ -20,7 +20,7 @@ import numpy as np
 from icmjax.lm.loading import LanguageModel
 from icmjax.lm.segments import KeyValues, Segment, Tempering
 from icmjax.scoring.labels import label_log_probs, read_prompts, score_in_batches
-from icmjax.scoring.planner import MEMORY_BUDGET, blocks_bytes, largest_batch
+from icmjax.scoring.planner import MEMORY_BUDGET, blocks_bytes, fitting_batch
 from icmjax.scoring.prompts import shown_lengths
 from icmjax.tokens import TokenizedClaims
 
@@ -99,15 +99,17 @@ def make_blockwise_scorer(
       scale: S of APE: the log-sum-exp of the blocks' scores is multiplied by T S.
 
     Raises:
-      InputError: the blocks and one query do not fit the budget.
+      InputError: the blocks and one query, or as many as are asked for, do not fit the budget.
     """
-    if batch_size is None:
-        most = min(len(claims.queries), BATCH_TOKENS // claims.queries.shape[1])
-        batch_size = largest_batch(
-            lambda size: blocks_bytes(lm, claims, size)[1], most, memory_budget
-        )
+    num_claims = len(claims.queries)
+    batch_size = fitting_batch(
+        lambda size: blocks_bytes(lm, claims, min(size, num_claims))[1],
+        min(num_claims, BATCH_TOKENS // claims.queries.shape[1]),
+        memory_budget,
+        batch_size,
+    )
     on_device = jax.tree.map(jnp.asarray, claims)
-    preamble, blocks = _encode(lm, on_device)
+    preamble, blocks = _encode(lm, on_device, batch_size)
     is_plain = temperature == 1.0 and scale == 1.0
     tempering = Tempering(jnp.float32(temperature), jnp.float32(scale))
     return BlockwiseScorer(
@@ -121,10 +123,12 @@ def make_blockwise_scorer(
     )
 
 
-@jax.jit
-def _encode(lm: LanguageModel, claims: TokenizedClaims) -> tuple[KeyValues | None, KeyValues]:
+@partial(jax.jit, static_argnames="batch_size")
+def _encode(
+    lm: LanguageModel, claims: TokenizedClaims, batch_size: int
+) -> tuple[KeyValues | None, KeyValues]:
     """Key-values of the preamble and of all blocks, as `BlockwiseScorer` has them."""
-    decoder = lm.decoder()
+    decoder, config = lm.decoder(), lm.config
     num_claims, num_options, width = claims.demonstrations.shape
     num_before = claims.preamble.shape[0]
     preamble = None
@@ -133,22 +137,34 @@ def _encode(lm: LanguageModel, claims: TokenizedClaims) -> tuple[KeyValues | Non
         opening = jnp.asarray(claims.preamble)[None]
         preamble = decoder.key_values(opening, column, jnp.ones(column.shape, bool))
 
-    def encode_block(tokens: jax.Array, length: jax.Array) -> KeyValues:
-        column = jnp.arange(width, dtype=jnp.int32)[None]
-        segments = _preamble_segment(preamble)
-        positions, is_real = num_before + column, column < length
-        block = decoder.key_values(tokens[None], positions, is_real, segments)
-        return jax.tree.map(lambda each: each[:, 0], block)
-
     rows = (
         jnp.asarray(claims.demonstrations).reshape(-1, width),
         jnp.asarray(claims.demonstration_lengths).reshape(-1),
     )
-    blocks = jax.lax.map(
-        lambda row: encode_block(*row), rows, batch_size=max(1, BATCH_TOKENS // width)
-    )
-    shape = (num_claims, num_options)
-    return preamble, jax.tree.map(lambda each: each.reshape(*shape, *each.shape[1:]), blocks)
+    num_rows = num_claims * num_options
+    size = min(num_rows, batch_size, max(1, BATCH_TOKENS // width))
+    segments = _preamble_segment(preamble)
+
+    def encode_batch(blocks: KeyValues, start: jax.Array) -> tuple[KeyValues, None]:
+        tokens, lengths = (jax.lax.dynamic_slice_in_dim(each, start, size) for each in rows)
+        column = jnp.arange(width, dtype=jnp.int32)
+        positions = jnp.broadcast_to(num_before + column, tokens.shape)
+        read = decoder.key_values(tokens, positions, column < lengths[:, None], segments)
+        return jax.tree.map(
+            lambda kept, new: jax.lax.dynamic_update_slice_in_dim(
+                kept, jnp.moveaxis(new, 1, 0), start, axis=0
+            ),
+            blocks,
+            read,
+        ), None
+
+    shape = (num_rows, config.num_layers, width, config.num_kv_heads, config.head_dim)
+    empty = jnp.zeros(shape, jax.tree.leaves(lm.params)[0].dtype)
+    # Batches are of one size, so that the last one begins where it still has as many rows.
+    starts = jnp.minimum(jnp.arange(0, num_rows, size, dtype=jnp.int32), num_rows - size)
+    blocks, _ = jax.lax.scan(encode_batch, KeyValues(empty, empty), starts)
+    by_claim = (num_claims, num_options)
+    return preamble, jax.tree.map(lambda each: each.reshape(*by_claim, *each.shape[1:]), blocks)
 
 
 def _preamble_segment(preamble: KeyValues | None) -> tuple[Segment, ...]:

@@ -17,7 +17,7 @@ from icmjax.lm.decoder import Segment
 from icmjax.lm.loading import LanguageModel
 from icmjax.scoring.labels import Prompts, label_log_probs, read_prompts, score_in_batches
 from icmjax.scoring.orders import standard_error
-from icmjax.scoring.planner import MEMORY_BUDGET, largest_batch, text_bytes
+from icmjax.scoring.planner import MEMORY_BUDGET, fitting_batch, refuse, text_bytes
 from icmjax.scoring.prompts import build_context, shown_lengths
 from icmjax.tokens import TokenizedClaims
 
@@ -112,23 +112,26 @@ def make_chain_rule_scorer(
       memory_budget: bytes for key-values and activations, the weights apart.
 
     Raises:
-      InputError: one text and one query do not fit the budget.
+      InputError: one text and one query, or as many texts as are asked for, do not fit the budget.
     """
     num_claims = len(claims.queries)
     keys = jax.random.split(rng_key, num_orders)
     orders = jax.vmap(lambda key: jax.random.permutation(key, num_claims))(keys)
     width = len(claims.preamble) + int(claims.demonstration_lengths.max(axis=1).sum())
-    query_batch_size = largest_batch(
-        lambda size: text_bytes(lm, claims, width, 1, size)[1],
+    least = batch_size or 1
+    refuse(text_bytes(lm, claims, width, least, 1)[1], memory_budget, batch_size)
+    query_batch_size = fitting_batch(
+        lambda size: text_bytes(lm, claims, width, least, size)[1],
         min(num_claims, BATCH_TOKENS // claims.queries.shape[1]),
         memory_budget,
+        None,
     )
-    if batch_size is None:
-        batch_size = largest_batch(
-            lambda size: text_bytes(lm, claims, width, size, query_batch_size)[1],
-            BATCH_TOKENS // width,
-            memory_budget,
-        )
+    batch_size = fitting_batch(
+        lambda size: text_bytes(lm, claims, width, size, query_batch_size)[1],
+        BATCH_TOKENS // width,
+        memory_budget,
+        batch_size,
+    )
     return ChainRuleScorer(
         lm=lm,
         claims=jax.tree.map(jnp.asarray, claims),

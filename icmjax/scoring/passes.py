@@ -89,8 +89,9 @@ def _tree_shapes(scorer: TreeScorer) -> tuple[str, int, int, int, int]:
 def _sequential_shapes(scorer: SequentialScorer) -> tuple[str, int, int, int, int]:
     num_calls = -(-scorer.num_claims // scorer.batch_size)
     size, width = -(-scorer.num_claims // num_calls), scorer.widths[-1]
-    cached = size * width * key_value_bytes(scorer.lm)
-    peak = size * prompt_bytes(scorer.lm, scorer.claims, width)
+    # Of several labellings whole batches are read.
+    cached = scorer.batch_size * width * key_value_bytes(scorer.lm)
+    peak = scorer.batch_size * prompt_bytes(scorer.lm, scorer.claims, width)
     return "sequential", num_calls * size * width, num_calls, cached, peak
 
 
@@ -106,5 +107,6 @@ def _chain_rule_shapes(scorer: ChainRuleScorer) -> tuple[str, int, int, int, int
     num_orders = len(scorer.orders)
     size = min(scorer.batch_size, num_orders)
     num_calls = -(-num_orders // size)
-    cached, peak = text_bytes(scorer.lm, scorer.claims, scorer.width, size, scorer.query_batch_size)
+    batches = scorer.batch_size, scorer.query_batch_size
+    cached, peak = text_bytes(scorer.lm, scorer.claims, scorer.width, *batches)
     return "chain_rule", num_calls * size * scorer.width, num_calls, cached, peak

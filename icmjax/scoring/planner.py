@@ -77,15 +77,17 @@ def call_bytes(
     read = [width, *segments]
     # A chunk is of one query of one row at the least.
     most_scores = max(chunk_scores(), config.num_heads * max(read))
-    scores = min(num_rows * config.num_heads * width * max(read), most_scores)
+    scores = num_rows * config.num_heads * width * max(read)
+    if config.attention != "xla":
+        scores = min(scores, most_scores)
     # The residual stream, its norm, queries, and the parts of the attention in float32; or the
     # gated linear unit.
     attention = 3 * config.hidden_size * _itemsize(lm) + (2 + len(read)) * heads * 4
     unit = 2 * config.hidden_size * _itemsize(lm) + 3 * config.mlp_size * _itemsize(lm)
     masks = scores + MASK_COPIES * num_limits * max(read)
     if config.attention != "einsum":
-        # What each token sees of all keys.
-        masks += num_rows * width * sum(read)
+        # What each token sees of all keys, and of the widest as what is added to its scores.
+        masks += num_rows * width * (sum(read) + _itemsize(lm) * max(read))
     return num_rows * width * max(attention, unit) + 2 * 4 * scores + masks
 
 
@@ -94,15 +96,28 @@ def logit_bytes(lm: LanguageModel, num_queries: int) -> int:
     return 2 * 4 * num_queries * lm.config.vocab_size
 
 
-def logits_a_query(claims: TokenizedClaims) -> int:
-    """Tokens whose logits one query's label log-probs need, those of long label forms included."""
+def label_bytes(
+    lm: LanguageModel,
+    claims: TokenizedClaims,
+    num_queries: int,
+    segments: Sequence[int],
+    num_limits: int = 0,
+) -> int:
+    """Bytes of the label log-probs of so many queries, long label forms read after the segments.
+
+    Args:
+      num_queries: B.
+      segments, num_limits: as of `call_bytes`.
+    """
     num_options, num_forms, width = claims.label_forms.shape
-    return 1 + num_options * num_forms * (width - 1)
+    num_rows, rest = num_queries * num_options * num_forms, width - 1
+    logits = logit_bytes(lm, num_queries + num_rows * rest)
+    return logits + (call_bytes(lm, num_rows, rest, segments, num_limits) if rest else 0)
 
 
 def prompt_bytes(lm: LanguageModel, claims: TokenizedClaims, width: int) -> int:
     """Bytes of one prompt of so many tokens that is read alone, at the peak."""
-    working = max(call_bytes(lm, 1, width), logit_bytes(lm, logits_a_query(claims)))
+    working = max(call_bytes(lm, 1, width), label_bytes(lm, claims, 1, [width]))
     return int(SLACK * (width * key_value_bytes(lm) + working))
 
 
@@ -115,12 +130,8 @@ def query_bytes(
       segments: keys of each segment that they read.
     """
     width = claims.queries.shape[1]
-    num_options, num_forms, label_width = claims.label_forms.shape
     reading = call_bytes(lm, num_queries, width, segments, num_queries)
-    labels = logit_bytes(lm, num_queries * logits_a_query(claims))
-    if label_width > 1:
-        num_rows = num_queries * num_options * num_forms
-        labels += call_bytes(lm, num_rows, label_width - 1, [*segments, width], num_queries)
+    labels = label_bytes(lm, claims, num_queries, [*segments, width], num_queries)
     return num_queries * width * key_value_bytes(lm) + max(reading, labels)
 
 
@@ -172,40 +183,54 @@ def level_bytes(
         working = call_bytes(lm, int(num_rows), width, [w for w in widths[:level] if w])
         cached += int(num_rows) * width * key_value_bytes(lm)
         peak = max(peak, cached + working)
-    peak = max(peak, cached + logit_bytes(lm, int(rows[-1]) * logits_a_query(claims)))
+    labels = label_bytes(lm, claims, int(rows[-1]), [width for width in widths if width])
+    peak = max(peak, cached + labels)
     return cached, int(SLACK * peak)
 
 
-def refuse(needed: int, memory_budget: int) -> None:
+def refuse(needed: int, memory_budget: int, batch_size: int | None = None) -> None:
     """Refuse a pass that needs more bytes than the budget.
+
+    Args:
+      batch_size: what was asked for, where it was.
 
     Raises:
       InputError: it does.
     """
     if needed > memory_budget:
+        where = "memory_budget"
+        remedy = (
+            "allow more memory, or search over fewer or shorter claims, or let each query read "
+            "fewer of them (context_size)"
+        )
+        if batch_size is not None and batch_size > 1:
+            where = f"batch_size = {batch_size}"
+            remedy = "leave batch_size out, or allow more memory"
         raise InputError(
             Fault(
                 "A scoring pass fits the memory budget.",
                 f"{needed} bytes ({in_units(needed)}) at the least, {needed - memory_budget} more "
                 "than the budget",
-                "memory_budget",
-                "allow more memory, or search over fewer or shorter claims, or let each query read "
-                "fewer of them (context_size)",
+                where,
+                remedy,
             )
         )
 
 
-def largest_batch(bytes_of: Callable[[int], int], most: int, memory_budget: int) -> int:
-    """The largest batch, of `most` or fewer, whose bytes are within the budget.
+def fitting_batch(
+    bytes_of: Callable[[int], int], most: int, memory_budget: int, batch_size: int | None
+) -> int:
+    """The batch size asked for, or else the largest of `most` or fewer within the budget.
 
     Args:
       bytes_of: of a batch of so many; more take no fewer.
 
     Raises:
-      InputError: not even a batch of one is.
+      InputError: the one asked for, or a batch of one, is not within it.
     """
-    refuse(bytes_of(1), memory_budget)
-    return bisect_right(range(1, max(1, most) + 1), memory_budget, key=bytes_of)
+    refuse(bytes_of(batch_size or 1), memory_budget, batch_size)
+    sizes = range(1, max(1, most) + 1)
+    return batch_size or bisect_right(sizes, memory_budget, key=bytes_of)
 
 
 def _itemsize(lm: LanguageModel) -> int:

@@ -14,7 +14,7 @@ import numpy as np
 
 from icmjax.lm.loading import LanguageModel
 from icmjax.scoring.labels import label_log_probs, read_prompts
-from icmjax.scoring.planner import MEMORY_BUDGET, prompt_bytes, refuse
+from icmjax.scoring.planner import MEMORY_BUDGET, fitting_batch, prompt_bytes
 from icmjax.scoring.prompts import add_query, build_context, shown_lengths
 from icmjax.tokens import TokenizedClaims, prompt_lengths
 
@@ -126,15 +126,15 @@ def make_sequential_scorer(
       rng_key: draws which ones; needed for a `context_size`.
 
     Raises:
-      InputError: not even one prompt fits the budget.
+      InputError: not even one prompt, or not as many as are asked for, fit the budget.
     """
     if context_size is not None:
         context_size = min(context_size, len(groups) - 1)
     widths = prompt_widths(claims, context_size)
     needed = prompt_bytes(lm, claims, widths[-1])
-    if batch_size is None:
-        refuse(needed, memory_budget)
-        batch_size = max(1, min(BATCH_TOKENS // widths[-1], memory_budget // needed))
+    batch_size = fitting_batch(
+        lambda size: size * needed, BATCH_TOKENS // widths[-1], memory_budget, batch_size
+    )
     return SequentialScorer(
         lm=lm,
         claims=jax.tree.map(jnp.asarray, claims),

@@ -174,8 +174,9 @@ def scorer_of_plan(
         level_bytes(lm, claims, shares, plan.widths, num_serial)[1]
         for num_serial in range(len(plan.arities))
     ]
-    refuse(min(taken), memory_budget)
-    num_serial = next(level for level, size in enumerate(taken) if size <= memory_budget)
+    least = batch_size or 1
+    refuse(least * min(taken), memory_budget, batch_size)
+    num_serial = next(level for level, size in enumerate(taken) if least * size <= memory_budget)
     if batch_size is None:
         wanted = -(-BATCH_TOKENS // plan.num_padded_tokens)
         batch_size = max(1, min(wanted, memory_budget // taken[num_serial]))
