@@ -13,11 +13,11 @@ import numpy as np
 
 from icmjax._version import __version__
 from icmjax.claims import UNLABELLED, ClaimSet, GoldLabels, load_claims, load_gold
-from icmjax.cli_common import SCORER_OPTIONS, budget_of, reports_faults, scorer_of
+from icmjax.cli_common import SCORER_OPTIONS, reports_faults, scorer_of
+from icmjax.cli_machine import Machine, machine_options
 from icmjax.cli_options import (
     algorithm_options,
     claims_options,
-    machine_options,
     make_algorithm,
     model_options,
     utility_options,
@@ -112,13 +112,13 @@ def main() -> None:
 @claims_options
 @utility_options
 @algorithm_options
-@machine_options
 @click.option("--seed", default=0, show_default=True, help="Of all random numbers.")
 @click.option("--clamp", help="File of labels that must not move; null where free.")
 @click.option("--out", required=True, type=click.Path(), help="Run folder; new, or with --resume.")
 @click.option("--resume", is_flag=True, help="Go on with a search that was cut off.")
 @click.option("--quiet", is_flag=True, help="No progress bar.")
 @reports_faults
+@machine_options
 def search_command(
     model: str,
     dtype: str,
@@ -131,8 +131,7 @@ def search_command(
     alpha: float,
     objective: str,
     algorithm: str,
-    memory_gib: float,
-    num_devices: int,
+    machine: Machine,
     seed: int,
     clamp: str | None,
     out: str,
@@ -146,13 +145,13 @@ def search_command(
     claims, gold = read_claims(source, persona, rule, limit, is_hard)
     clamped = None if clamp is None else read_labels(clamp, claims)
     lm = load_lm(model, dtype, attention)
-    scorer = scorer_of(lm, claims, options, memory_gib, num_devices)
+    scorer = scorer_of(lm, claims, options, machine)
     if not quiet:
-        click.echo(str(describe(scorer, budget_of(memory_gib))), err=True)
+        click.echo(str(describe(scorer, machine.memory_budget)), err=True)
     recorded = click.get_current_context().params | {
         "template": resolve_template(options["template"], lm.default_template, claims).name
     }
-    for name in ("out", "resume", "quiet", "clamp", "memory_gib", "num_devices"):
+    for name in ("out", "resume", "quiet", "clamp", *Machine._fields):
         recorded.pop(name)
     rng_key = jax.random.key(seed)
     configuration = search_configuration(
@@ -175,9 +174,9 @@ def search_command(
 @model_options
 @claims_options
 @utility_options
-@machine_options
 @click.option("--labels", "labels_path", required=True, help="Rows with id and label.")
 @reports_faults
+@machine_options
 def score_command(
     model: str,
     dtype: str,
@@ -189,8 +188,7 @@ def score_command(
     is_hard: bool,
     alpha: float,
     objective: str,
-    memory_gib: float,
-    num_devices: int,
+    machine: Machine,
     labels_path: str,
     **options: Any,
 ) -> None:
@@ -198,7 +196,7 @@ def score_command(
     claims, gold = read_claims(source, persona, rule, limit, is_hard)
     labels = read_labels(labels_path, claims)
     lm = load_lm(model, dtype, attention)
-    scorer = scorer_of(lm, claims, options, memory_gib, num_devices)
+    scorer = scorer_of(lm, claims, options, machine)
     logp, device_labels = scorer(jnp.asarray(labels)), jnp.asarray(labels)
     rules = jax.tree.map(jnp.asarray, claims.rules)
     is_known = np.zeros(len(claims), bool) if gold is None else gold.labels != UNLABELLED

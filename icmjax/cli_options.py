@@ -9,7 +9,6 @@ from icmjax.cli_common import grouped_options
 from icmjax.errors import Fault, InputError
 from icmjax.lm.fused import IMPLEMENTATIONS
 from icmjax.scoring.make import Method
-from icmjax.scoring.planner import MEMORY_BUDGET
 from icmjax.search import ICM, Bootstrap, Gibbs, Greedy, ParallelTempering
 from icmjax.search.base import Algorithm
 
@@ -59,7 +58,6 @@ utility_options = grouped_options(
         type=click.Choice(["claim", "group"]),
         help="What a query does not read: itself, or its whole consistency group.",
     ),
-    click.option("--batch-size", type=int, help="Prompts computed at a time."),
     click.option("--context-size", type=int, help="sequential: the most claims a query reads."),
     click.option(
         "--orders", "num_orders", default=1, show_default=True, help="Averaged over, at random."
@@ -73,19 +71,8 @@ utility_options = grouped_options(
         help="What mutual predictability averages.",
     ),
 )
-machine_options = grouped_options(
-    click.option(
-        "--memory-budget",
-        "memory_gib",
-        type=float,
-        default=MEMORY_BUDGET / 2**30,
-        show_default=True,
-        help="GiB that a pass may take beside the weights, on each device.",
-    ),
-    click.option(
-        "--devices", "num_devices", default=1, show_default=True, help="tree: that share a pass."
-    ),
-)
+
+
 ALGORITHMS: dict[str, type] = {
     "icm": ICM,
     "tempering": ParallelTempering,

@@ -13,7 +13,7 @@ import numpy as np
 from icmjax.claim_files import read_rows
 from icmjax.claims import UNLABELLED, ClaimSet, label_index
 from icmjax.cli_common import reports_faults, scorer_of
-from icmjax.cli_options import machine_options
+from icmjax.cli_machine import Machine, machine_options
 from icmjax.errors import ClaimsError, Fault, InputError, RunError
 from icmjax.export import (
     FORMATS,
@@ -98,16 +98,14 @@ def read_answers(path: str, claims: ClaimSet) -> np.ndarray:
     return answers
 
 
-def _evidence(
-    run: RunRecord, folder: str, selector: str, memory_gib: float, num_devices: int
-) -> Evidence:
+def _evidence(run: RunRecord, folder: str, selector: str, machine: Machine) -> Evidence:
     """What a selector reads; the model is loaded only where it has to be."""
     evidence = Evidence(leave_one_out=run.label_log_probs, marginals=run.marginals)
     if selector not in NEEDS_MODEL:
         return evidence
     options = recorded_options(run, folder)
     lm = load_lm(options["model"], options["dtype"], options["attention"])
-    scorer = scorer_of(lm, run.claims, options, memory_gib, num_devices)
+    scorer = scorer_of(lm, run.claims, options, machine)
     if selector == "zero_shot_entropy":
         unlabelled = jnp.full(len(run.claims), UNLABELLED, jnp.int8)
         return evidence._replace(zero_shot=np.asarray(scorer(unlabelled)))
@@ -134,14 +132,12 @@ def _evidence(
     help="What makes a claim worth asking about.",
 )
 @click.option("--seed", default=0, show_default=True, help="Of the selector random.")
-@machine_options
 @reports_faults
-def ask_command(
-    folder: str, budget: int, selector: str, seed: int, memory_gib: float, num_devices: int
-) -> None:
+@machine_options
+def ask_command(folder: str, budget: int, selector: str, seed: int, machine: Machine) -> None:
     """Choose the claims of a run to ask a human about, and write FOLDER/questions.jsonl."""
     run = read_run(folder)
-    evidence = _evidence(run, folder, selector, memory_gib, num_devices)
+    evidence = _evidence(run, folder, selector, machine)
     values = uncertainty(selector, evidence, len(run.claims), jax.random.key(seed))
     asked = choose_claims(values, run.claims.group_index, budget, clamped_labels(run))
     path = pathlib.Path(folder) / QUESTIONS
@@ -168,18 +164,17 @@ def ask_command(
 @click.argument("folder", type=click.Path())
 @click.option("--labels", "labels_path", required=True, help="Rows with id and label.")
 @click.option("--out", type=click.Path(), help="Run folder; by default FOLDER/answered.")
-@machine_options
 @click.option("--quiet", is_flag=True, help="No progress bar.")
 @click.pass_context
 @reports_faults
+@machine_options
 def answer_command(
     context: click.Context,
     folder: str,
     labels_path: str,
     out: str | None,
-    memory_gib: float,
-    num_devices: int,
     quiet: bool,
+    machine: Machine,
 ) -> None:
     """Search again with a human's answers, and what they imply, held fast."""
     run = read_run(folder)
@@ -211,7 +206,7 @@ def answer_command(
         search_command,
         **options
         | {"clamp": str(clamp_path), "out": str(target), "resume": False, "quiet": quiet}
-        | {"memory_gib": memory_gib, "num_devices": num_devices},
+        | machine._asdict(),
     )
 
 

@@ -70,7 +70,8 @@ def search_configuration(
     """All that the result of a search depends on, as JSON; a resumed search must have the same.
 
     Args:
-      scorer: the scorer; a checksum of its arrays, the model's weights among them, stands for it.
+      scorer: the scorer; a checksum of its arrays, the model's weights among them, stands for it,
+        or where it has `sources` of these.
       claims: the claims.
       algorithm: a dataclass.
       rng_key: a typed key.
@@ -92,7 +93,10 @@ def search_configuration(
             "impl": str(jax.random.key_impl(rng_key)),
             "data": np.asarray(jax.random.key_data(rng_key)).tolist(),
         },
-        "scorer": {"name": type(scorer).__name__, "fingerprint": pytree_fingerprint(scorer)},
+        "scorer": {
+            "name": type(scorer).__name__,
+            "fingerprint": pytree_fingerprint(getattr(scorer, "sources", scorer)),
+        },
     }
     return json.loads(json.dumps(configuration))
 

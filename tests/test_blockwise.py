@@ -12,6 +12,7 @@ from test_tree import SEVERAL, SINGLE, random_claims, random_labels
 from icmjax.claims import claims_from_rows
 from icmjax.consistency import PairRules
 from icmjax.lm import load_lm
+from icmjax.runs import pytree_fingerprint
 from icmjax.scoring import make_scorer
 from icmjax.scoring.blockwise import BlockwiseScorer, make_blockwise_scorer
 from icmjax.scoring.fidelity import fidelity
@@ -187,3 +188,19 @@ def test_fidelity_measures_what_it_says():
     assert noisy.argmax_agreement < 1
     assert noisy.flip_error > 0
     assert "argmax agreement" in str(noisy)
+
+
+def test_a_search_is_known_by_what_the_blocks_are_made_of(checkpoint):
+    _, lm = checkpoint
+    claims, other = random_claims(5), random_claims(5, seed=1)
+    units = np.arange(5)
+    scorers = [
+        make_blockwise_scorer(lm, claims, units, batch_size=1),
+        make_blockwise_scorer(lm, claims, units, batch_size=5),
+        make_blockwise_scorer(lm, other, units),
+        make_blockwise_scorer(lm, claims, units // 2),
+        make_blockwise_scorer(lm, claims, units, temperature=0.5),
+    ]
+    prints = [pytree_fingerprint(scorer.sources) for scorer in scorers]
+    assert prints[0] == prints[1]
+    assert len(set(prints)) == 4

@@ -113,6 +113,15 @@ def test_score_gives_the_utility_of_the_summary(run, folder):
         assert score[name] == pytest.approx(summary[name], abs=1e-5)
 
 
+def test_score_is_the_same_on_two_devices(run, folder):
+    files = "--model", folder / "model", "--claims", folder / "claims.jsonl"
+    given = (*files, "--labels", run / "labels.jsonl")
+    alone, shared = (invoke("score", *given, "--devices", number) for number in (1, 2))
+    utilities = [json.loads(result.stdout)["utility"] for result in (alone, shared)]
+    assert utilities[0] == pytest.approx(utilities[1], abs=1e-4)
+    assert invoke("score", *given, "--devices", 99).exit_code == 2
+
+
 def test_labels_may_come_in_any_order(run, folder, tmp_path):
     lines = (run / "labels.jsonl").read_text().splitlines()
     shuffled = tmp_path / "labels.jsonl"
@@ -199,7 +208,7 @@ BAD_INPUT = {
     "more devices than there are": (["--devices", 99], "give 1 to"),
     "devices for another method": (["--devices", 2, "--method", "sequential"], "goes with"),
     "a budget that nothing fits": (["--memory-budget", 0.00001], "more than the budget"),
-    "a budget without a bound": (["--memory-budget", "inf"], "above 0"),
+    "a budget without a bound": (["--memory-budget", "1e300"], "above 0"),
     "a budget that is no number": (["--memory-budget", "nan"], "above 0"),
     "a batch that does not fit": (["--batch-size", 10**6], "leave batch_size out"),
     "a template that is not there": (["--template", "poem"], "poem"),

@@ -85,6 +85,19 @@ def test_ask_writes_the_most_uncertain_claims(run, selector):
     assert all(row["choice"] in result.output for row in rows)
 
 
+def test_what_the_machine_lacks_is_refused(run):
+    for options in (("--devices", 99), ("--memory-budget", 0.00001), ("--batch-size", 10**6)):
+        result = invoke("ask", run, "--budget", 1, "--selector", "zero_shot_entropy", *options)
+        assert result.exit_code == 2, result.output
+        assert options[0][2:8] in result.output.replace("_", "-")
+    invoke("ask", run, "--budget", 1, "--selector", "margin")
+    (row,) = read_rows(run / "questions.jsonl")
+    answers = write_rows(run / "questions.jsonl", [row | {"label": 1}])
+    result = invoke("answer", run, "--labels", answers, "--memory-budget", 0.00001)
+    assert result.exit_code == 2
+    assert "more than the budget" in result.output
+
+
 def test_answers_are_held_fast_with_what_they_imply(run):
     invoke("ask", run, "--budget", 2, "--selector", "margin")
     rows = read_rows(run / "questions.jsonl")

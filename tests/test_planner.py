@@ -20,7 +20,7 @@ from test_tree import (
 from icmjax import compilation
 from icmjax.errors import InputError
 from icmjax.scoring import OrderMeanScorer
-from icmjax.scoring.blockwise import make_blockwise_scorer
+from icmjax.scoring.blockwise import _encode, make_blockwise_scorer
 from icmjax.scoring.chain_rule import make_chain_rule_scorer
 from icmjax.scoring.passes import describe
 from icmjax.scoring.planner import blocks_bytes, in_units, text_bytes
@@ -133,23 +133,35 @@ def test_queries_read_together_are_as_many_as_fit(lm, method, forms):
     assert num_together(make(budget)) == 24
 
 
-def test_a_budget_that_nothing_fits_is_refused(lm):
+def test_what_does_not_fit_the_budget_is_refused(lm):
     claims, units = random_claims(8), np.arange(8)
-    for make in (make_tree_scorer, make_sequential_scorer, make_blockwise_scorer):
-        with pytest.raises(InputError, match="more than the budget"):
-            make(lm, claims, units, memory_budget=1000)
-        make(lm, claims, units, batch_size=8)
+
+    def chain_rule(lm, claims, units, **arguments):
+        return make_chain_rule_scorer(lm, claims, jax.random.key(0), **arguments)
+
+    for make in (make_tree_scorer, make_sequential_scorer, make_blockwise_scorer, chain_rule):
+        with pytest.raises(InputError, match="fewer or shorter claims"):
+            make(lm, claims, units, batch_size=8, memory_budget=1000)
+        least = describe(make(lm, claims, units, batch_size=1)).peak_bytes
+        make(lm, claims, units, batch_size=1, memory_budget=least)
         with pytest.raises(InputError, match="leave batch_size out"):
-            make(lm, claims, units, batch_size=8, memory_budget=1 << 17)
-    key = jax.random.key(0)
-    with pytest.raises(InputError, match="more than the budget"):
-        make_chain_rule_scorer(lm, claims, key, memory_budget=1000)
-    with pytest.raises(InputError, match="leave batch_size out"):
-        make_chain_rule_scorer(lm, claims, key, batch_size=100, memory_budget=1 << 20)
+            make(lm, claims, units, batch_size=8, memory_budget=least)
 
 
-def test_a_plan_says_in_one_line_what_a_pass_takes(lm):
-    claims, units = random_claims(8), np.arange(8)
+def test_blocks_are_encoded_within_the_plan_of_their_pass(lm):
+    claims = random_claims(24, SEVERAL)
+    for batch_size in (5, 1000):
+        scorer = make_blockwise_scorer(lm, claims, np.arange(24), batch_size)
+        assert scorer.batch_size == min(batch_size, 24)
+        program = _encode.lower(lm, scorer.claims, scorer.batch_size).compile()
+        sizes = program.memory_analysis()
+        taken = sizes.temp_size_in_bytes + sizes.output_size_in_bytes
+        assert taken <= describe(scorer).peak_bytes
+
+
+@pytest.mark.parametrize("forms", [SINGLE, SEVERAL])
+def test_a_plan_says_in_one_line_what_a_pass_takes(lm, forms):
+    claims, units = random_claims(8, forms), np.arange(8)
     longest = claims.demonstration_lengths.argmax(axis=1).astype(np.int8)
     scorers = [
         make_tree_scorer(lm, claims, units),
@@ -164,8 +176,10 @@ def test_a_plan_says_in_one_line_what_a_pass_takes(lm):
         assert str(plan).startswith(f"{plan.method}: 8 claims, {plan.num_tokens} tokens a pass")
         assert "\n" not in str(plan)
     tree = describe(scorers[0])
-    assert tree.num_passes == 3
-    assert describe(dataclasses.replace(scorers[0], num_serial=1)).num_passes == 6
+    # Long forms are read by a call of their own.
+    assert tree.num_passes == (3 if forms is SINGLE else 4)
+    serial = describe(dataclasses.replace(scorers[0], num_serial=1))
+    assert serial.num_passes == 2 * tree.num_passes
     orders = OrderMeanScorer(*make_tree_orders(lm, claims, units, jax.random.key(0), 4))
     assert describe(orders).num_passes == 4 * describe(orders.scorer).num_passes
     subset = describe(make_tree_subset_scorer(lm, claims, 2))

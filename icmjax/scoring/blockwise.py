@@ -73,6 +73,11 @@ class BlockwiseScorer:
         return math.prod(np.shape(labels)[:-1]) * int(each)
 
     @property
+    def sources(self) -> tuple:
+        """All that scores follow from: the blocks are made of the rest."""
+        return self.lm, self.claims, self.is_read, self.tempering
+
+    @property
     def tokens_once(self) -> int:
         """Real tokens that were read when the scorer was made: the preamble and all blocks."""
         return len(self.claims.preamble) + int(np.sum(self.claims.demonstration_lengths))
@@ -103,10 +108,10 @@ def make_blockwise_scorer(
     """
     num_claims = len(claims.queries)
     batch_size = fitting_batch(
-        lambda size: blocks_bytes(lm, claims, min(size, num_claims))[1],
+        lambda size: blocks_bytes(lm, claims, size)[1],
         min(num_claims, BATCH_TOKENS // claims.queries.shape[1]),
         memory_budget,
-        batch_size,
+        None if batch_size is None else min(batch_size, num_claims),
     )
     on_device = jax.tree.map(jnp.asarray, claims)
     preamble, blocks = _encode(lm, on_device, batch_size)

@@ -119,6 +119,7 @@ def make_chain_rule_scorer(
     orders = jax.vmap(lambda key: jax.random.permutation(key, num_claims))(keys)
     width = len(claims.preamble) + int(claims.demonstration_lengths.max(axis=1).sum())
     least = batch_size or 1
+    refuse(text_bytes(lm, claims, width, 1, 1)[1], memory_budget)
     refuse(text_bytes(lm, claims, width, least, 1)[1], memory_budget, batch_size)
     query_batch_size = fitting_batch(
         lambda size: text_bytes(lm, claims, width, least, size)[1],

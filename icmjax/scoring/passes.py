@@ -20,6 +20,7 @@ from icmjax.scoring.planner import (
 from icmjax.scoring.sequential import SequentialScorer
 from icmjax.scoring.subset import TreeSubsetScorer
 from icmjax.scoring.tree import TreeScorer
+from icmjax.tokens import TokenizedClaims
 
 Scorer = (
     SequentialScorer
@@ -74,6 +75,12 @@ def describe(scorer: Scorer, memory_budget: int = MEMORY_BUDGET) -> PassPlan:
     )
 
 
+def _form_tokens(claims: TokenizedClaims) -> int:
+    """Tokens of a query's label forms that are read, which are all but the last of each."""
+    num_options, num_forms, width = claims.label_forms.shape
+    return num_options * num_forms * (width - 1)
+
+
 def _tree_shapes(scorer: TreeScorer) -> tuple[str, int, int, int, int]:
     shares, widths, num_serial = scorer.shares, scorer.widths, scorer.num_serial
     cached, peak = level_bytes(scorer.lm, scorer.claims, shares, widths, num_serial)
@@ -82,8 +89,11 @@ def _tree_shapes(scorer: TreeScorer) -> tuple[str, int, int, int, int]:
         for level, width in enumerate(widths)
         if width
     ]
-    padded = scorer.num_devices * int(np.cumprod(shares) @ widths)
-    return "tree", padded, sum(calls), scorer.batch_size * cached, scorer.batch_size * peak
+    form_tokens = _form_tokens(scorer.claims)
+    read = [*widths[:-1], widths[-1] + form_tokens]
+    padded = scorer.num_devices * int(np.cumprod(shares) @ read)
+    num_calls = sum(calls) + calls[-1] * (form_tokens > 0)
+    return "tree", padded, num_calls, scorer.batch_size * cached, scorer.batch_size * peak
 
 
 def _sequential_shapes(scorer: SequentialScorer) -> tuple[str, int, int, int, int]:
@@ -92,7 +102,9 @@ def _sequential_shapes(scorer: SequentialScorer) -> tuple[str, int, int, int, in
     # Of several labellings whole batches are read.
     cached = scorer.batch_size * width * key_value_bytes(scorer.lm)
     peak = scorer.batch_size * prompt_bytes(scorer.lm, scorer.claims, width)
-    return "sequential", num_calls * size * width, num_calls, cached, peak
+    form_tokens = _form_tokens(scorer.claims)
+    padded = num_calls * size * (width + form_tokens)
+    return "sequential", padded, num_calls * (1 + (form_tokens > 0)), cached, peak
 
 
 def _blockwise_shapes(scorer: BlockwiseScorer) -> tuple[str, int, int, int, int]:
@@ -100,13 +112,20 @@ def _blockwise_shapes(scorer: BlockwiseScorer) -> tuple[str, int, int, int, int]
     num_calls = -(-num_claims // scorer.batch_size)
     size = -(-num_claims // num_calls)
     cached, peak = blocks_bytes(scorer.lm, scorer.claims, size)
-    return "blockwise", num_calls * size * query_width, num_calls, cached, peak
+    form_tokens = _form_tokens(scorer.claims)
+    padded = num_calls * size * (query_width + form_tokens)
+    return "blockwise", padded, num_calls * (1 + (form_tokens > 0)), cached, peak
 
 
 def _chain_rule_shapes(scorer: ChainRuleScorer) -> tuple[str, int, int, int, int]:
     num_orders = len(scorer.orders)
     size = min(scorer.batch_size, num_orders)
     num_calls = -(-num_orders // size)
+    num_batches = -(-scorer.num_claims // scorer.query_batch_size)
+    form_tokens = _form_tokens(scorer.claims)
+    num_queries = num_batches * -(-scorer.num_claims // num_batches)
+    padded = num_calls * size * (scorer.width + num_queries * form_tokens)
     batches = scorer.batch_size, scorer.query_batch_size
     cached, peak = text_bytes(scorer.lm, scorer.claims, scorer.width, *batches)
-    return "chain_rule", num_calls * size * scorer.width, num_calls, cached, peak
+    num_calls *= 1 + num_batches * (form_tokens > 0)
+    return "chain_rule", padded, num_calls, cached, peak

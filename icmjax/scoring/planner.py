@@ -192,7 +192,7 @@ def refuse(needed: int, memory_budget: int, batch_size: int | None = None) -> No
     """Refuse a pass that needs more bytes than the budget.
 
     Args:
-      batch_size: what was asked for, where it was.
+      batch_size: what was asked for, where a smaller one fits.
 
     Raises:
       InputError: it does.
@@ -203,7 +203,7 @@ def refuse(needed: int, memory_budget: int, batch_size: int | None = None) -> No
             "allow more memory, or search over fewer or shorter claims, or let each query read "
             "fewer of them (context_size)"
         )
-        if batch_size is not None and batch_size > 1:
+        if batch_size is not None:
             where = f"batch_size = {batch_size}"
             remedy = "leave batch_size out, or allow more memory"
         raise InputError(
@@ -228,9 +228,12 @@ def fitting_batch(
     Raises:
       InputError: the one asked for, or a batch of one, is not within it.
     """
-    refuse(bytes_of(batch_size or 1), memory_budget, batch_size)
+    refuse(bytes_of(1), memory_budget)
+    if batch_size is not None:
+        refuse(bytes_of(batch_size), memory_budget, batch_size)
+        return batch_size
     sizes = range(1, max(1, most) + 1)
-    return batch_size or bisect_right(sizes, memory_budget, key=bytes_of)
+    return bisect_right(sizes, memory_budget, key=bytes_of)
 
 
 def _itemsize(lm: LanguageModel) -> int:

@@ -141,16 +141,17 @@ def make_tree_scorer(
       units: int `[N]`, from 0 on; claims of one unit do not read each other.
       batch_size: labellings read together; by default as many as make a batch of `BATCH_TOKENS`
         within the memory budget.
-      memory_budget: bytes for key-values and activations, the weights apart. Where a single pass
-        takes more, the tree is read depth-first from the top, as far down as needed.
+      memory_budget: bytes for key-values and activations, the weights apart. Where a single pass,
+        or the batch asked for, takes more, the tree is read depth-first from the top, as far down
+        as needed.
       is_shared: whether to take the shapes of a bucket, which other numbers of claims and claims
         of other lengths share (see `shapes`), rather than the shapes that pad least.
       devices: each holds the weights and reads a subtree of its own; the levels above it are read
         by all that need them. The budget is of each.
 
     Raises:
-      InputError: a pass does not fit the budget even depth-first; the devices cannot share the
-        tree evenly.
+      InputError: a pass, or the batch asked for, does not fit the budget even depth-first; the
+        devices cannot share the tree evenly.
     """
     if is_shared:
         claims, plan, num_spare = shared_shapes(lm.config, claims, units)
@@ -175,6 +176,7 @@ def scorer_of_plan(
         for num_serial in range(len(plan.arities))
     ]
     least = batch_size or 1
+    refuse(min(taken), memory_budget)
     refuse(least * min(taken), memory_budget, batch_size)
     num_serial = next(level for level, size in enumerate(taken) if least * size <= memory_budget)
     if batch_size is None:

@@ -1,0 +1,90 @@
+"""Options that tell what a machine has; a run does not record them, so that it can move."""
+
+import functools
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import click
+import jax
+
+from icmjax.errors import Fault, InputError
+from icmjax.scoring.planner import MEMORY_BUDGET
+
+
+class Machine(NamedTuple):
+    """What a pass may take of a machine, as the options say it."""
+
+    batch_size: int | None
+    memory_gib: float
+    num_devices: int
+
+    def check(self) -> None:
+        """Refuse what cannot be, before a model is loaded.
+
+        Raises:
+          InputError: see the properties.
+        """
+        _ = self.memory_budget, self.devices
+
+    @property
+    def memory_budget(self) -> int:
+        """Bytes, on each device.
+
+        Raises:
+          InputError: it is not a positive number.
+        """
+        num_bytes = self.memory_gib * 2**30
+        if 0 < num_bytes < math.inf:
+            return int(num_bytes)
+        rule, remedy = "A memory budget is a number of GiB above 0.", "give the memory there is"
+        raise InputError(Fault(rule, f"{self.memory_gib:g}", "--memory-budget", remedy))
+
+    @property
+    def devices(self) -> list[jax.Device]:
+        """The devices that share a pass; none where one does it all.
+
+        Raises:
+          InputError: there are not so many.
+        """
+        found = jax.devices()
+        if 1 <= self.num_devices <= len(found):
+            return found[: self.num_devices] if self.num_devices > 1 else []
+        raise InputError(
+            Fault(
+                "A pass is shared by devices that are there.",
+                f"{self.num_devices}, and there are {len(found)}",
+                "--devices",
+                f"give 1 to {len(found)}; JAX_NUM_CPU_DEVICES=2 makes two of a CPU's cores",
+            )
+        )
+
+
+def machine_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Adds the options, and hands them to the command as `machine`; it must report faults."""
+
+    @click.option(
+        "--batch-size",
+        type=int,
+        help="Computed at a time: labellings (tree), prompts, queries or texts.",
+    )
+    @click.option(
+        "--memory-budget",
+        "memory_gib",
+        type=float,
+        default=MEMORY_BUDGET / 2**30,
+        show_default=True,
+        help="GiB that a pass may take beside the weights, on each device.",
+    )
+    @click.option(
+        "--devices", "num_devices", default=1, show_default=True, help="tree: that share a pass."
+    )
+    @functools.wraps(command)
+    def wrapped(
+        *args: Any, batch_size: int | None, memory_gib: float, num_devices: int, **kwargs: Any
+    ) -> None:
+        machine = Machine(batch_size, memory_gib, num_devices)
+        machine.check()
+        command(*args, machine=machine, **kwargs)
+
+    return wrapped
