@@ -67,7 +67,6 @@ MAKERS = {
         lm, tokens, jax.random.key(0), memory_budget=budget
     ),
 }
-ARENA_BYTES = 32 << 20  # that glibc keeps for each thread that computes, beside all arrays
 MAX_ENGINES = 256  # claims; transformers reads so many on the CPU, wherever we run
 MAX_SEQUENTIAL = 64  # claims; more take N² L tokens of our own, which the tree's test covers
 
@@ -215,7 +214,7 @@ def measure_spread(lm, tokens, labels, expected, plain: dict, rate: float, optio
     """The tree on several devices; cores of one machine share its memory."""
     num_devices, budget = options["num_devices"], options["budget"]
     if jax.default_backend() == "cpu":
-        budget = budget // num_devices - ARENA_BYTES
+        budget //= num_devices
     units, devices = np.arange(len(labels)), jax.devices()[:num_devices]
     method = f"tree on {num_devices} devices"
     try:
@@ -365,5 +364,5 @@ def main(
 
 
 if __name__ == "__main__":
-    jax.config.update("jax_num_cpu_devices", num_cores())
+    icmjax.use_cores(num_cores())
     sys.exit(main())

@@ -13,6 +13,7 @@ from icmjax.claims import (
     write_claims,
 )
 from icmjax.consistency import PairRules, count_violations
+from icmjax.cores import use_cores
 from icmjax.errors import InputError
 from icmjax.lm.loading import LanguageModel, load_lm
 from icmjax.persona_world.tasks import load_task
@@ -73,6 +74,7 @@ __all__ = [
     "search",
     "search_configuration",
     "search_together",
+    "use_cores",
     "utility",
     "write_claims",
 ]

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import click
 import jax
 
+from icmjax.cores import share_heap
 from icmjax.errors import Fault, InputError
 from icmjax.scoring.planner import MEMORY_BUDGET
 
@@ -84,6 +85,8 @@ def machine_options(command: Callable[..., None]) -> Callable[..., None]:
         *args: Any, batch_size: int | None, memory_gib: float, num_devices: int, **kwargs: Any
     ) -> None:
         machine = Machine(batch_size, memory_gib, num_devices)
+        if num_devices > 1:
+            share_heap()
         machine.check()
         command(*args, machine=machine, **kwargs)
 

@@ -1,6 +1,8 @@
 """Devices that share a tree score as one alone, each with its part of the work."""
 
 import dataclasses
+import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -133,3 +135,13 @@ def test_a_search_finds_the_same_on_more_devices(lm):
     ]
     np.testing.assert_array_equal(found[0].labels, found[1].labels)
     np.testing.assert_allclose(found[0].utility, found[1].utility, rtol=1e-5)
+
+
+def test_cores_become_devices_that_share_a_heap():
+    program = """
+import icmjax, jax
+icmjax.use_cores(3)
+print(len(jax.devices("cpu")), icmjax.cores.share_heap())
+"""
+    found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert found.stdout.split() == ["3", str(sys.platform == "linux")], found.stderr
