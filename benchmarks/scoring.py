@@ -12,8 +12,8 @@ tree's, and vLLM with automatic prefix caching where --vllm-python names an envi
 An engine's time is printed only where its scores equal ours. The tree is measured on one device and
 on all of them; as a script, this file makes every CPU core a device.
 
-Cost: --quick takes one minute on 2 cores; N = 16 and 64 beside vLLM took 16 minutes, and N = 256
-without vLLM 17; N = 1,024, the last of the default sizes, takes hours. What is measured is written
+Cost: --quick takes one minute on 2 cores; N = 16 and 64 beside vLLM took 17 minutes, and N = 256 15
+more; N = 1,024, the last of the default sizes, takes an hour and a half. What is measured is written
 row by row.
 On a GPU, --shapes 1b,8b adds random weights in these shapes in bfloat16, with cuDNN's attention and
 without.
