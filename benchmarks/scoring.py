@@ -13,8 +13,8 @@ An engine's time is printed only where its scores equal ours. The tree is measur
 on all of them; as a script, this file makes every CPU core a device.
 
 Cost: --quick takes one minute on 2 cores; N = 16 and 64 beside vLLM took 17 minutes, and N = 256 15
-more; N = 1,024, the last of the default sizes, takes an hour and a half. What is measured is written
-row by row.
+more; N = 1,024, the last of the default sizes, takes an hour and a half. What is measured is
+written row by row.
 On a GPU, --shapes 1b,8b adds random weights in these shapes in bfloat16, with cuDNN's attention and
 without.
 """
