@@ -12,6 +12,7 @@ from icmjax.scoring.planner import (
     MEMORY_BUDGET,
     PassPlan,
     blocks_bytes,
+    form_tokens,
     key_value_bytes,
     level_bytes,
     prompt_bytes,
@@ -20,7 +21,6 @@ from icmjax.scoring.planner import (
 from icmjax.scoring.sequential import SequentialScorer
 from icmjax.scoring.subset import TreeSubsetScorer
 from icmjax.scoring.tree import TreeScorer
-from icmjax.tokens import TokenizedClaims
 
 Scorer = (
     SequentialScorer
@@ -75,12 +75,6 @@ def describe(scorer: Scorer, memory_budget: int = MEMORY_BUDGET) -> PassPlan:
     )
 
 
-def _form_tokens(claims: TokenizedClaims) -> int:
-    """Tokens of a query's label forms that are read, which are all but the last of each."""
-    num_options, num_forms, width = claims.label_forms.shape
-    return num_options * num_forms * (width - 1)
-
-
 def _tree_shapes(scorer: TreeScorer) -> tuple[str, int, int, int, int]:
     shares, widths, num_serial = scorer.shares, scorer.widths, scorer.num_serial
     cached, peak = level_bytes(scorer.lm, scorer.claims, shares, widths, num_serial)
@@ -89,10 +83,10 @@ def _tree_shapes(scorer: TreeScorer) -> tuple[str, int, int, int, int]:
         for level, width in enumerate(widths)
         if width
     ]
-    form_tokens = _form_tokens(scorer.claims)
-    read = [*widths[:-1], widths[-1] + form_tokens]
+    per_query = form_tokens(scorer.claims)
+    read = [*widths[:-1], widths[-1] + per_query]
     padded = scorer.num_devices * int(np.cumprod(shares) @ read)
-    num_calls = sum(calls) + calls[-1] * (form_tokens > 0)
+    num_calls = sum(calls) + calls[-1] * (per_query > 0)
     return "tree", padded, num_calls, scorer.batch_size * cached, scorer.batch_size * peak
 
 
@@ -102,9 +96,9 @@ def _sequential_shapes(scorer: SequentialScorer) -> tuple[str, int, int, int, in
     # Of several labellings whole batches are read.
     cached = scorer.batch_size * width * key_value_bytes(scorer.lm)
     peak = scorer.batch_size * prompt_bytes(scorer.lm, scorer.claims, width)
-    form_tokens = _form_tokens(scorer.claims)
-    padded = num_calls * size * (width + form_tokens)
-    return "sequential", padded, num_calls * (1 + (form_tokens > 0)), cached, peak
+    per_query = form_tokens(scorer.claims)
+    padded = num_calls * size * (width + per_query)
+    return "sequential", padded, num_calls * (1 + (per_query > 0)), cached, peak
 
 
 def _blockwise_shapes(scorer: BlockwiseScorer) -> tuple[str, int, int, int, int]:
@@ -112,9 +106,9 @@ def _blockwise_shapes(scorer: BlockwiseScorer) -> tuple[str, int, int, int, int]
     num_calls = -(-num_claims // scorer.batch_size)
     size = -(-num_claims // num_calls)
     cached, peak = blocks_bytes(scorer.lm, scorer.claims, size)
-    form_tokens = _form_tokens(scorer.claims)
-    padded = num_calls * size * (query_width + form_tokens)
-    return "blockwise", padded, num_calls * (1 + (form_tokens > 0)), cached, peak
+    per_query = form_tokens(scorer.claims)
+    padded = num_calls * size * (query_width + per_query)
+    return "blockwise", padded, num_calls * (1 + (per_query > 0)), cached, peak
 
 
 def _chain_rule_shapes(scorer: ChainRuleScorer) -> tuple[str, int, int, int, int]:
@@ -122,10 +116,10 @@ def _chain_rule_shapes(scorer: ChainRuleScorer) -> tuple[str, int, int, int, int
     size = min(scorer.batch_size, num_orders)
     num_calls = -(-num_orders // size)
     num_batches = -(-scorer.num_claims // scorer.query_batch_size)
-    form_tokens = _form_tokens(scorer.claims)
+    per_query = form_tokens(scorer.claims)
     num_queries = num_batches * -(-scorer.num_claims // num_batches)
-    padded = num_calls * size * (scorer.width + num_queries * form_tokens)
+    padded = num_calls * size * (scorer.width + num_queries * per_query)
     batches = scorer.batch_size, scorer.query_batch_size
     cached, peak = text_bytes(scorer.lm, scorer.claims, scorer.width, *batches)
-    num_calls *= 1 + num_batches * (form_tokens > 0)
+    num_calls *= 1 + num_batches * (per_query > 0)
     return "chain_rule", padded, num_calls, cached, peak

@@ -96,6 +96,12 @@ def logit_bytes(lm: LanguageModel, num_queries: int) -> int:
     return 2 * 4 * num_queries * lm.config.vocab_size
 
 
+def form_tokens(claims: TokenizedClaims) -> int:
+    """Tokens of a query's label forms that are read, which are all but the last of each."""
+    num_options, num_forms, width = claims.label_forms.shape
+    return num_options * num_forms * (width - 1)
+
+
 def label_bytes(
     lm: LanguageModel,
     claims: TokenizedClaims,
@@ -110,9 +116,11 @@ def label_bytes(
       segments, num_limits: as of `call_bytes`.
     """
     num_options, num_forms, width = claims.label_forms.shape
-    num_rows, rest = num_queries * num_options * num_forms, width - 1
-    logits = logit_bytes(lm, num_queries + num_rows * rest)
-    return logits + (call_bytes(lm, num_rows, rest, segments, num_limits) if rest else 0)
+    logits = logit_bytes(lm, num_queries * (1 + form_tokens(claims)))
+    if width == 1:
+        return logits
+    num_rows = num_queries * num_options * num_forms
+    return logits + call_bytes(lm, num_rows, width - 1, segments, num_limits)
 
 
 def prompt_bytes(lm: LanguageModel, claims: TokenizedClaims, width: int) -> int:
