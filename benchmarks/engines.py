@@ -32,6 +32,11 @@ def prompts_of(scorer, labels: np.ndarray) -> list[list[int]]:
     return prompts
 
 
+def sample_of(num_claims: int, num_sampled: int) -> np.ndarray:
+    """So many claims, or all where there are fewer, evenly from the first to the last."""
+    return np.unique(np.linspace(0, num_claims - 1, num_sampled).astype(int))
+
+
 def engine_row(engine: str, method: str, num_claims: int, **values) -> dict:
     """A row; what it does not measure is None, or left out."""
     return {"engine": engine, "method": method, "num_claims": num_claims, "note": "", **values}
@@ -70,7 +75,7 @@ def measure_engines(
     model = load_torch(folder)
 
     naive = measure_naive(model, in_tree_order, label_tokens, options)
-    chosen = np.unique(np.linspace(0, num_claims - 1, naive.num_measured).astype(int))
+    chosen = sample_of(num_claims, naive.num_measured)
     row = engine_row(
         "transformers", "every prompt anew", num_claims,
         pass_seconds=naive.seconds, tokens=naive.num_tokens,
@@ -84,7 +89,7 @@ def measure_engines(
         # In the fixed order the prompts are others, of which a sample read anew checks all.
         kept = score_with_prefix(model, fixed, label_tokens)
         anew = score_naive(model, fixed, label_tokens, options["sample"])
-        chosen = np.unique(np.linspace(0, num_claims - 1, anew.num_measured).astype(int))
+        chosen = sample_of(num_claims, anew.num_measured)
         row = engine_row(
             "transformers", "reused prefix, fixed order", num_claims,
             pass_seconds=kept.seconds, tokens=kept.num_tokens,

@@ -10,7 +10,8 @@ the time of a pass over the time of one plain forward over the same claims' N·L
 transformers on torch with every prompt anew and with a reused prefix, in the fixed order and in the
 tree's, and vLLM with automatic prefix caching where --vllm-python names an environment that has it.
 An engine's time is printed only where its scores equal ours. The tree is measured on one device and
-on all of them; as a script, this file makes every CPU core a device.
+on all of them (spread), whose scores must be those of the one device or, where that is left out, of
+a sample of prompts that are read whole; as a script, this file makes every CPU core a device.
 
 Cost: --quick takes one minute on 2 cores; N = 16 and 64 beside vLLM took 17 minutes, and N = 256 15
 more; N = 1,024, the last of the default sizes, takes an hour and a half. What is measured is
@@ -35,7 +36,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from checkpoint import make_checkpoint, real_claims
-from engines import ENOUGH_SECONDS, checked, engine_row, measure_engines
+from engines import ENOUGH_SECONDS, checked, engine_row, measure_engines, prompts_of, sample_of
 from flops import matmul_rate, pass_flops, rows_of
 from memory import watch_peak
 from shapes import SHAPES, random_lm, random_tokens
@@ -52,7 +53,7 @@ from icmjax.scoring.tree import make_tree_scorer
 from icmjax.templates import resolve_template
 from icmjax.tokens import TokenizedClaims, check_prompt_lengths, tokenize_claims
 
-METHODS = ("sequential", "tree", "blockwise", "chain_rule")
+METHODS = ("sequential", "tree", "spread", "blockwise", "chain_rule")
 MAKERS = {
     "sequential": lambda lm, tokens, budget: make_sequential_scorer(
         lm, tokens, np.arange(len(tokens.queries)), memory_budget=budget
@@ -106,9 +107,22 @@ def measure_plain(lm, tokens, labels: np.ndarray, repeats: int) -> dict[str, flo
     plain = {}
     for name, arguments in inputs.items():
         on_device = [jnp.asarray(each) for each in arguments]
-        seconds(plain_forward, lm, *on_device)
-        plain[name] = median_seconds(repeats, plain_forward, lm, *on_device)
+        program = plain_forward.lower(lm, *on_device).compile()
+        plain[name] = median_seconds(repeats, program, lm, *on_device)
     return plain
+
+
+def read_whole(lm, claims: TokenizedClaims, prompts: list[list[int]]) -> np.ndarray:
+    """Label log-probs of prompts, each read alone from its first token: float32 `[B, Y]`."""
+    assert claims.label_forms.shape[1:] == (1, 1), "labels of one token and one form"
+    width, logits = max(map(len, prompts)), []
+    for prompt in prompts:
+        tokens = np.zeros((1, width), np.int32)
+        tokens[0, : len(prompt)] = prompt
+        hidden = plain_forward(lm, jnp.asarray(tokens), jnp.array([len(prompt)], jnp.int32))
+        logits.append(lm.decoder().logits(hidden[0, len(prompt) - 1]))
+    labels = np.asarray(claims.label_forms)[:, 0, 0]
+    return np.asarray(jax.nn.log_softmax(jnp.stack(logits)[:, labels], axis=-1))
 
 
 def measure(scorer, labels: np.ndarray, plain: dict, rate: float, repeats: int, budget: int):
@@ -189,6 +203,7 @@ def measure_size(
     scorers = {
         method: MAKERS[method](lm, tokens, options["budget"])
         for method in options["methods"]
+        if method in MAKERS
         if method != "sequential" or len(labels) <= options["max_sequential"]
     }
     plain = measure_plain(lm, tokens, labels, options["repeats"])
@@ -197,8 +212,9 @@ def measure_size(
         click.echo(f"{row['plan']}: {row['pass_seconds']:.1f} s", err=True)
         add(row)
         by_method[method] = scorer, logp
-        if method == "tree" and options["num_devices"] > 1:
-            add(measure_spread(lm, tokens, labels, logp, plain, rate, options))
+    if "spread" in options["methods"] and options["num_devices"] > 1:
+        _, logp = by_method.get("tree", (None, None))
+        add(measure_spread(lm, tokens, labels, logp, plain, rate, options))
     if folder is not None and "tree" in by_method and len(labels) <= MAX_ENGINES:
         scorer, logp = by_method["tree"]
         for row in measure_engines(folder, scorer, labels, logp, options):
@@ -211,7 +227,11 @@ def measure_size(
 
 
 def measure_spread(lm, tokens, labels, expected, plain: dict, rate: float, options: dict) -> dict:
-    """The tree on several devices; cores of one machine share its memory."""
+    """The tree on several devices; cores of one machine share its memory.
+
+    Args:
+      expected: the scores of one device; None to read a sample of the prompts whole.
+    """
     num_devices, budget = options["num_devices"], options["budget"]
     if jax.default_backend() == "cpu":
         budget //= num_devices
@@ -224,7 +244,14 @@ def measure_spread(lm, tokens, labels, expected, plain: dict, rate: float, optio
         return engine_row("icmjax", method, len(labels), pass_seconds=None, note=note)
     row, logp = measure(scorer, labels, plain, rate, options["repeats"], budget)
     click.echo(f"{row['plan']}: {row['pass_seconds']:.1f} s", err=True)
-    return checked(row | {"method": method}, logp, expected)
+    row |= {"method": method}
+    if expected is not None:
+        return checked(row, logp, expected)
+    chosen = sample_of(len(labels), options["sample"])
+    prompts = prompts_of(scorer, labels)
+    expected = read_whole(lm, tokens, [prompts[query] for query in chosen])
+    row["note"] = f"scores checked by {len(chosen)} prompts that were read whole"
+    return checked(row, logp[chosen], expected)
 
 
 def tokens_of(lm, claims) -> TokenizedClaims:

@@ -14,7 +14,7 @@ import numpy as np
 from icmjax._version import __version__
 from icmjax.claims import UNLABELLED, ClaimSet, GoldLabels, load_claims, load_gold
 from icmjax.cli_common import SCORER_OPTIONS, reports_faults, scorer_of
-from icmjax.cli_machine import Machine, machine_options
+from icmjax.cli_machine import Machine, machine_options, memory_bytes, memory_option
 from icmjax.cli_options import (
     algorithm_options,
     claims_options,
@@ -223,6 +223,7 @@ def score_command(
 @click.option("--gold", "gold_source", help="Claims file with gold labels of the demonstrations.")
 @click.option("--draws", default=10, show_default=True, help="Of random labels.")
 @click.option("--seed", default=0, show_default=True, help="Of random labels.")
+@memory_option
 @reports_faults
 def evaluate_command(
     model: str,
@@ -238,11 +239,13 @@ def evaluate_command(
     gold_source: str | None,
     draws: int,
     seed: int,
+    memory_gib: float,
 ) -> None:
     """Steer with a run's labels on held-out claims, against zero-shot, random and gold labels.
 
     Prints the table, and writes DIR/evaluation.json and DIR/evaluation.png.
     """
+    memory_budget = memory_bytes(memory_gib)
     run = read_run(demos)
     queries, gold = read_claims(source, persona, rule, limit, is_hard)
     if gold is None:
@@ -256,7 +259,7 @@ def evaluate_command(
     if gold_source is not None:
         labellings["gold labels"] = _gold_of(run.claims, gold_source)
     lm = load_lm(model, dtype, attention)
-    conditions = compare(lm, run.claims, labellings, queries, gold, template)
+    conditions = compare(lm, run.claims, labellings, queries, gold, template, memory_budget)
     click.echo(comparison_table(conditions))
     folder = pathlib.Path(demos)
     rows = [

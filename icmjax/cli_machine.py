@@ -8,9 +8,31 @@ from typing import Any, NamedTuple
 import click
 import jax
 
-from icmjax.cores import share_heap
+from icmjax.cores import bound_memory
 from icmjax.errors import Fault, InputError
 from icmjax.scoring.planner import MEMORY_BUDGET
+
+memory_option = click.option(
+    "--memory-budget",
+    "memory_gib",
+    type=float,
+    default=MEMORY_BUDGET / 2**30,
+    show_default=True,
+    help="GiB that a pass may take beside the weights, on each device.",
+)
+
+
+def memory_bytes(memory_gib: float) -> int:
+    """A memory budget in bytes.
+
+    Raises:
+      InputError: it is not a positive number.
+    """
+    num_bytes = memory_gib * 2**30
+    if 0 < num_bytes < math.inf:
+        return int(num_bytes)
+    rule, remedy = "A memory budget is a number of GiB above 0.", "give the memory there is"
+    raise InputError(Fault(rule, f"{memory_gib:g}", "--memory-budget", remedy))
 
 
 class Machine(NamedTuple):
@@ -35,11 +57,7 @@ class Machine(NamedTuple):
         Raises:
           InputError: it is not a positive number.
         """
-        num_bytes = self.memory_gib * 2**30
-        if 0 < num_bytes < math.inf:
-            return int(num_bytes)
-        rule, remedy = "A memory budget is a number of GiB above 0.", "give the memory there is"
-        raise InputError(Fault(rule, f"{self.memory_gib:g}", "--memory-budget", remedy))
+        return memory_bytes(self.memory_gib)
 
     @property
     def devices(self) -> list[jax.Device]:
@@ -69,14 +87,7 @@ def machine_options(command: Callable[..., None]) -> Callable[..., None]:
         type=int,
         help="Computed at a time: labellings (tree), prompts, queries or texts.",
     )
-    @click.option(
-        "--memory-budget",
-        "memory_gib",
-        type=float,
-        default=MEMORY_BUDGET / 2**30,
-        show_default=True,
-        help="GiB that a pass may take beside the weights, on each device.",
-    )
+    @memory_option
     @click.option(
         "--devices", "num_devices", default=1, show_default=True, help="tree: that share a pass."
     )
@@ -86,7 +97,7 @@ def machine_options(command: Callable[..., None]) -> Callable[..., None]:
     ) -> None:
         machine = Machine(batch_size, memory_gib, num_devices)
         if num_devices > 1:
-            share_heap()
+            bound_memory(num_devices)
         machine.check()
         command(*args, machine=machine, **kwargs)
 

@@ -7,6 +7,7 @@ import numpy as np
 
 from icmjax.claims import UNLABELLED, ClaimSet, GoldLabels
 from icmjax.lm.loading import LanguageModel
+from icmjax.scoring.planner import MEMORY_BUDGET
 from icmjax.steering import Scores, calibrate, make_steerer, score_predictions
 
 ZERO_SHOT, CALIBRATED = "zero-shot", "calibrated zero-shot"
@@ -41,18 +42,20 @@ def compare(
     queries: ClaimSet,
     gold: GoldLabels,
     template: str | None = None,
+    memory_budget: int = MEMORY_BUDGET,
 ) -> list[Condition]:
     """Zero-shot, calibrated zero-shot, and every labelling of the demonstrations.
 
     Args:
       labellings: by the condition's name, int8 `[N]` or draws of it `[B, N]`.
       gold: gold labels of the queries.
+      memory_budget: bytes that reading may take beside the weights.
 
     Raises:
-      InputError: the claim sets do not go together.
+      InputError: the claim sets do not go together, or nothing fits the memory budget.
       PromptError: a prompt does not fit the model.
     """
-    steerer = make_steerer(lm, demonstrations, queries, template)
+    steerer = make_steerer(lm, demonstrations, queries, template, memory_budget)
     unlabelled = np.full((1, len(demonstrations)), UNLABELLED, np.int8)
     (zero_shot,) = steerer(unlabelled)
     conditions = [Condition(ZERO_SHOT, (score_predictions(zero_shot, gold),))]

@@ -14,6 +14,7 @@ from icmjax.errors import Fault, InputError, PromptError
 from icmjax.lm.decoder import Segment
 from icmjax.lm.loading import LanguageModel
 from icmjax.scoring.labels import label_log_probs, read_prompts
+from icmjax.scoring.planner import MEMORY_BUDGET, fitting_batch, text_bytes
 from icmjax.scoring.prompts import build_context, shown_lengths
 from icmjax.templates import resolve_template
 from icmjax.tokens import TokenizedClaims, pad_tokens, tokenize_claims
@@ -95,11 +96,13 @@ class Steerer(NamedTuple):
     lm: LanguageModel
     demonstrations: TokenizedClaims  # of N claims
     queries: TokenizedClaims  # of M claims
+    memory_budget: int = MEMORY_BUDGET  # bytes
 
     def __call__(self, labels: np.ndarray, orders: np.ndarray | None = None) -> np.ndarray:
         """Label log-probs of the queries given each labelling of the demonstrations.
 
-        Every context is encoded once and shared by all queries.
+        Every context is encoded once and shared by all queries, of which as many are read
+        together as fit the memory budget.
 
         Args:
           labels: int8 `[..., N]`; unlabelled claims are not shown.
@@ -110,6 +113,7 @@ class Steerer(NamedTuple):
 
         Raises:
           PromptError: a prompt does not fit the model.
+          InputError: a context and one query do not fit the memory budget.
         """
         labels = np.asarray(labels, np.int8)
         if orders is None:
@@ -139,14 +143,36 @@ class Steerer(NamedTuple):
             flat,
             orders.reshape(flat.shape),
             width=width,
+            batch_size=self.batch_size(width),
         )
         return np.asarray(logp).reshape(*labels.shape[:-1], *logp.shape[1:])
 
+    def batch_size(self, width: int) -> int:
+        """Queries read together after a context of so many tokens.
+
+        Raises:
+          InputError: the context and one query do not fit the memory budget.
+        """
+        num_queries, query_width = self.queries.queries.shape
+        return fitting_batch(
+            lambda size: text_bytes(self.lm, self.queries, width, 1, size)[1],
+            min(num_queries, QUERY_BATCH_TOKENS // query_width),
+            self.memory_budget,
+            None,
+        )
+
 
 def make_steerer(
-    lm: LanguageModel, demonstrations: ClaimSet, queries: ClaimSet, template: str | None = None
+    lm: LanguageModel,
+    demonstrations: ClaimSet,
+    queries: ClaimSet,
+    template: str | None = None,
+    memory_budget: int = MEMORY_BUDGET,
 ) -> Steerer:
     """A steerer; both claim sets must have the same options and the same preamble.
+
+    Args:
+      memory_budget: bytes that reading may take beside the weights.
 
     Raises:
       InputError: they differ, or a template is unknown.
@@ -165,9 +191,10 @@ def make_steerer(
     if faults:
         raise InputError(faults)
     chosen = resolve_template(template, lm.default_template, demonstrations)
-    return Steerer(
-        lm, *(tokenize_claims(claims, chosen, lm.tokenizer) for claims in (demonstrations, queries))
+    shown, asked = (
+        tokenize_claims(claims, chosen, lm.tokenizer) for claims in (demonstrations, queries)
     )
+    return Steerer(lm, shown, asked, memory_budget)
 
 
 def evaluate(
@@ -177,18 +204,20 @@ def evaluate(
     queries: ClaimSet,
     gold: GoldLabels | None = None,
     template: str | None = None,
+    memory_budget: int = MEMORY_BUDGET,
 ) -> Evaluation:
     """Label log-probs of held-out claims after labelled demonstrations, in their given order.
 
     Args:
       labels: int8 `[N]`; all `UNLABELLED` for zero-shot.
       gold: gold labels of the queries, for the scores.
+      memory_budget: bytes that reading may take beside the weights.
 
     Raises:
-      InputError: the claim sets do not go together.
+      InputError: the claim sets do not go together, or nothing fits the memory budget.
       PromptError: a prompt does not fit the model.
     """
-    logp = make_steerer(lm, demonstrations, queries, template)(labels)
+    logp = make_steerer(lm, demonstrations, queries, template, memory_budget)(labels)
     return Evaluation(logp, None if gold is None else score_predictions(logp, gold))
 
 
@@ -226,7 +255,7 @@ def chat_zero_shot(lm: LanguageModel, queries: ClaimSet) -> np.ndarray | None:
     return Steerer(lm, alone, alone)(unlabelled)
 
 
-@functools.partial(jax.jit, static_argnames="width")
+@functools.partial(jax.jit, static_argnames=("width", "batch_size"))
 def _steer(
     lm: LanguageModel,
     demonstrations: TokenizedClaims,
@@ -235,11 +264,11 @@ def _steer(
     orders: jax.Array,
     *,
     width: int,
+    batch_size: int,
 ) -> jax.Array:
     """float32 `[B, M, Y]` for labels and orders `[B, N]`."""
     decoder = lm.decoder()
-    num_queries, query_width = queries.queries.shape
-    batch_size = max(1, min(num_queries, QUERY_BATCH_TOKENS // query_width))
+    num_queries = queries.queries.shape[0]
 
     def score_labelling(labels: jax.Array, order: jax.Array) -> jax.Array:
         tokens, num_tokens = build_context(

@@ -190,6 +190,26 @@ def test_fidelity_measures_what_it_says():
     assert "argmax agreement" in str(noisy)
 
 
+def test_fidelity_flips_one_claim_to_every_label_it_does_not_have():
+    scorer, seen = table_scorer(0, 6, 3), []
+
+    def recorded(states):
+        seen.append(np.asarray(states))
+        return scorer(states)
+
+    labels = np.array([[-1, 0, 1, 2, -1, 0]], np.int8)
+    rules = PairRules(
+        np.array([[0, 1]], np.int32), np.zeros((1, 3, 3), np.float32), np.zeros(1, bool)
+    )
+    fidelity(recorded, scorer, labels, rules, jax.random.key(0), num_flips=300)
+    flipped = seen[-1][0, 1:]
+    is_new = flipped != labels[0]
+    assert (is_new.sum(-1) == 1).all()
+    for claim, label in enumerate(labels[0]):
+        # A label has a chance of 1 in 18 or 12 a flip; one is never met once in four million.
+        assert set(flipped[is_new[:, claim], claim]) == {0, 1, 2} - {label}
+
+
 def test_a_search_is_known_by_what_the_blocks_are_made_of(checkpoint):
     _, lm = checkpoint
     claims, other = random_claims(5), random_claims(5, seed=1)

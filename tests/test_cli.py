@@ -164,6 +164,13 @@ def test_evaluate_compares_the_conditions(run, folder):
     assert (run / "evaluation.png").stat().st_size > 1000
 
 
+def test_evaluate_refuses_a_budget_that_nothing_fits(run, folder):
+    files = "--model", folder / "model", "--demos", run, "--claims", folder / "test.jsonl"
+    result = invoke("evaluate", *files, "--memory-budget", 0.00001)
+    assert result.exit_code == 2
+    assert "more than the budget" in result.output
+
+
 def test_gold_labels_never_reach_the_search(run, folder, rows, tmp_path):
     flipped = [row | {"label": 1 - row["label"]} for row in rows]
     claims = _write(tmp_path / "claims.jsonl", flipped)

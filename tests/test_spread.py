@@ -1,6 +1,7 @@
 """Devices that share a tree score as one alone, each with its part of the work."""
 
 import dataclasses
+import os
 import subprocess
 import sys
 
@@ -137,13 +138,69 @@ def test_a_search_finds_the_same_on_more_devices(lm):
     np.testing.assert_allclose(found[0].utility, found[1].utility, rtol=1e-5)
 
 
+def run_program(program: str) -> tuple[list[str], str]:
+    """What a process of its own prints, in words, and its errors."""
+    command = [sys.executable, "-c", program]
+    found = subprocess.run(command, capture_output=True, text=True, check=False)
+    return found.stdout.split(), found.stderr
+
+
 def test_cores_become_devices_that_share_a_heap():
     program = """
 import icmjax, jax
 icmjax.use_cores(3)
-print(len(jax.devices("cpu")), icmjax.cores.share_heap())
+jax.numpy.ones((300, 300)) @ jax.numpy.ones((300, 300))
+print(len(jax.devices("cpu")), icmjax.cores.num_heaps())
 """
-    found = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=False
-    )
-    assert found.stdout.split() == ["3", str(sys.platform == "linux")], found.stderr
+    printed, errors = run_program(program)
+    assert printed == ["3", "1" if sys.platform == "linux" else "None"], errors
+    assert "Warning" not in errors
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc tells what is allocated")
+def test_what_cores_allocate_does_not_grow_with_time():
+    program = """
+import ctypes, os, time, icmjax, jax, numpy as np
+from jax.sharding import Mesh, PartitionSpec
+
+num_cores = os.cpu_count()
+icmjax.use_cores(num_cores)
+mallinfo = ctypes.CDLL(None).mallinfo2  # in bytes; the eighth field is what is in use
+mallinfo.restype = ctypes.c_size_t * 10
+mallinfo.restype = type("Info", (ctypes.Structure,), {"_fields_": [("fields", mallinfo.restype)]})
+
+def read_blocks(x):
+    block = lambda _, x: jax.lax.map(lambda rows: rows @ x, x.reshape(8, 64, 512)).reshape(512, 512)
+    return jax.lax.fori_loop(0, 500, block, x)
+
+mesh = Mesh(np.array(jax.devices()), ("core",))
+spec = PartitionSpec("core")
+program = jax.jit(jax.shard_map(read_blocks, mesh=mesh, in_specs=spec, out_specs=spec))
+x = jax.numpy.zeros((512 * num_cores, 512))
+program = program.lower(x).compile()
+before, most = mallinfo().fields[7], 0
+y = program(x)
+while not y.is_ready():
+    time.sleep(0.05)
+    most = max(most, mallinfo().fields[7])
+print(most - before)
+"""
+    printed, errors = run_program(program)
+    # 4 MiB a core are at work (on two); with offers that nobody takes up it is 14.
+    assert printed, errors
+    assert int(printed[0]) < 8 * 2**20 * os.cpu_count()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="heaps of threads are glibc's")
+def test_cores_that_come_after_other_threads_are_warned_of():
+    program = """
+import threading, icmjax
+threads = [threading.Thread(target=bytearray, args=(1 << 16,)) for _ in range(2)]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+icmjax.use_cores(2)
+print(icmjax.cores.num_heaps())
+"""
+    printed, errors = run_program(program)
+    assert int(printed[0]) > 1, errors
+    assert f"found {printed[0]} heaps" in errors

@@ -14,7 +14,15 @@ from icmjax.claims import GoldLabels, claims_from_rows
 from icmjax.consistency import no_rules, rules_from_groups
 from icmjax.errors import InputError, PromptError
 from icmjax.lm.loading import load_lm
-from icmjax.steering import calibrate, chat_zero_shot, evaluate, make_steerer, score_predictions
+from icmjax.scoring.planner import text_bytes
+from icmjax.steering import (
+    _steer,
+    calibrate,
+    chat_zero_shot,
+    evaluate,
+    make_steerer,
+    score_predictions,
+)
 from icmjax.templates import get_template
 
 TEXTS = ["I think this claim is True, not False.\nQuestion: tea? Claim: rice helps"] * 20
@@ -124,6 +132,26 @@ def test_a_context_that_does_not_fit(lm, queries):
     many = claims_from_rows(rows_of([f"Rice helps {i}" for i in range(60)]), preamble=PREAMBLE)
     with pytest.raises(PromptError, match="more than 512"):
         make_steerer(lm, many, queries)(np.ones(60, np.int8))
+
+
+def test_queries_read_together_are_as_many_as_the_memory_budget_allows(lm, demonstrations):
+    many = claims_from_rows(rows_of([f"Rice helps {i}" for i in range(24)]), preamble=PREAMBLE)
+    labels, order = np.array([[1, 0, 0, 1]], np.int8), np.arange(4, dtype=np.int32)[None]
+    whole = make_steerer(lm, demonstrations, many)
+    assert whole.batch_size(64) == 24
+    expected = whole(labels)
+    for size in (1, 7):
+        budget = text_bytes(lm, whole.queries, 64, 1, size)[1]
+        steerer = make_steerer(lm, demonstrations, many, memory_budget=budget)
+        together = steerer.batch_size(64)
+        assert size <= together < 24
+        arguments = lm, steerer.demonstrations, steerer.queries, labels, order
+        program = _steer.lower(*arguments, width=64, batch_size=together).compile()
+        assert program.memory_analysis().temp_size_in_bytes <= 1.1 * budget
+        np.testing.assert_allclose(steerer(labels), expected, atol=1e-5)
+    least = text_bytes(lm, whole.queries, 32, 1, 1)[1]
+    with pytest.raises(InputError, match="1 more than the budget"):
+        whole._replace(memory_budget=least - 1).batch_size(32)
 
 
 def test_scores_by_hand():

@@ -83,13 +83,14 @@ def fidelity(
 
 def _flips(rng_key: jax.Array, labels: np.ndarray, num_flips: int, num_options: int) -> np.ndarray:
     """Labellings with one claim's label changed: int8 `[B, num_flips, N]`."""
-    claim_key, label_key = jax.random.split(rng_key)
+    claim_key, step_key, first_key = jax.random.split(rng_key, 3)
     shape = (len(labels), num_flips)
     claims = np.asarray(jax.random.randint(claim_key, shape, 0, labels.shape[1]))
-    steps = np.asarray(jax.random.randint(label_key, shape, 1, num_options))
+    steps = np.asarray(jax.random.randint(step_key, shape, 1, num_options))
+    first = np.asarray(jax.random.randint(first_key, shape, 0, num_options))
     flipped = np.repeat(labels[:, None], num_flips, axis=1)
     known = np.take_along_axis(labels, claims, axis=1).astype(np.int32)
-    new = np.where(known < 0, steps - 1, (known + steps) % num_options)
+    new = np.where(known < 0, first, (known + steps) % num_options)
     np.put_along_axis(flipped, claims[..., None], new[..., None].astype(np.int8), axis=2)
     return flipped
 

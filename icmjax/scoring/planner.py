@@ -159,7 +159,7 @@ def blocks_bytes(lm: LanguageModel, claims: TokenizedClaims, num_queries: int) -
 def text_bytes(
     lm: LanguageModel, claims: TokenizedClaims, width: int, num_texts: int, num_queries: int
 ) -> tuple[int, int]:
-    """Bytes of the key-values of texts by the chain rule, and of their pass at the peak.
+    """Bytes of the key-values of texts whose queries are read after them, and of all at the peak.
 
     Args:
       width: tokens of a text.
@@ -208,8 +208,8 @@ def refuse(needed: int, memory_budget: int, batch_size: int | None = None) -> No
     if needed > memory_budget:
         where = "memory_budget"
         remedy = (
-            "allow more memory, or search over fewer or shorter claims, or let each query read "
-            "fewer of them (context_size)"
+            "allow more memory, or take fewer or shorter claims, or, in a search, let each query "
+            "read fewer of them (context_size)"
         )
         if batch_size is not None:
             where = f"batch_size = {batch_size}"
