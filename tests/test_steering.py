@@ -137,21 +137,21 @@ def test_a_context_that_does_not_fit(lm, queries):
 def test_queries_read_together_are_as_many_as_the_memory_budget_allows(lm, demonstrations):
     many = claims_from_rows(rows_of([f"Rice helps {i}" for i in range(24)]), preamble=PREAMBLE)
     labels, order = np.array([[1, 0, 0, 1]], np.int8), np.arange(4, dtype=np.int32)[None]
-    whole = make_steerer(lm, demonstrations, many)
-    assert whole.batch_size(64) == 24
+    whole, width = make_steerer(lm, demonstrations, many), 256
+    assert whole.batch_size(width) == 24
     expected = whole(labels)
     for size in (1, 7):
-        budget = text_bytes(lm, whole.queries, 64, 1, size)[1]
+        budget = text_bytes(lm, whole.queries, width, 1, size)[1]
         steerer = make_steerer(lm, demonstrations, many, memory_budget=budget)
-        together = steerer.batch_size(64)
+        together = steerer.batch_size(width)
         assert size <= together < 24
         arguments = lm, steerer.demonstrations, steerer.queries, labels, order
-        program = _steer.lower(*arguments, width=64, batch_size=together).compile()
+        program = _steer.lower(*arguments, width=width, batch_size=together).compile()
         assert program.memory_analysis().temp_size_in_bytes <= 1.1 * budget
         np.testing.assert_allclose(steerer(labels), expected, atol=1e-5)
-    least = text_bytes(lm, whole.queries, 32, 1, 1)[1]
+    least = text_bytes(lm, whole.queries, width, 1, 1)[1]
     with pytest.raises(InputError, match="1 more than the budget"):
-        whole._replace(memory_budget=least - 1).batch_size(32)
+        whole._replace(memory_budget=least - 1).batch_size(width)
 
 
 def test_scores_by_hand():
