@@ -118,6 +118,17 @@ def test_queries_of_all_exact_methods_see_the_same(benchmark):
     np.testing.assert_array_equal(rows["chain_rule"].seen, expected)
 
 
+def test_several_devices_alone_are_checked_by_whole_prompts(benchmark, data, tmp_path):
+    result = invoke(benchmark.main, "--quick", "--methods", "spread", "--out", str(tmp_path))
+    assert result.exit_code == 0, result.output
+    rows = json.loads((tmp_path / "scoring_cpu_quick.json").read_text())["rows"]
+    assert [row["num_claims"] for row in rows] == [4, 8]
+    for row in rows:
+        assert row["score_error"] < 2e-5
+        assert row["pass_seconds"] > 0
+        assert f"checked by {row['num_claims']} prompts" in row["note"]
+
+
 def test_a_budget_that_nothing_fits_is_told(benchmark, data):
     result = invoke(benchmark.main, "--quick", "--methods", "tree", "--budget", "1e-6")
     assert result.exit_code == 1
