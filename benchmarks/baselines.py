@@ -25,11 +25,16 @@ def load_torch(folder: Path):
     return model.eval()
 
 
+def sample_of(num_claims: int, num_sampled: int) -> np.ndarray:
+    """So many claims, or all where there are fewer, evenly from the first to the last."""
+    return np.unique(np.linspace(0, num_claims - 1, min(num_sampled, num_claims)).astype(int))
+
+
 def score_naive(model, prompts: list[list[int]], labels: list[int], limit: int) -> Baseline:
     """Every prompt read anew, on its own; at most `limit` of them, spread evenly."""
     import torch
 
-    chosen = np.unique(np.linspace(0, len(prompts) - 1, min(limit, len(prompts))).astype(int))
+    chosen = sample_of(len(prompts), limit)
     log_probs = []
     start = time.perf_counter()
     with torch.inference_mode():

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import jax
 import numpy as np
-from baselines import Baseline, load_torch, score_naive, score_with_prefix
+from baselines import Baseline, load_torch, sample_of, score_naive, score_with_prefix
 
 from icmjax.scoring.sequential import make_sequential_scorer
 
@@ -30,11 +30,6 @@ def prompts_of(scorer, labels: np.ndarray) -> list[list[int]]:
             prompt += claims.demonstrations[claim, labels[claim], :length].tolist()
         prompts.append(prompt + claims.queries[query, : claims.query_lengths[query]].tolist())
     return prompts
-
-
-def sample_of(num_claims: int, num_sampled: int) -> np.ndarray:
-    """So many claims, or all where there are fewer, evenly from the first to the last."""
-    return np.unique(np.linspace(0, num_claims - 1, num_sampled).astype(int))
 
 
 def engine_row(engine: str, method: str, num_claims: int, **values) -> dict:

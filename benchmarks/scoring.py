@@ -14,8 +14,8 @@ on all of them (spread), whose scores must be those of the one device or, where 
 a sample of prompts that are read whole; as a script, this file makes every CPU core a device.
 
 Cost: --quick takes one minute on 2 cores; N = 16 and 64 beside vLLM took 17 minutes, and N = 256 15
-more; N = 1,024, the last of the default sizes, takes an hour and a half. What is measured is
-written row by row.
+more; N = 1,024, the last of the default sizes, took an hour without spread, which was not yet run
+to its end there. What is measured is written row by row.
 On a GPU, --shapes 1b,8b adds random weights in these shapes in bfloat16, with cuDNN's attention and
 without.
 """
@@ -35,8 +35,9 @@ import click
 import jax
 import jax.numpy as jnp
 import numpy as np
+from baselines import sample_of
 from checkpoint import make_checkpoint, real_claims
-from engines import ENOUGH_SECONDS, checked, engine_row, measure_engines, prompts_of, sample_of
+from engines import ENOUGH_SECONDS, checked, engine_row, measure_engines, prompts_of
 from flops import matmul_rate, pass_flops, rows_of
 from memory import watch_peak
 from shapes import SHAPES, random_lm, random_tokens
@@ -353,6 +354,9 @@ def main(
             "get the data (see its README) beside this repository"
         )
     claims, gold = found
+    unknown = sorted(set(options["methods"]) - set(METHODS))
+    if unknown:
+        raise click.BadParameter(f"{', '.join(unknown)}; choose of {', '.join(METHODS)}")
     sizes = [4, 8] if quick else [int(size) for size in sizes.split(",")]
     rows: list[dict] = []
 

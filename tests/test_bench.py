@@ -129,6 +129,12 @@ def test_several_devices_alone_are_checked_by_whole_prompts(benchmark, data, tmp
         assert f"checked by {row['num_claims']} prompts" in row["note"]
 
 
+def test_an_unknown_method_is_told(benchmark, data):
+    result = invoke(benchmark.main, "--quick", "--methods", "tree,spred")
+    assert result.exit_code == 2
+    assert "spred; choose of sequential, tree, spread" in result.output
+
+
 def test_a_budget_that_nothing_fits_is_told(benchmark, data):
     result = invoke(benchmark.main, "--quick", "--methods", "tree", "--budget", "1e-6")
     assert result.exit_code == 1

@@ -166,8 +166,8 @@ from jax.sharding import Mesh, PartitionSpec
 num_cores = os.cpu_count()
 icmjax.use_cores(num_cores)
 mallinfo = ctypes.CDLL(None).mallinfo2  # in bytes; the eighth field is what is in use
-mallinfo.restype = ctypes.c_size_t * 10
-mallinfo.restype = type("Info", (ctypes.Structure,), {"_fields_": [("fields", mallinfo.restype)]})
+fields = {"_fields_": [("fields", ctypes.c_size_t * 10)]}
+mallinfo.restype = type("Info", (ctypes.Structure,), fields)
 
 def read_blocks(x):
     block = lambda _, x: jax.lax.map(lambda rows: rows @ x, x.reshape(8, 64, 512)).reshape(512, 512)
