@@ -1,9 +1,14 @@
-"""The same claims under transformers on torch and under vLLM, whose scores must be ours."""
+"""The same claims in other processes and libraries, whose scores must be ours.
+
+transformers on torch, vLLM, and our own tree where each core is a device.
+"""
 
 import json
+import os
 import re
 import statistics
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -145,6 +150,44 @@ def _measure_vllm(folder, name, prompts, labels, expected, options) -> dict:
     log_probs = np.array(result["log_probs"])
     log_probs -= np.logaddexp.reduce(log_probs, axis=-1, keepdims=True)
     return checked(row, log_probs, expected)
+
+
+def measure_cores(num_claims: int, options: dict) -> dict:
+    """The tree where each core is a device, by the benchmark in a process of its own.
+
+    In one process the rows of a single device would be slower: a thread is kept spare for those of
+    several (`icmjax.cores`), and matmuls that all threads share then have one more than cores.
+    """
+    num_devices = options["num_devices"]
+    arguments = {
+        "--model": options["model"],
+        "--claims": num_claims,
+        "--methods": "spread",
+        "--repeats": options["repeats"],
+        "--budget": options["budget"] / 2**30,
+        "--sample": options["sample"],
+        "--devices": num_devices,
+    }
+    command = [sys.executable, str(Path(__file__).with_name("scoring.py"))]
+    command += [str(each) for pair in arguments.items() for each in pair]
+    command += ["--quick"] if options["quick"] else []
+    threads = max(os.cpu_count() or 1, num_devices + 1)
+    setting = {"JAX_NUM_CPU_DEVICES": str(num_devices), "NPROC": str(threads)}
+    with tempfile.TemporaryDirectory() as out:
+        done = subprocess.run(
+            [*command, "--out", out],
+            capture_output=True,
+            text=True,
+            check=False,
+            env=os.environ | setting,
+        )
+        if done.returncode:
+            note = f"not measured: {_first_error(done.stdout + done.stderr)}"
+            method = f"tree on {num_devices} devices"
+            return engine_row("icmjax", method, num_claims, pass_seconds=None, note=note)
+        (path,) = Path(out).glob("*.json")
+        result = json.loads(path.read_text())
+    return result["rows"][0] | {"matmul_rate": result["matmul_rate"]}
 
 
 def _first_error(log: str) -> str:

@@ -11,7 +11,8 @@ transformers on torch with every prompt anew and with a reused prefix, in the fi
 tree's, and vLLM with automatic prefix caching where --vllm-python names an environment that has it.
 An engine's time is printed only where its scores equal ours. The tree is measured on one device and
 on all of them (spread), whose scores must be those of the one device or, where that is left out, of
-a sample of prompts that are read whole; as a script, this file makes every CPU core a device.
+a sample of prompts that are read whole. On a CPU spread has a process of its own, in which each
+core is a device.
 
 Cost: --quick takes one minute on 2 cores; N = 16 and 64 beside vLLM took 17 minutes, and N = 256 15
 more; N = 1,024, the last of the default sizes, took an hour without spread and 50 minutes with
@@ -37,7 +38,14 @@ import jax.numpy as jnp
 import numpy as np
 from baselines import sample_of
 from checkpoint import make_checkpoint, real_claims
-from engines import ENOUGH_SECONDS, checked, engine_row, measure_engines, prompts_of
+from engines import (
+    ENOUGH_SECONDS,
+    checked,
+    engine_row,
+    measure_cores,
+    measure_engines,
+    prompts_of,
+)
 from flops import matmul_rate, pass_flops, rows_of
 from memory import watch_peak
 from shapes import SHAPES, random_lm, random_tokens
@@ -54,6 +62,7 @@ from icmjax.scoring.tree import make_tree_scorer
 from icmjax.templates import resolve_template
 from icmjax.tokens import TokenizedClaims, check_prompt_lengths, tokenize_claims
 
+SIZES, QUICK_SIZES = "16,64,256,1024", "4,8"
 METHODS = ("sequential", "tree", "spread", "blockwise", "chain_rule")
 MAKERS = {
     "sequential": lambda lm, tokens, budget: make_sequential_scorer(
@@ -214,8 +223,12 @@ def measure_size(
         add(row)
         by_method[method] = scorer, logp
     if "spread" in options["methods"] and options["num_devices"] > 1:
-        _, logp = by_method.get("tree", (None, None))
-        add(measure_spread(lm, tokens, labels, logp, plain, rate, options))
+        if len(jax.devices()) < options["num_devices"]:
+            row = measure_cores(len(labels), options)
+        else:
+            _, logp = by_method.get("tree", (None, None))
+            row = measure_spread(lm, tokens, labels, logp, plain, rate, options)
+        add(row)
     if folder is not None and "tree" in by_method and len(labels) <= MAX_ENGINES:
         scorer, logp = by_method["tree"]
         for row in measure_engines(folder, scorer, labels, logp, options):
@@ -244,7 +257,6 @@ def measure_spread(lm, tokens, labels, expected, plain: dict, rate: float, optio
         note = f"not measured: {error.faults[0].found}"
         return engine_row("icmjax", method, len(labels), pass_seconds=None, note=note)
     row, logp = measure(scorer, labels, plain, rate, options["repeats"], budget)
-    click.echo(f"{row['plan']}: {row['pass_seconds']:.1f} s", err=True)
     row |= {"method": method}
     if expected is not None:
         return checked(row, logp, expected)
@@ -270,6 +282,14 @@ def num_cores() -> int:
     return os.cpu_count() or 1
 
 
+def num_sharing() -> int:
+    """Devices that share a tree: all, or all cores; of a binary tree a power of two."""
+    found = len(jax.devices())
+    if found == 1 and jax.default_backend() == "cpu":
+        found = num_cores()
+    return 1 << (found.bit_length() - 1)
+
+
 def environment() -> dict:
     """Versions and the device."""
     device = jax.devices()[0]
@@ -290,7 +310,7 @@ def write_results(
     if out is None:
         return
     out.mkdir(parents=True, exist_ok=True)
-    kept = {name: value for name, value in options.items() if name != "vllm_python"}
+    kept = {name: value for name, value in options.items() if name not in ("vllm_python", "model")}
     content = environment() | {"matmul_rate": rate, "options": kept, "rows": rows}
     name = f"scoring_{jax.default_backend()}{'_quick' if is_quick else ''}"
     (out / f"{name}.json").write_text(json.dumps(content, indent=1) + "\n")
@@ -299,9 +319,7 @@ def write_results(
 
 @click.command(help=__doc__)
 @click.option("--model", help="Any model; by default a checkpoint of random weights.")
-@click.option(
-    "--claims", "sizes", default="16,64,256,1024", show_default=True, help="N, by commas."
-)
+@click.option("--claims", "sizes", help=f"N, by commas; by default {SIZES}, or {QUICK_SIZES}.")
 @click.option("--methods", default=",".join(METHODS), show_default=True)
 @click.option("--repeats", default=3, show_default=True)
 @click.option("--budget", default=4.0, show_default=True, help="Memory of a pass, GiB.")
@@ -338,9 +356,10 @@ def main(
         "repeats": 1 if quick else repeats,
         "budget": int(budget * 2**30),
         "sample": sample,
-        # A binary tree is shared by a power of two.
-        "num_devices": num_devices or 1 << (len(jax.devices()).bit_length() - 1),
+        "num_devices": num_devices or num_sharing(),
         "vllm_python": vllm_python,
+        "model": model,
+        "quick": quick,
         "max_sequential": 8 if quick else MAX_SEQUENTIAL,
         "max_prefix": MAX_SEQUENTIAL,
         "shape_claims": 4 if quick else 256,
@@ -357,7 +376,7 @@ def main(
     unknown = sorted(set(options["methods"]) - set(METHODS))
     if unknown:
         raise click.BadParameter(f"{', '.join(unknown)}; choose of {', '.join(METHODS)}")
-    sizes = [4, 8] if quick else [int(size) for size in sizes.split(",")]
+    sizes = [int(size) for size in (sizes or (QUICK_SIZES if quick else SIZES)).split(",")]
     rows: list[dict] = []
 
     def keep(row: dict) -> None:
@@ -371,6 +390,7 @@ def main(
             texts = [claim.question + claim.choice for claim in claims.claims]
             size = {"num_layers": 2, "hidden_size": 64} if quick else {}
             folder = make_checkpoint(Path(place), texts, **size)
+            options["model"] = str(folder)
         lm = icmjax.load_lm(folder or model)
         rate = matmul_rate(jax.tree.leaves(lm.params)[0].dtype, options["matmul_size"])
         for size in sizes:
@@ -395,5 +415,4 @@ def main(
 
 
 if __name__ == "__main__":
-    icmjax.use_cores(num_cores())
     sys.exit(main())

@@ -9,6 +9,9 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
+import pyarrow
+import pyarrow.parquet
+
 from icmjax.errors import ClaimsError, Fault
 
 _BETWEEN = re.compile(r"[ \t\r\n,]*")  # what stands between the elements of a JSON list
@@ -178,9 +181,6 @@ def _read_csv(path: pathlib.Path, faults: list[Fault]) -> list[Row]:
 
 
 def _read_parquet(path: pathlib.Path, faults: list[Fault]) -> list[Row]:
-    # Not above: its threads would have a heap of their own before `use_cores` can be called.
-    import pyarrow.parquet
-
     try:
         entries = pyarrow.parquet.read_table(path).to_pylist()
     except (pyarrow.ArrowInvalid, OSError) as error:

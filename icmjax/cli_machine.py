@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import click
 import jax
 
-from icmjax.cores import bound_memory
+from icmjax.cores import keep_thread_spare
 from icmjax.errors import Fault, InputError
 from icmjax.scoring.planner import MEMORY_BUDGET
 
@@ -97,7 +97,7 @@ def machine_options(command: Callable[..., None]) -> Callable[..., None]:
     ) -> None:
         machine = Machine(batch_size, memory_gib, num_devices)
         if num_devices > 1:
-            bound_memory(num_devices)
+            keep_thread_spare(num_devices)
         machine.check()
         command(*args, machine=machine, **kwargs)
 
