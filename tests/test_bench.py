@@ -129,6 +129,24 @@ def test_several_devices_alone_are_checked_by_whole_prompts(benchmark, data, tmp
         assert f"checked by {row['num_claims']} prompts" in row["note"]
 
 
+@pytest.mark.slow
+def test_cores_that_are_devices_have_a_process_of_their_own(engines, data, tmp_path):
+    from checkpoint import make_checkpoint
+
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    folder = make_checkpoint(tmp_path / "model", ["claim"], num_layers=1, hidden_size=32)
+    options = {"num_devices": 2, "repeats": 1, "budget": 1 << 30, "sample": 2, "quick": True}
+    row = engines.measure_cores(4, options | {"model": str(folder)})
+    assert (row["method"], row["num_claims"]) == ("tree on 2 devices", 4)
+    assert row["score_error"] < 2e-5
+    assert row["pass_seconds"] > 0 < row["matmul_rate"]
+    assert "checked by 2 prompts" in row["note"]
+    row = engines.measure_cores(4, options | {"model": str(empty)})
+    assert row["pass_seconds"] is None
+    assert "not measured: " in row["note"]
+
+
 def test_an_unknown_method_is_told(benchmark, data):
     result = invoke(benchmark.main, "--quick", "--methods", "tree,spred")
     assert result.exit_code == 2
