@@ -18,6 +18,7 @@ import jax
 import numpy as np
 from baselines import Baseline, load_torch, sample_of, score_naive, score_with_prefix
 
+from icmjax.cores import num_pool_threads
 from icmjax.scoring.sequential import make_sequential_scorer
 
 TOLERANCE = 2e-4  # nats between engines, both in float32
@@ -171,8 +172,10 @@ def measure_cores(num_claims: int, options: dict) -> dict:
     command = [sys.executable, str(Path(__file__).with_name("scoring.py"))]
     command += [str(each) for pair in arguments.items() for each in pair]
     command += ["--quick"] if options["quick"] else []
-    threads = max(os.cpu_count() or 1, num_devices + 1)
-    setting = {"JAX_NUM_CPU_DEVICES": str(num_devices), "NPROC": str(threads)}
+    setting = {
+        "JAX_NUM_CPU_DEVICES": str(num_devices),
+        "NPROC": str(num_pool_threads(num_devices)),
+    }
     with tempfile.TemporaryDirectory() as out:
         done = subprocess.run(
             [*command, "--out", out],

@@ -228,6 +228,8 @@ def measure_size(
         else:
             _, logp = by_method.get("tree", (None, None))
             row = measure_spread(lm, tokens, labels, logp, plain, rate, options)
+        if row["pass_seconds"]:
+            click.echo(f"{row['plan']}: {row['pass_seconds']:.1f} s", err=True)
         add(row)
     if folder is not None and "tree" in by_method and len(labels) <= MAX_ENGINES:
         scorer, logp = by_method["tree"]
@@ -303,16 +305,14 @@ def environment() -> dict:
     }
 
 
-def write_results(
-    out: Path | None, rows: list[dict], rate: float, options: dict, is_quick: bool
-) -> None:
+def write_results(out: Path | None, rows: list[dict], rate: float, options: dict) -> None:
     """Write the rows so far and their plot to a folder, where there is one."""
     if out is None:
         return
     out.mkdir(parents=True, exist_ok=True)
     kept = {name: value for name, value in options.items() if name not in ("vllm_python", "model")}
     content = environment() | {"matmul_rate": rate, "options": kept, "rows": rows}
-    name = f"scoring_{jax.default_backend()}{'_quick' if is_quick else ''}"
+    name = f"scoring_{jax.default_backend()}{'_quick' if options['quick'] else ''}"
     (out / f"{name}.json").write_text(json.dumps(content, indent=1) + "\n")
     write_plot(rows, out / f"{name}.svg")
 
@@ -376,13 +376,16 @@ def main(
     unknown = sorted(set(options["methods"]) - set(METHODS))
     if unknown:
         raise click.BadParameter(f"{', '.join(unknown)}; choose of {', '.join(METHODS)}")
+    if num_devices and num_devices > len(jax.devices()) and jax.default_backend() != "cpu":
+        found = f"{num_devices} of {len(jax.devices())}"
+        raise click.BadParameter(f"{found} devices; on a CPU alone more can be made of cores")
     sizes = [int(size) for size in (sizes or (QUICK_SIZES if quick else SIZES)).split(",")]
     rows: list[dict] = []
 
     def keep(row: dict) -> None:
         """Write what there is: a row of a large size takes longer than all before it."""
         rows.append(row)
-        write_results(out, rows, rate, options, quick)
+        write_results(out, rows, rate, options)
 
     with tempfile.TemporaryDirectory() as place:
         folder = None
@@ -404,13 +407,13 @@ def main(
             except InputError as error:
                 fault = error.faults[0]
                 click.echo(f"{size} claims left out. {fault.rule} {fault.found}", err=True)
-            write_results(out, rows, rate, options, quick)
+            write_results(out, rows, rate, options)
     if not rows:
         raise click.ClickException("no number of claims could be measured")
     for name in filter(None, shapes.split(",")):
         for attention in attentions.split(","):
             rows.append(measure_shape("tiny" if quick else name, attention, options))
-            write_results(out, rows, rate, options, quick)
+            write_results(out, rows, rate, options)
     print_table(rows)
 
 

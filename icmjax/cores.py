@@ -33,5 +33,9 @@ def keep_thread_spare(num_cores: int) -> None:
     Args:
       num_cores: devices.
     """
-    num_threads = max(os.cpu_count() or 1, num_cores + 1)
-    os.environ.setdefault("NPROC", str(num_threads))  # which XLA reads for its pool
+    os.environ.setdefault("NPROC", str(num_pool_threads(num_cores)))  # which XLA reads
+
+
+def num_pool_threads(num_cores: int) -> int:
+    """Threads of XLA's pool of which one is spare where so many cores are devices."""
+    return max(os.cpu_count() or 1, num_cores + 1)
