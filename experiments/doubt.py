@@ -9,6 +9,7 @@ a header that names the source and no group; both observers on the same sets. Me
 
 import click
 import numpy as np
+from phase_diagram import sampled_accuracy
 from readers import OBSERVER, TRUSTING_OBSERVER, load_reader
 
 from icmjax.persona_world.config import Source
@@ -27,7 +28,8 @@ def main(num_claims: int, wrong: str) -> None:
     world, rng = make_world(), np.random.default_rng(0)
     readers = [load_reader(name, world) for name in (OBSERVER, TRUSTING_OBSERVER)]
     click.echo(
-        "source, wrong pairs: accuracy and log-loss of both; same signs; the first one's ties"
+        "source, wrong pairs: accuracy, sampled accuracy and log-loss of both; same signs; "
+        "the first one's ties"
     )
     for source in (Source.NATIONAL, Source.STREET):
         found: dict[int, list[list[float]]] = {int(number): [] for number in wrong.split(",")}
@@ -49,6 +51,12 @@ def main(num_claims: int, wrong: str) -> None:
                 odds = [each[..., 1] - each[..., 0] for each in predictions]
                 rows.append(
                     [float(np.mean([one.accuracy for one in each])) for each in scores]
+                    + [
+                        float(
+                            np.mean([sampled_accuracy(one, held_out.gold.labels) for one in each])
+                        )
+                        for each in predictions
+                    ]
                     + [float(np.mean([one.log_loss for one in each])) for each in scores]
                     + [float(np.mean(np.sign(odds[0]) == np.sign(odds[1])))]
                     + [float(np.mean(odds[0] == 0))]

@@ -12,7 +12,9 @@ every share f of wrong pairs:
      of the largest β, random sets those of β = 0. All have exactly the share f of wrong pairs, and
      one True a pair; checked. The mean U of every β, over the second half of the chains, is
      reported, and a cell is marked where it does not rise with β: its chains have not mixed.
-  3. The effects: coherent minus random, in mutual predictability, held-out accuracy and log-loss.
+  3. The effects: coherent minus random, in mutual predictability and, on held-out claims, accuracy
+     (of the most probable label), sampled accuracy (expected, of a label drawn from the reader's
+     probabilities: the mean probability of gold) and log-loss.
 The language model and the Bayes observer, who knows no group by its name, are measured side by
 side, each with its own coherence, and what each makes of the random sets is compared. Over groups,
 as in the first part; p by Holm over a reader's cells.
@@ -32,8 +34,15 @@ coherent ones mislead: a negative one. This is a conjecture and no theorem: exac
 world with 24 pairs had a negative effect at ε = 0.10 and f of .30 to .35, which is above f* (.27)
 and about f*(24) (.33). So the sides are counted by both limits. The criterion is f*; f*(n) stands
 beside it; both were fixed before any effect was seen.
+
+Where giving up can be seen: such a reader's doubt mixes its predictions with even odds. The most
+probable label stays the same, so that accuracy knows no limit; sampled accuracy falls to one half,
+which coherent errors that are believed exceed; log-loss is harmed by coherent errors on both sides,
+as they are believed and wrong. Sampled accuracy was added after accuracy had been measured, and
+for this reason.
 """
 
+import itertools
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -59,7 +68,7 @@ SOURCES = (Source.NATIONAL, Source.WEB, Source.STREET)
 ERROR_SHARES = (0.0625, 0.125, 0.1875, 0.25, 0.3125, 0.375)
 # Small βs between, whose chains find the coherent sets that the largest one keeps.
 LADDER = (0.0, 0.15, 0.5, 2.0)
-METRICS = ("accuracy", "log_loss", "mutual_predictability")
+METRICS = ("accuracy", "sampled_accuracy", "log_loss", "mutual_predictability")
 
 
 class Limits(NamedTuple):
@@ -136,11 +145,13 @@ def run_unit(
                     "num_wrong_pairs": int(wrong),
                     "beta": float(beta),
                     "accuracy": score.accuracy,
+                    "sampled_accuracy": sampled_accuracy(logp, held_out.gold.labels),
                     "log_loss": score.log_loss,
                     "mutual_predictability": float(value),
                     "labels": row.tolist(),
                 }
-                for score, value, row, wrong, beta in zip(
+                for logp, score, value, row, wrong, beta in zip(
+                    predictions,
                     (score_predictions(logp, held_out.gold) for logp in predictions),
                     coherence,
                     labels,
@@ -155,6 +166,11 @@ def run_unit(
         unit.setdefault("pairs", {})[source.name] = np.asarray(rules.pairs).tolist()
         unit.setdefault("gold", {})[source.name] = gold.tolist()
     return unit
+
+
+def sampled_accuracy(label_log_probs: np.ndarray, labels: np.ndarray) -> float:
+    """Expected accuracy of labels drawn from log-probs `[M, Y]`: the mean probability of gold."""
+    return float(np.exp(np.take_along_axis(label_log_probs, labels[:, None].astype(int), 1)).mean())
 
 
 def check_matched(
@@ -209,7 +225,7 @@ def run(
         for metric in METRICS:
             rows = cell_rows(cells, units, world, metric)
             title = f"{name}: coherent − random, {metric}, {size}"
-            if metric == "accuracy":
+            if metric in ("accuracy", "sampled_accuracy"):
                 title += f"; {agreement(cells, rows, world)}"
             tables[title] = rows
         title = f"{name}: mean U by β, {size}; it falls {num_falling} times, where not mixed"
@@ -356,14 +372,17 @@ def plot(
     counts: np.ndarray,
     path: pathlib.Path,
 ) -> None:
-    """Effect by share of errors, a line a source; both limits as vertical lines of its colour."""
-    figure = matplotlib.figure.Figure(figsize=(4.6 * len(readers), 3.8), layout="constrained")
-    panels = np.atleast_1d(figure.subplots(1, len(readers), sharey=True))
-    for axes, reader in zip(panels, readers, strict=True):
+    """Effects by share of errors, a line a source; both limits as vertical lines of its colour."""
+    metrics = ("accuracy", "sampled_accuracy")
+    figure = matplotlib.figure.Figure(figsize=(4.6 * len(readers), 6.6), layout="constrained")
+    panels = figure.subplots(len(metrics), len(readers), sharex=True, sharey=True, squeeze=False)
+    for (row, metric), (column, reader) in itertools.product(
+        enumerate(metrics), enumerate(readers)
+    ):
+        axes = panels[row, column]
         for source in SOURCES:
             cells = [Cell(reader, source, int(wrong), num_pairs) for wrong in counts]
-            rows = cell_rows(cells, units, world, "accuracy")
-            means, reach = bars(rows)
+            means, reach = bars(cell_rows(cells, units, world, metric))
             error = world.config.source_errors[source]
             line = axes.errorbar(
                 counts / num_pairs, means, reach, marker="o", label=f"ε = {error:g}"
@@ -371,9 +390,11 @@ def plot(
             for limit, style in zip(limits_of(world, source, num_pairs), (":", "-."), strict=True):
                 axes.axvline(limit, color=line[0].get_color(), linestyle=style)
         axes.axhline(0, color="#bbbbbb", linewidth=1, zorder=0)
-        axes.set(
-            title=reader, xlabel=f"share of wrong pairs f (dotted: f*, dash-dot: f*({num_pairs}))"
-        )
-    panels[0].set_ylabel("coherent − random, held-out accuracy")
-    panels[0].legend()
+        if row == 0:
+            axes.set_title(reader)
+        if column == 0:
+            axes.set_ylabel(f"coherent − random, {metric.replace('_', ' ')}")
+    for axes in panels[-1]:
+        axes.set_xlabel(f"share of wrong pairs f (dotted: f*, dash-dot: f*({num_pairs}))")
+    panels[0, 0].legend()
     figure.savefig(path, dpi=120)

@@ -318,12 +318,12 @@ def phase_units(tmp_path_factory):
 def test_the_phase_diagram_at_toy_size(phase_units):
     out, printed = phase_units
     report = json.loads((out / "report.json").read_text())
-    assert len(report) == 10  # of each reader three metrics, and U; two metrics that compare them
+    assert len(report) == 12  # of each reader four metrics, and U; two metrics that compare them
     for title, rows in report.items():
         assert len(rows) == (72 if "mean U" in title else 18)
         assert rows[0]["p_value"] is None  # of one group nothing can be tested
     assert "below f*, below f*(16)" in printed
-    assert "with f*(n)" in printed
+    assert printed.count("with f*(n)") == 4  # of each reader by both kinds of accuracy
     assert (out / "phase_diagram.png").exists()
 
 
@@ -383,6 +383,18 @@ def test_doubt_leaves_the_signs_of_what_an_observer_predicts():
     doubting, trusting = (logp[..., 1] - logp[..., 0] for logp in (doubting, trusting))
     assert (np.sign(doubting) == np.sign(trusting)).all()
     assert np.median(abs(doubting)) < 0.5 * np.median(abs(trusting))
+
+
+def test_doubt_is_seen_in_sampled_accuracy():
+    """Log-odds that shrink towards even ones move it to one half, and accuracy not at all."""
+    module = importlib.import_module("phase_diagram")
+    probabilities, gold = np.array([[0.1, 0.9], [0.8, 0.2], [0.6, 0.4]]), np.array([1, 1, 0])
+    even = np.full_like(probabilities, 0.5)
+    found = [
+        module.sampled_accuracy(np.log(doubt * even + (1 - doubt) * probabilities), gold)
+        for doubt in (0.0, 0.9)
+    ]
+    np.testing.assert_allclose(found, [1.7 / 3, 0.1 * 1.7 / 3 + 0.45])
 
 
 def test_doubt_at_toy_size():
