@@ -9,6 +9,7 @@ a header that names the source and no group; both observers on the same sets. Me
 
 import click
 import numpy as np
+from matched_accuracy import matched_flips
 from phase_diagram import sampled_accuracy
 from readers import OBSERVER, TRUSTING_OBSERVER, load_reader
 
@@ -39,10 +40,7 @@ def main(num_claims: int, wrong: str) -> None:
             steerers = [reader.make_steerer(task.claims, held_out.claims) for reader in readers]
             pairs = np.asarray(task.claims.rules.pairs)
             for number, rows in found.items():
-                labels = np.repeat(task.gold.labels[None], NUM_SETS, axis=0)
-                for row in labels:
-                    turned = pairs[rng.choice(len(pairs), number, replace=False)].ravel()
-                    row[turned] = 1 - row[turned]
+                labels = matched_flips(rng, task.gold.labels, pairs, number, NUM_SETS)
                 predictions = [steer(labels) for steer in steerers]
                 scores = [
                     [score_predictions(logp, held_out.gold) for logp in each]

@@ -90,11 +90,16 @@ def critical_share(error: float, num_pairs: float = np.inf, log_odds: float = 0.
     return float(gain / np.log((1 - error) / error))
 
 
-def limits_of(world: World, source: Source, num_pairs: int) -> Limits:
-    """Both limits of a kind of source."""
-    error, shares = world.config.source_errors[source], world.config.style_shares
+def limits_at(error: float, world: World, num_pairs: int) -> Limits:
+    """Both limits of a reader that grants a source this error, at the world's prior odds."""
+    shares = world.config.style_shares
     log_odds = np.log(shares[Style.SUBSTANTIVE] / shares[Style.UNCONSTRAINED])
     return Limits(critical_share(error), critical_share(error, num_pairs, float(log_odds)))
+
+
+def limits_of(world: World, num_pairs: int) -> dict[Source, Limits]:
+    """Both limits of a reader that grants every kind of source the error that it has."""
+    return {s: limits_at(world.config.source_errors[s], world, num_pairs) for s in SOURCES}
 
 
 def wrong_pairs(num_claims: int) -> np.ndarray:
@@ -226,7 +231,7 @@ def run(
             rows = cell_rows(cells, units, world, metric)
             title = f"{name}: coherent − random, {metric}, {size}"
             if metric in ("accuracy", "sampled_accuracy"):
-                title += f"; {agreement(cells, rows, world)}"
+                title += f"; {agreement(cells, rows, limits_of(world, num_pairs))}"
             tables[title] = rows
         title = f"{name}: mean U by β, {size}; it falls {num_falling} times, where not mixed"
         tables[title] = utilities
@@ -265,18 +270,16 @@ class Cell(NamedTuple):
             )
         )
 
-    def sides(self, world: World) -> tuple[int, int]:
+    def sides(self, limits: Mapping[Source, Limits]) -> tuple[int, ...]:
         """The sign that theory gives the effect, by either limit."""
-        return tuple(  # type: ignore[return-value]
-            1 if self.share > limit else -1
-            for limit in limits_of(world, self.source, self.num_pairs)
-        )
+        return tuple(1 if self.share > limit else -1 for limit in limits[self.source])
 
     def title(self, world: World) -> str:
         """ε, f and where they lie."""
+        sides = self.sides(limits_of(world, self.num_pairs))
         names = [
             f"{'above' if side > 0 else 'below'} {limit}"
-            for side, limit in zip(self.sides(world), ("f*", f"f*({self.num_pairs})"), strict=True)
+            for side, limit in zip(sides, ("f*", f"f*({self.num_pairs})"), strict=True)
         ]
         error = world.config.source_errors[self.source]
         return f"ε = {error:g}, f = {self.share:.4f} ({', '.join(names)})"
@@ -350,10 +353,10 @@ def _rows(compared: Sequence[Comparison]) -> list[Row]:
     ]
 
 
-def agreement(cells: Sequence[Cell], rows: Sequence[Row], world: World) -> str:
+def agreement(cells: Sequence[Cell], rows: Sequence[Row], limits: Mapping[Source, Limits]) -> str:
     """How many cells whose interval excludes zero have the sign that theory gives them."""
     signed = [
-        (cell.sides(world), np.sign(row.summary.mean))
+        (cell.sides(limits), np.sign(row.summary.mean))
         for cell, row in zip(cells, rows, strict=True)
         if row.summary.low > 0 or row.summary.high < 0
     ]
@@ -373,7 +376,7 @@ def plot(
     path: pathlib.Path,
 ) -> None:
     """Effects by share of errors, a line a source; both limits as vertical lines of its colour."""
-    metrics = ("accuracy", "sampled_accuracy")
+    metrics, limits = ("accuracy", "sampled_accuracy"), limits_of(world, num_pairs)
     figure = matplotlib.figure.Figure(figsize=(4.6 * len(readers), 6.6), layout="constrained")
     panels = figure.subplots(len(metrics), len(readers), sharex=True, sharey=True, squeeze=False)
     for (row, metric), (column, reader) in itertools.product(
@@ -387,7 +390,7 @@ def plot(
             line = axes.errorbar(
                 counts / num_pairs, means, reach, marker="o", label=f"ε = {error:g}"
             )
-            for limit, style in zip(limits_of(world, source, num_pairs), (":", "-."), strict=True):
+            for limit, style in zip(limits[source], (":", "-."), strict=True):
                 axes.axvline(limit, color=line[0].get_color(), linestyle=style)
         axes.axhline(0, color="#bbbbbb", linewidth=1, zorder=0)
         if row == 0:

@@ -397,6 +397,39 @@ def test_doubt_is_seen_in_sampled_accuracy():
     np.testing.assert_allclose(found, [1.7 / 3, 0.1 * 1.7 / 3 + 0.45])
 
 
+def test_the_noise_that_an_observer_grants_is_found_from_its_predictions(tmp_path):
+    options = "--model observer --groups ilvania,hestonia --seeds 1 --draws 1 --num-test 16"
+    run("granted_noise", options, tmp_path)
+    report = json.loads((tmp_path / "report.json").read_text())
+    for name, error in (("national", 0.01), ("web", 0.03), ("street", 0.1)):
+        (row,) = [
+            row
+            for row in report["granted ε, 2 groups × 1 seeds"]
+            if row["name"] == f"{name}, ε = {error:g}"
+        ]
+        assert row["mean"] == pytest.approx(error, rel=0.1)
+    assert report["limits"]["street"]["finite"] == pytest.approx(0.364, abs=0.02)
+
+
+def test_cells_of_a_phase_diagram_are_counted_by_granted_noise(phase_units, tmp_path):
+    phase, _ = phase_units
+    options = f"--model trusting-observer --groups ilvania --seeds 1 --draws 1 --phase {phase}"
+    printed = run("granted_noise", f"{options} --num-test 8", tmp_path / "same")
+    # Of one group nothing is known but itself: no interval excludes anything.
+    assert printed.count("of 0 cells whose interval excludes zero 0 agree") == 2
+    result = invoke("granted_noise", f"{options} --num-claims 34", tmp_path / "other")
+    assert result.exit_code == 2
+    assert "Cells are those of a phase diagram" in result.output
+
+
+def test_the_lowest_point_of_a_parabola():
+    module = importlib.import_module("granted_noise")
+    for error in (0.01, 0.033, 0.2):
+        assert module.lowest(np.log(module.ERRORS / error) ** 2) == pytest.approx(error)
+    assert module.lowest(module.ERRORS) == module.ERRORS[0]
+    assert module.lowest(-module.ERRORS) == module.ERRORS[-1]
+
+
 def test_doubt_at_toy_size():
     module = importlib.import_module("doubt")
     result = CliRunner().invoke(module.main, ["--num-claims", "8", "--wrong", "1"])
@@ -409,10 +442,7 @@ def test_doubt_at_toy_size():
 
 def test_critical_shares():
     module, world = importlib.import_module("phase_diagram"), make_world()
-    found = [
-        module.limits_of(world, source, 16)
-        for source in (Source.NATIONAL, Source.WEB, Source.STREET)
-    ]
+    found = list(module.limits_of(world, 16).values())
     np.testing.assert_allclose(found, [[0.149, 0.195], [0.191, 0.252], [0.268, 0.364]], atol=0.0006)
     # Where the two likelihoods, times their priors, are equal.
     error, share = 0.03, module.critical_share(0.03, 16, np.log(30))
