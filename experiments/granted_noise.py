@@ -13,10 +13,10 @@ no effect of coherent ones goes into it. For every group, seed and kind of sourc
      source the error ε, over a grid of ε.
   3. The divergence KL(reader ‖ observer), mean over claims and draws. The granted ε is where it is
      least: the lowest point of a parabola in ln ε through the grid's best point and its neighbours.
-  4. The limits f* and f*(n) at the mean of the granted ε over groups.
-With `--phase` the cells of a phase diagram are counted by these limits as well: how many of those
-whose interval excludes zero have the sign of their side. Statistics are over groups, each the mean
-over its seeds; comparisons are paired, p by Holm over the table.
+  4. The limits f* and f*(n) at the granted ε.
+With `--phase` the cells of a phase diagram are counted by the mean limits as well: how many of
+those whose interval excludes zero have the sign of their side. Statistics are over groups, each the
+mean over its seeds; comparisons are paired, p by Holm over the table.
 """
 
 import dataclasses
@@ -150,16 +150,17 @@ def analyse(
     return {title: rows for title, rows in tables.items() if rows}
 
 
-def granted_limits(units: list[Unit], world: World, num_pairs: int) -> dict[Source, Limits]:
-    """f* and f*(n) at the mean granted ε of each kind of source."""
-    return {
-        source: limits_at(
-            mean_row("", units, lambda unit, s=source: granted(unit, s)).summary.mean,
-            world,
-            num_pairs,
+def limit_rows(units: list[Unit], world: World, num_pairs: int) -> list[Row]:
+    """f* and f*(n) of each kind of source, at the ε that every group's labels were granted."""
+    return [
+        mean_row(
+            f"{source.name.lower()}: {name}",
+            units,
+            lambda unit, s=source, p=position: limits_at(granted(unit, s), world, num_pairs)[p],
         )
         for source in SOURCES
-    }
+        for position, name in enumerate(("f*", f"f*({num_pairs})"))
+    ]
 
 
 def count_cells(
@@ -239,19 +240,17 @@ def main(
         lambda group, seed: run_unit(reader, observed, options, group, seed),
     )
     tables = analyse(units, world, counts, num_pairs)
-    limits = granted_limits(units, world, num_pairs)
+    rows, title = limit_rows(units, world, num_pairs), f"limits at the granted ε, {size_of(units)}"
+    if phase:
+        means = iter(row.summary.mean for row in rows)
+        limits = {kind: Limits(next(means), next(means)) for kind in SOURCES}
+        counted = count_cells(phase, reader, world, limits, num_claims)
+        title = "; ".join([title, *counted])
+    tables[title] = rows
     plot(units, world, counts / num_pairs, out / "granted_noise.png")
     for title, rows in tables.items():
         click.echo(table(rows, title) + "\n")
-    report: dict[str, Any] = {title: as_json(rows) for title, rows in tables.items()}
-    report["limits"] = {kind.name.lower(): limit._asdict() for kind, limit in limits.items()}
-    for kind, limit in limits.items():
-        asymptotic, finite = limit
-        click.echo(f"{kind.name.lower()}: f* = {asymptotic:.3f}, f*({num_pairs}) = {finite:.3f}")
-    if phase:
-        report["phase diagram"] = count_cells(phase, reader, world, limits, num_claims)
-        click.echo("\n".join(report["phase diagram"]))
-    write_json(out / "report.json", report)
+    write_json(out / "report.json", {title: as_json(rows) for title, rows in tables.items()})
 
 
 if __name__ == "__main__":

@@ -4,7 +4,9 @@ import gc
 import importlib.metadata
 import os
 import pathlib
+import sys
 import tempfile
+from collections.abc import Iterator
 
 # The suite's programs are small and many: most of what they cost is their compilation, of which
 # fusion emitters triple the time. XLA refuses flags that it does not know, and this one is to go.
@@ -41,12 +43,21 @@ gc.set_threshold(200_000, 20, 100)
 LONGEST_FILES = ("tempering", "sequential", "experiments", "icm", "tree", "fixed_accuracy")
 
 DATA = pathlib.Path(__file__).parents[2] / "shared" / "data"
+EXPERIMENTS = pathlib.Path(__file__).parents[1] / "experiments"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Puts the longest files first, in their order, and leaves the others in theirs."""
     ranks = {f"test_{name}": rank for rank, name in enumerate(LONGEST_FILES)}
     items.sort(key=lambda item: ranks.get(item.path.stem, len(ranks)))
+
+
+@pytest.fixture(scope="module")
+def experiments_on_path() -> Iterator[None]:
+    """The experiments are scripts, which import one another by their names."""
+    sys.path.insert(0, str(EXPERIMENTS))
+    yield
+    sys.path.remove(str(EXPERIMENTS))
 
 
 @pytest.fixture(scope="session")

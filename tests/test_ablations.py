@@ -3,8 +3,6 @@
 import dataclasses
 import importlib
 import json
-import pathlib
-import sys
 
 import jax
 import pytest
@@ -12,7 +10,6 @@ from click.testing import CliRunner
 
 from icmjax.persona_world.training import Phase, PretrainConfig
 
-ROOT = pathlib.Path(__file__).parents[1]
 TOY = {
     "num_layers": 1,
     "hidden_size": 32,
@@ -25,10 +22,8 @@ TOY = {
 
 
 @pytest.fixture(scope="module")
-def ablations():
-    sys.path.insert(0, str(ROOT / "experiments"))
-    yield importlib.import_module("ablations")
-    sys.path.remove(str(ROOT / "experiments"))
+def ablations(experiments_on_path):
+    return importlib.import_module("ablations")
 
 
 @pytest.fixture(autouse=True)
