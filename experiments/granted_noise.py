@@ -163,26 +163,31 @@ def limit_rows(units: list[Unit], world: World, num_pairs: int) -> list[Row]:
     ]
 
 
-def count_cells(
-    phase: pathlib.Path, reader: Reader, world: World, limits: dict[Source, Limits], num_claims: int
-) -> list[str]:
-    """How many cells of a reader's phase diagram agree with these limits, by metric.
+def read_phase(folder: pathlib.Path, reader: Reader, num_claims: int) -> list[Unit]:
+    """The units of a reader's phase diagram.
 
     Raises:
       RunError: the folder holds no phase diagram of this reader and number of claims.
     """
-    path = phase / CONFIG_FILE
+    path = folder / CONFIG_FILE
     config = json.loads(path.read_text()) if path.exists() else {}
     wanted = reader.config | {"part": "phase", "num_claims": num_claims}
     found = {name: config.get(name) for name in wanted}
-    units = read_units(phase / UNITS_FILE)
+    units = read_units(folder / UNITS_FILE)
     if found != wanted or not units:
         rule, remedy = "Cells are those of a phase diagram.", "name the folder of such a run"
-        raise RunError(Fault(rule, f"{found}, {len(units)} units", str(phase), remedy))
+        raise RunError(Fault(rule, f"{found}, {len(units)} units", str(folder), remedy))
+    return units
+
+
+def count_cells(
+    units: list[Unit], reader: Reader, world: World, limits: dict[Source, Limits], num_pairs: int
+) -> list[str]:
+    """How many cells of a reader's phase diagram agree with these limits, by metric."""
     cells = [
-        Cell(reader.name, source, int(wrong), num_claims // 2)
+        Cell(reader.name, source, int(wrong), num_pairs)
         for source in SOURCES
-        for wrong in wrong_pairs(num_claims)
+        for wrong in wrong_pairs(2 * num_pairs)
     ]
     return [
         f"{metric}: {agreement(cells, cell_rows(cells, units, world, metric), limits)}"
@@ -201,9 +206,10 @@ def plot(units: list[Unit], world: World, shares: np.ndarray, path: pathlib.Path
         ]
         line = axes.errorbar(shares, *bars(rows), marker="o", capsize=3, label=source.name.lower())
         axes.axhline(world.config.source_errors[source], color=line[0].get_color(), linestyle=":")
-    axes.set(
-        yscale="log", xlabel="share of wrong pairs f", ylabel="granted ε (dotted: the world's)"
-    )
+    axes.set_yscale("log")
+    axes.set_yticks([0.01, 0.02, 0.05, 0.1, 0.2], ["0.01", "0.02", "0.05", "0.1", "0.2"])
+    axes.minorticks_off()
+    axes.set(xlabel="share of wrong pairs f", ylabel="granted ε (dotted: the world's)")
     axes.legend()
     figure.savefig(path, dpi=120)
 
@@ -233,18 +239,20 @@ def main(
     options |= source.sizes
     num_claims = options["num_claims"]
     counts, num_pairs = np.append(0, wrong_pairs(num_claims)), num_claims // 2
+    phase_units = read_phase(phase, reader, num_claims) if phase else []
     units = run_units(
         out,
         config,
         source.keys,
         lambda group, seed: run_unit(reader, observed, options, group, seed),
+        source.num_together,
     )
     tables = analyse(units, world, counts, num_pairs)
     rows, title = limit_rows(units, world, num_pairs), f"limits at the granted ε, {size_of(units)}"
-    if phase:
+    if phase_units:
         means = iter(row.summary.mean for row in rows)
         limits = {kind: Limits(next(means), next(means)) for kind in SOURCES}
-        counted = count_cells(phase, reader, world, limits, num_claims)
+        counted = count_cells(phase_units, reader, world, limits, num_pairs)
         title = "; ".join([title, *counted])
     tables[title] = rows
     plot(units, world, counts / num_pairs, out / "granted_noise.png")
