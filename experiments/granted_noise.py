@@ -163,8 +163,10 @@ def limit_rows(units: list[Unit], world: World, num_pairs: int) -> list[Row]:
     ]
 
 
-def read_phase(folder: pathlib.Path, reader: Reader, num_claims: int) -> list[Unit]:
-    """The units of a reader's phase diagram.
+def read_phase(folder: pathlib.Path, reader: Reader, num_claims: int, world: World) -> list[Unit]:
+    """The units of a reader's phase diagram, in the order of groups and seeds of a whole run.
+
+    The last digits of a bootstrap interval depend on that order.
 
     Raises:
       RunError: the folder holds no phase diagram of this reader and number of claims.
@@ -177,7 +179,7 @@ def read_phase(folder: pathlib.Path, reader: Reader, num_claims: int) -> list[Un
     if found != wanted or not units:
         rule, remedy = "Cells are those of a phase diagram.", "name the folder of such a run"
         raise RunError(Fault(rule, f"{found}, {len(units)} units", str(folder), remedy))
-    return units
+    return sorted(units, key=lambda unit: (world.group_index(unit["key"][0]), unit["key"][1]))
 
 
 def count_cells(
@@ -239,7 +241,7 @@ def main(
     options |= source.sizes
     num_claims = options["num_claims"]
     counts, num_pairs = np.append(0, wrong_pairs(num_claims)), num_claims // 2
-    phase_units = read_phase(phase, reader, num_claims) if phase else []
+    phase_units = read_phase(phase, reader, num_claims, world) if phase else []
     units = run_units(
         out,
         config,
