@@ -16,8 +16,8 @@ Protocol, for every group and seed (or persona of a claim file and seed):
   4. Label accuracy over all claims, and over those that nobody was asked about and that no answer
      implies (none of them where K is all pairs); accuracy and log-loss on held-out claims of other
      topics with all labels in context.
-Statistics are over groups, each the mean over its seeds. A tier's effect is the difference of a
-selector from random, paired over its groups; p by Holm over the table.
+Statistics are over groups, each the mean over its seeds. The effect in a tier, and in all tiers
+together, is the difference of a selector from random, paired over groups; p by Holm over the table.
 """
 
 import pathlib
@@ -148,10 +148,11 @@ def value_of(selector: str, budget: str, metric: str) -> Value:
 
 
 def analyse(source: Source, units: list[Unit]) -> dict[str, list[Row]]:
-    """By tier: metrics by selector and K, and paired differences from random."""
+    """By tier, and of several together: metrics by selector and K, differences from random."""
     tables: dict[str, list[Row]] = {}
     selectors = [name for name in units[0] if name not in ("key", "none")]
-    for tier, members in source.members(units).items():
+    tiers = source.members(units)
+    for tier, members in (tiers | ({"all": units} if len(tiers) > 1 else {})).items():
         size = size_of(members)
         for metric in METRICS:
             # Where all pairs were asked about there is no rest.
