@@ -30,7 +30,16 @@ import matplotlib.figure
 import numpy as np
 from harness import CONFIG_FILE, UNITS_FILE, experiment, read_units, run_units, unit_rng, write_json
 from matched_accuracy import matched_flips
-from phase_diagram import SOURCES, Cell, Limits, agreement, cell_rows, limits_at, wrong_pairs
+from phase_diagram import (
+    METRICS,
+    SOURCES,
+    Cell,
+    Limits,
+    agreement,
+    cell_rows,
+    limits_at,
+    wrong_pairs,
+)
 from readers import MODEL_HELP, Reader, load_reader
 from sources import Source as ClaimSource
 from sources import source_options
@@ -105,8 +114,13 @@ def analyse(
 ) -> dict[str, list[Row]]:
     """The tables: what is granted, how well that describes the reader, and what is compared."""
     errors = {source: world.config.source_errors[source] for source in SOURCES}
-    size = size_of(units)
-    rows = []
+    size, rows = size_of(units), []
+    is_end = [
+        granted(unit, source, position) in (ERRORS[0], ERRORS[-1])
+        for unit in units
+        for source in SOURCES
+        for position in range(len(counts))
+    ]
     for source, error in errors.items():
         name = f"{source.name.lower()}, ε = {error:g}"
         rows.append(mean_row(name, units, lambda unit, s=source: granted(unit, s)))
@@ -143,7 +157,7 @@ def analyse(
         for source, error in errors.items()
     ]
     tables = {
-        f"granted ε, {size}": rows,
+        f"granted ε, {size}; {sum(is_end)} of {len(is_end)} lie at an end of the grid": rows,
         f"KL(reader ‖ observer), nats a claim, {size}": fits,
         f"granted ε compared, {size}, p by Holm": comparison_rows(compared),
     }
@@ -163,23 +177,31 @@ def limit_rows(units: list[Unit], world: World, num_pairs: int) -> list[Row]:
     ]
 
 
-def read_phase(folder: pathlib.Path, reader: Reader, num_claims: int, world: World) -> list[Unit]:
-    """The units of a reader's phase diagram, in the order of groups and seeds of a whole run.
-
-    The last digits of a bootstrap interval depend on that order.
+def read_phase(
+    folder: pathlib.Path, reader: Reader, num_claims: int, keys: Sequence[tuple[str, int]]
+) -> list[Unit]:
+    """The units of a reader's phase diagram, of these groups and seeds and in their order.
 
     Raises:
-      RunError: the folder holds no phase diagram of this reader and number of claims.
+      RunError: the folder holds no phase diagram of this reader, under a header that names no
+        group, with so many claims and with all of these units.
     """
     path = folder / CONFIG_FILE
     config = json.loads(path.read_text()) if path.exists() else {}
-    wanted = reader.config | {"part": "phase", "num_claims": num_claims}
+    wanted = reader.config | {
+        "part": "phase",
+        "num_claims": num_claims,
+        "header": "source",
+        "metrics": list(METRICS),
+    }
     found = {name: config.get(name) for name in wanted}
-    units = read_units(folder / UNITS_FILE)
-    if found != wanted or not units:
-        rule, remedy = "Cells are those of a phase diagram.", "name the folder of such a run"
-        raise RunError(Fault(rule, f"{found}, {len(units)} units", str(folder), remedy))
-    return sorted(units, key=lambda unit: (world.group_index(unit["key"][0]), unit["key"][1]))
+    units = {tuple(unit["key"]): unit for unit in read_units(folder / UNITS_FILE)}
+    num_missing = sum(key not in units for key in keys)
+    if found != wanted or num_missing:
+        rule = "Cells are those of a phase diagram of the same reader, claims, groups and seeds."
+        remedy = "name the folder of such a run, or ask for the groups and seeds that it has"
+        raise RunError(Fault(rule, f"{found}, {num_missing} units missing", str(folder), remedy))
+    return [units[key] for key in keys]
 
 
 def count_cells(
@@ -241,7 +263,7 @@ def main(
     options |= source.sizes
     num_claims = options["num_claims"]
     counts, num_pairs = np.append(0, wrong_pairs(num_claims)), num_claims // 2
-    phase_units = read_phase(phase, reader, num_claims, world) if phase else []
+    phase_units = read_phase(phase, reader, num_claims, source.keys) if phase else []
     units = run_units(
         out,
         config,

@@ -212,7 +212,7 @@ def run(
     counts, num_pairs = wrong_pairs(options["num_claims"]), options["num_claims"] // 2
     units = run_units(
         out,
-        config,
+        config | {"metrics": list(METRICS)},
         source.keys,
         lambda group, seed: run_unit(readers, world, options, group, seed),
         source.num_together,

@@ -118,13 +118,15 @@ def test_the_noise_that_an_observer_grants_is_found_from_its_predictions(tmp_pat
 
 def test_cells_of_a_phase_diagram_are_counted_by_granted_noise(phase_units, tmp_path):
     phase, _ = phase_units
-    options = f"--model trusting-observer --groups ilvania --seeds 1 --draws 1 --phase {phase}"
-    printed = run("granted_noise", f"{options} --num-test 8", tmp_path / "same")
+    options = f"--model trusting-observer --seeds 1 --draws 1 --num-test 8 --phase {phase}"
+    printed = run("granted_noise", f"{options} --groups ilvania", tmp_path / "same")
     # Of one group nothing is known but itself: no interval excludes anything.
     assert printed.count("of 0 cells whose interval excludes zero 0 agree") == 2
-    result = invoke("granted_noise", f"{options} --num-claims 34", tmp_path / "other")
-    assert result.exit_code == 2
-    assert "Cells are those of a phase diagram" in result.output
+    for other in ("--groups ilvania --num-claims 34", "--groups hestonia"):
+        result = invoke("granted_noise", f"{options} {other}", tmp_path / "other")
+        assert result.exit_code == 2
+        assert "Cells are those of a phase diagram of the same reader" in result.output
+    assert not (tmp_path / "other").exists()
 
 
 def test_the_lowest_point_of_a_parabola():
