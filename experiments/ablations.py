@@ -24,9 +24,9 @@ import pathlib
 import click
 import numpy as np
 from bundled_model import run_answers, run_claims, run_preferences
-from harness import experiment, groups_of, run_units, write_json
+from harness import experiment, groups_of, run_units
 from sources import world_config
-from tables import Comparison, Unit, as_json, comparison_rows, mean_row, table
+from tables import Comparison, Unit, comparison_rows, mean_row, publish
 
 from icmjax.lm.loading import load_lm
 from icmjax.persona_world.config import WorldConfig
@@ -131,10 +131,7 @@ def main(
                 if name != FULL
             ]
             tables[f"{metric}: differences, p by Holm"] = comparison_rows(compared)
-    tables = {title: rows for title, rows in tables.items() if rows}
-    for title, rows in tables.items():
-        click.echo(table(rows, title) + "\n")
-    write_json(out / "report.json", {title: as_json(rows) for title, rows in tables.items()})
+    publish(tables, out)
 
 
 def _paired(units: list[Unit], others: list[Unit]) -> list[Unit]:

@@ -22,10 +22,10 @@ import pathlib
 import click
 import matplotlib.figure
 import numpy as np
-from harness import experiment, groups_of, run_units, tier_of, unit_rng, write_json
+from harness import experiment, groups_of, run_units, tier_of, unit_rng
 from readers import model_config
 from sources import world_config
-from tables import Comparison, Row, as_json, comparison_rows, group_means, mean_row, size_of, table
+from tables import Comparison, Row, comparison_rows, group_means, mean_row, publish, size_of
 
 from icmjax import load_lm, make_steerer
 from icmjax.generation import generate
@@ -215,10 +215,7 @@ def main(model: str, out: pathlib.Path, num_seeds: int, groups: str | None, quic
     names = groups_of(world, groups, quick)
     keys = [(name, seed) for name in names for seed in range(1 if quick else num_seeds)]
     units = run_units(out, model_config(lm) | world_config(world), keys, run_unit)
-    tables = {title: rows for title, rows in analyse(world, units).items() if rows}
-    for title, rows in tables.items():
-        click.echo(table(rows, title) + "\n")
-    write_json(out / "report.json", {title: as_json(rows) for title, rows in tables.items()})
+    publish(analyse(world, units), out)
     plot(world, units, out / "bundled_model.png")
 
 

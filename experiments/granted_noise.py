@@ -28,7 +28,7 @@ from typing import Any
 import click
 import matplotlib.figure
 import numpy as np
-from harness import CONFIG_FILE, UNITS_FILE, experiment, read_units, run_units, unit_rng, write_json
+from harness import CONFIG_FILE, UNITS_FILE, experiment, read_units, run_units, unit_rng
 from matched_accuracy import matched_flips
 from phase_diagram import (
     METRICS,
@@ -43,7 +43,7 @@ from phase_diagram import (
 from readers import MODEL_HELP, Reader, load_reader
 from sources import Source as ClaimSource
 from sources import source_options
-from tables import Comparison, Row, Unit, as_json, bars, comparison_rows, mean_row, size_of, table
+from tables import Comparison, Row, Unit, bars, comparison_rows, mean_row, publish, size_of
 
 from icmjax.errors import Fault, RunError
 from icmjax.persona_world.config import Source
@@ -156,12 +156,11 @@ def analyse(
         )
         for source, error in errors.items()
     ]
-    tables = {
+    return {
         f"granted ε, {size}; {sum(is_end)} of {len(is_end)} lie at an end of the grid": rows,
         f"KL(reader ‖ observer), nats a claim, {size}": fits,
         f"granted ε compared, {size}, p by Holm": comparison_rows(compared),
     }
-    return {title: rows for title, rows in tables.items() if rows}
 
 
 def limit_rows(units: list[Unit], world: World, num_pairs: int) -> list[Row]:
@@ -280,9 +279,7 @@ def main(
         title = "; ".join([title, *counted])
     tables[title] = rows
     plot(units, world, counts / num_pairs, out / "granted_noise.png")
-    for title, rows in tables.items():
-        click.echo(table(rows, title) + "\n")
-    write_json(out / "report.json", {title: as_json(rows) for title, rows in tables.items()})
+    publish(tables, out)
 
 
 if __name__ == "__main__":

@@ -42,7 +42,7 @@ import jax
 import matplotlib.figure
 import numpy as np
 from bundled_model import has_stance_of
-from harness import chosen, experiment, run_units, unit_key, unit_rng, write_json
+from harness import chosen, experiment, run_units, unit_key, unit_rng
 from open_answers import read_answers, run_open_answers
 from readers import model_config
 from sources import Source, source_options
@@ -50,13 +50,12 @@ from tables import (
     Comparison,
     Row,
     Unit,
-    as_json,
     bars,
     comparison_rows,
     group_means,
     mean_row,
+    publish,
     size_of,
-    table,
 )
 from together import search
 
@@ -428,10 +427,8 @@ def main(
             config["answers"] = f"{answers_path} {hashlib.sha256(content).hexdigest()}"
         run_unit = functools.partial(run_file_unit, lm, judge_lm, source, answers_path, options)
     units = run_units(out, config, source.keys, run_unit, source.num_together)
-    tables = {title: rows for title, rows in analyse(units, source).items() if rows}
-    for title, rows in tables.items():
-        click.echo(table(rows, title) + "\n")
-    write_json(out / "report.json", {title: as_json(rows) for title, rows in tables.items()})
+    tables = analyse(units, source)
+    publish(tables, out)
     plot(tables, out / "icm_vs_gold.png")
 
 

@@ -36,7 +36,7 @@ import jax
 import matplotlib.figure
 import numpy as np
 import phase_diagram
-from harness import experiment, run_units, unit_key, unit_rng, write_json
+from harness import experiment, run_units, unit_key, unit_rng
 from phase_diagram import check_matched
 from readers import MODEL_HELP, Reader, load_reader
 from sources import Source, require_gold, source_options
@@ -44,13 +44,12 @@ from tables import (
     Comparison,
     Row,
     Unit,
-    as_json,
     bars,
     comparison_rows,
     group_means,
     mean_row,
+    publish,
     size_of,
-    table,
 )
 from together import search
 
@@ -294,10 +293,7 @@ def main(
         )
         tables = analyse(units)
         plot(units, out / "matched_accuracy.png")
-    tables = {title: rows for title, rows in tables.items() if rows}
-    for title, rows in tables.items():
-        click.echo(table(rows, title) + "\n")
-    write_json(out / "report.json", {title: as_json(rows) for title, rows in tables.items()})
+    publish(tables, out)
 
 
 if __name__ == "__main__":

@@ -36,22 +36,11 @@ from typing import Any, NamedTuple
 import click
 import matplotlib.figure
 import numpy as np
-from harness import chosen, experiment, run_units, write_json
+from harness import chosen, experiment, run_units
 from readers import MODEL_HELP, load_reader
 from robustness_parts import PARTS, REPLICAS, TRUE_SHARES, Bench
 from sources import Source, source_options
-from tables import (
-    Comparison,
-    Row,
-    Unit,
-    Value,
-    as_json,
-    bars,
-    comparison_rows,
-    mean_row,
-    size_of,
-    table,
-)
+from tables import Comparison, Row, Unit, Value, bars, comparison_rows, mean_row, publish, size_of
 
 from icmjax.persona_world.world import make_world
 
@@ -195,9 +184,7 @@ def main(
 
     units = run_units(out, config, source.keys, run_unit, source.num_together)
     tables = analyse(units)
-    for title, rows in tables.items():
-        click.echo(table(rows, title) + "\n")
-    write_json(out / "report.json", {title: as_json(rows) for title, rows in tables.items()})
+    publish(tables, out)
     plot(tables, out / "robustness.png")
 
 

@@ -5,10 +5,13 @@ and agree with one another, so they are averaged before anything is summarised o
 is therefore the number of groups.
 """
 
+import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import click
 import numpy as np
+from harness import write_json
 
 from icmjax.statistics import (
     Summary,
@@ -98,6 +101,14 @@ def table(rows: Sequence[Row], title: str) -> str:
             f"{interval:>18} {p_text:>8} {needed:>8}".rstrip()
         )
     return "\n".join(lines)
+
+
+def publish(tables: Mapping[str, Sequence[Row]], out: pathlib.Path) -> None:
+    """Prints every table that has rows, and writes them all to the folder's `report.json`."""
+    filled = {title: rows for title, rows in tables.items() if rows}
+    for title, rows in filled.items():
+        click.echo(table(rows, title) + "\n")
+    write_json(out / "report.json", {title: as_json(rows) for title, rows in filled.items()})
 
 
 def as_json(rows: Sequence[Row]) -> list[dict[str, Any]]:

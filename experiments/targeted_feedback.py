@@ -27,7 +27,7 @@ import click
 import jax
 import matplotlib.figure
 import numpy as np
-from harness import chosen, experiment, run_units, unit_key, write_json
+from harness import chosen, experiment, run_units, unit_key
 from readers import MODEL_HELP, Reader, load_reader
 from sources import Source, require_gold, source_options
 from tables import (
@@ -35,12 +35,11 @@ from tables import (
     Row,
     Unit,
     Value,
-    as_json,
     comparison_rows,
     group_means,
     mean_row,
+    publish,
     size_of,
-    table,
 )
 from together import search
 
@@ -237,10 +236,7 @@ def main(
         lambda name, seed: run_unit(reader, source, options, name, seed),
         source.num_together,
     )
-    tables = {title: rows for title, rows in analyse(source, units).items() if rows}
-    for title, rows in tables.items():
-        click.echo(table(rows, title) + "\n")
-    write_json(out / "report.json", {title: as_json(rows) for title, rows in tables.items()})
+    publish(analyse(source, units), out)
     plot(source, units, out / "targeted_feedback.png")
 
 
