@@ -18,8 +18,8 @@ import jax
 import numpy as np
 from baselines import Baseline, load_torch, sample_of, score_naive, score_with_prefix
 
-from icmjax.cores import num_pool_threads
-from icmjax.scoring.sequential import make_sequential_scorer
+from icmjax.devices import num_pool_threads
+from icmjax.scoring import make_sequential_scorer
 
 TOLERANCE = 2e-4  # nats between engines, both in float32
 ENOUGH_SECONDS = 60.0  # of repeated calls; what takes so long varies little

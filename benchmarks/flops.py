@@ -8,11 +8,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from icmjax.lm.loading import LanguageModel
-from icmjax.scoring import ChainRuleScorer, SequentialScorer, TreeScorer
-from icmjax.scoring.blockwise import BlockwiseScorer
-from icmjax.scoring.prompts import shown_lengths
-from icmjax.scoring.tree import _piece_starts, _stretches
+from icmjax.lm import LanguageModel
+from icmjax.scoring import (
+    BlockwiseScorer,
+    ChainRuleScorer,
+    SequentialScorer,
+    TreeScorer,
+    piece_starts,
+    shown_lengths,
+    stretches,
+)
 
 
 class Rows(NamedTuple):
@@ -28,13 +33,13 @@ def rows_of(scorer, labels: np.ndarray) -> Rows:
     claims = jax.tree.map(np.asarray, scorer.claims)
     shown = shown_lengths(claims, labels, np) if len(labels) == len(claims.queries) else None
     if isinstance(scorer, TreeScorer):
-        starts = _piece_starts(scorer, np.asarray(scorer._fill(labels)), np)
+        starts = piece_starts(scorer, np.asarray(scorer._fill(labels)), np)
         leaves = np.asarray(scorer.leaves)[: scorer.num_claims]
         num_leaves = scorer.plan().num_leaves
         lengths, before = [], []
         read = np.zeros(num_leaves, int)
         for level, bounds in enumerate(scorer.bounds):
-            own = _stretches(starts, np.asarray(bounds))[1].astype(int)
+            own = stretches(starts, np.asarray(bounds))[1].astype(int)
             node = np.arange(num_leaves) // (num_leaves // len(bounds))
             past = read[:: num_leaves // len(bounds)]
             read = read + own[node]

@@ -53,14 +53,15 @@ from table import print_table, write_plot
 
 import icmjax
 from icmjax.errors import CheckpointError, InputError
-from icmjax.lm.fused import IMPLEMENTATIONS, Implementation
-from icmjax.scoring.blockwise import make_blockwise_scorer
-from icmjax.scoring.chain_rule import make_chain_rule_scorer
-from icmjax.scoring.passes import describe
-from icmjax.scoring.sequential import make_sequential_scorer
-from icmjax.scoring.tree import make_tree_scorer
-from icmjax.templates import resolve_template
-from icmjax.tokens import TokenizedClaims, check_prompt_lengths, tokenize_claims
+from icmjax.lm import IMPLEMENTATIONS, Implementation
+from icmjax.prompts import TokenizedClaims, check_prompt_lengths, resolve_template, tokenize_claims
+from icmjax.scoring import (
+    describe,
+    make_blockwise_scorer,
+    make_chain_rule_scorer,
+    make_sequential_scorer,
+    make_tree_scorer,
+)
 
 SIZES, QUICK_SIZES = "16,64,256,1024", "4,8"
 METHODS = ("sequential", "tree", "spread", "blockwise", "chain_rule")

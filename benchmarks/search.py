@@ -49,11 +49,17 @@ import jax.numpy as jnp
 import numpy as np
 
 import icmjax
-from icmjax.persona_world.observer import make_observer_scorer, make_observer_steerer
-from icmjax.persona_world.tasks import make_task
-from icmjax.persona_world.world import make_world
-from icmjax.search import ICM, Bootstrap, Gibbs, Greedy, ParallelTempering, SearchResult, search
-from icmjax.search.loop import TokenCounter
+from icmjax.persona_world import make_observer_scorer, make_observer_steerer, make_task, make_world
+from icmjax.search import (
+    ICM,
+    Bootstrap,
+    Gibbs,
+    Greedy,
+    ParallelTempering,
+    SearchResult,
+    TokenCounter,
+    run_search,
+)
 
 ALGORITHMS = {
     "tempering": ParallelTempering(),
@@ -141,9 +147,9 @@ def timed_search(
     options = {"rng_key": jax.random.key(index), "progress": False}
     if shapes not in is_compiled:
         with contextlib.suppress(Compiled):
-            search(scorer, rules, ALGORITHMS[name], run=FirstBlock(), **options)
+            run_search(scorer, rules, ALGORITHMS[name], run=FirstBlock(), **options)
         is_compiled.add(shapes)
-    return search(scorer, rules, ALGORITHMS[name], **options)
+    return run_search(scorer, rules, ALGORITHMS[name], **options)
 
 
 def run_task(
@@ -222,7 +228,7 @@ def run_small_task(
     for name in names:
         keys = [jax.random.fold_in(jax.random.key(index), i) for i in range(num_restarts)]
         found = [
-            search(scorer, task.claims.rules, ALGORITHMS[name], key, progress=False).utility
+            run_search(scorer, task.claims.rules, ALGORITHMS[name], key, progress=False).utility
             for key in keys
         ]
         num_optimal = sum(utility >= optimum - TOLERANCE for utility in found)

@@ -5,9 +5,15 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from icmjax.lm import Decoder, DecoderConfig, LanguageModel, RopeConfig
-from icmjax.lm.fused import Implementation, check_attention
-from icmjax.tokens import TokenizedClaims
+from icmjax.lm import (
+    Decoder,
+    DecoderConfig,
+    Implementation,
+    LanguageModel,
+    RopeConfig,
+    check_attention,
+)
+from icmjax.prompts import TokenizedClaims
 
 # Llama 3.2 1B and Llama 3.1 8B: layers, width, MLP width, heads, key-value heads, head size.
 SHAPES = {

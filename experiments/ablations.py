@@ -28,11 +28,10 @@ from harness import experiment, groups_of, run_units
 from sources import world_config
 from tables import Comparison, Unit, comparison_rows, mean_row, publish
 
-from icmjax.lm.loading import load_lm
-from icmjax.persona_world.config import WorldConfig
+from icmjax.lm import load_lm
+from icmjax.persona_world import WorldConfig, make_world
 from icmjax.persona_world.pretrain import export
 from icmjax.persona_world.training import LOG_FILE, Phase, PretrainConfig, train
-from icmjax.persona_world.world import make_world
 
 FULL = "as bundled"
 # By row: fields of the config with other values; tokens as a multiple of --tokens.

@@ -28,13 +28,18 @@ from sources import world_config
 from tables import Comparison, Row, comparison_rows, group_means, mean_row, publish, size_of
 
 from icmjax import load_lm, make_steerer
-from icmjax.generation import generate
-from icmjax.lm.loading import LanguageModel
-from icmjax.persona_world import text
-from icmjax.persona_world.observer import make_observer_steerer
-from icmjax.persona_world.tasks import make_open_task, make_preference_task, make_task
-from icmjax.persona_world.world import World, make_world
+from icmjax.lm import LanguageModel
+from icmjax.persona_world import (
+    World,
+    make_observer_steerer,
+    make_open_task,
+    make_preference_task,
+    make_task,
+    make_world,
+    text,
+)
 from icmjax.statistics import summarise
+from icmjax.steering import generate
 
 COUNTS = (0, 1, 2, 4, 8, 16, 32)
 NUM_FORMAT_DEMOS = 16

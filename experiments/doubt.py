@@ -13,9 +13,7 @@ from matched_accuracy import matched_flips
 from phase_diagram import sampled_accuracy
 from readers import OBSERVER, TRUSTING_OBSERVER, load_reader
 
-from icmjax.persona_world.config import Source
-from icmjax.persona_world.tasks import make_task
-from icmjax.persona_world.world import make_world
+from icmjax.persona_world import Source, make_task, make_world
 from icmjax.steering import score_predictions
 
 NUM_SETS, NUM_TEST = 12, 64

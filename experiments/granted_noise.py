@@ -46,10 +46,7 @@ from sources import source_options
 from tables import Comparison, Row, Unit, bars, comparison_rows, mean_row, publish, size_of
 
 from icmjax.errors import Fault, RunError
-from icmjax.persona_world.config import Source
-from icmjax.persona_world.observer import make_observer_steerer
-from icmjax.persona_world.tasks import make_task
-from icmjax.persona_world.world import World
+from icmjax.persona_world import Source, World, make_observer_steerer, make_task
 
 ERRORS = np.geomspace(0.004, 0.4, 20)  # of the observers; neighbours differ by a factor of 1.27
 

@@ -15,9 +15,9 @@ import numpy as np
 from together import run_together
 from tqdm import tqdm
 
-from icmjax import __version__
+from icmjax._version import __version__
 from icmjax.errors import Fault, InputError, RunError
-from icmjax.persona_world.world import World
+from icmjax.persona_world import World
 
 UNITS_FILE, CONFIG_FILE = "units.jsonl", "config.json"
 Unit = dict[str, Any]

@@ -59,26 +59,13 @@ from tables import (
 )
 from together import search
 
-from icmjax import (
-    UNLABELLED,
-    ClaimSet,
-    GoldLabels,
-    load_lm,
-    make_scorer,
-    make_steerer,
-    utility,
-)
-from icmjax.comparison import random_labels
-from icmjax.consistency import PairRules
-from icmjax.generation import generate
-from icmjax.lm.loading import LanguageModel
-from icmjax.persona_world import text
-from icmjax.persona_world.tasks import Task, make_open_task, make_preference_task
-from icmjax.persona_world.world import World
-from icmjax.search import ICM, Bootstrap, Gibbs, ParallelTempering
-from icmjax.search.base import Scorer
+from icmjax import UNLABELLED, ClaimSet, GoldLabels, load_lm, make_scorer, make_steerer, utility
+from icmjax.claims import PairRules
+from icmjax.lm import LanguageModel
+from icmjax.persona_world import Task, World, make_open_task, make_preference_task, text
+from icmjax.search import ICM, Bootstrap, Gibbs, ParallelTempering, Scorer
 from icmjax.statistics import summarise
-from icmjax.steering import calibrate, chat_zero_shot, score_predictions
+from icmjax.steering import calibrate, chat_zero_shot, generate, random_labels, score_predictions
 
 FORMATS = ("claims", "preferences", "open")
 QUICK = "bootstrap,icm"  # each algorithm is some programs to compile for every format

@@ -54,11 +54,10 @@ from tables import (
 from together import search
 
 from icmjax.errors import ClaimsError, Fault
-from icmjax.persona_world.tasks import Task
-from icmjax.persona_world.world import make_world
+from icmjax.persona_world import Task, make_world
+from icmjax.scoring import mutual_predictability
 from icmjax.search import ICM, FixedAccuracy, ParallelTempering
 from icmjax.steering import score_predictions
-from icmjax.utility import mutual_predictability
 
 ALGORITHMS = {"icm": ICM, "tempering": ParallelTempering}
 METRICS = ("accuracy", "log_loss")

@@ -17,11 +17,11 @@ import jax
 import numpy as np
 
 from icmjax import UNLABELLED, Claim, ClaimSet
-from icmjax.claim_files import read_rows
+from icmjax.claims import read_rows
 from icmjax.errors import ClaimsError, Fault
-from icmjax.generation import continuation_likelihood, generate
-from icmjax.lm.loading import LanguageModel
-from icmjax.templates import get_template, resolve_template
+from icmjax.lm import LanguageModel
+from icmjax.prompts import get_template, resolve_template
+from icmjax.steering import continuation_likelihood, generate
 
 COLUMNS = ("persona", "question", "answer")
 

@@ -57,12 +57,10 @@ from tables import Comparison, Row, Unit, bars, comparison_rows, mean_row, size_
 from together import search
 
 from icmjax.errors import Fault, InputError
-from icmjax.persona_world.config import Source, Style
-from icmjax.persona_world.tasks import make_task
-from icmjax.persona_world.world import World
+from icmjax.persona_world import Source, Style, World, make_task
+from icmjax.scoring import mutual_predictability
 from icmjax.search import FixedAccuracy
 from icmjax.steering import score_predictions
-from icmjax.utility import mutual_predictability
 
 SOURCES = (Source.NATIONAL, Source.WEB, Source.STREET)
 ERROR_SHARES = (0.0625, 0.125, 0.1875, 0.25, 0.3125, 0.375)

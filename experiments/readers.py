@@ -7,11 +7,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from icmjax import ClaimSet, load_lm, make_scorer, make_steerer
-from icmjax.lm.loading import LanguageModel
-from icmjax.persona_world.observer import make_observer_scorer, make_observer_steerer
-from icmjax.persona_world.world import World
+from icmjax.lm import LanguageModel
+from icmjax.persona_world import World, make_observer_scorer, make_observer_steerer
 from icmjax.runs import pytree_fingerprint
-from icmjax.search.base import Scorer
+from icmjax.search import Scorer
 
 OBSERVER = "observer"
 TRUSTING_OBSERVER = "trusting-observer"  # to whom no source is unreliable

@@ -42,7 +42,7 @@ from robustness_parts import PARTS, REPLICAS, TRUE_SHARES, Bench
 from sources import Source, source_options
 from tables import Comparison, Row, Unit, Value, bars, comparison_rows, mean_row, publish, size_of
 
-from icmjax.persona_world.world import make_world
+from icmjax.persona_world import make_world
 
 
 class Pair(NamedTuple):

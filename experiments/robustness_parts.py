@@ -14,13 +14,15 @@ from together import search
 from icmjax.claims import UNLABELLED, ClaimSet, GoldLabels
 from icmjax.errors import Fault, InputError
 from icmjax.feedback import implied_labels
-from icmjax.persona_world import text
-from icmjax.persona_world.config import Source as Poll
-from icmjax.persona_world.tasks import Task, make_task
-from icmjax.persona_world.world import World
-from icmjax.search import ParallelTempering
-from icmjax.search.moves import assignment_scores, best_assignment
-from icmjax.search.units import labels_of, make_units
+from icmjax.persona_world import Source as Poll
+from icmjax.persona_world import Task, World, make_task, text
+from icmjax.search import (
+    ParallelTempering,
+    assignment_scores,
+    best_assignment,
+    labels_of,
+    make_units,
+)
 from icmjax.steering import score_predictions
 
 TRUE_SHARES = (0.5, 0.7, 0.9)

@@ -12,8 +12,7 @@ from harness import groups_of, unit_rng
 from icmjax import load_claims, load_gold
 from icmjax.claims import UNLABELLED
 from icmjax.errors import ClaimsError, Fault, InputError
-from icmjax.persona_world.tasks import Task, make_task
-from icmjax.persona_world.world import World, make_world
+from icmjax.persona_world import Task, World, make_task, make_world
 
 SPLITS = ("search", "test")
 

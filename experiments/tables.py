@@ -13,14 +13,7 @@ import click
 import numpy as np
 from harness import write_json
 
-from icmjax.statistics import (
-    Summary,
-    cluster_means,
-    compare_paired,
-    holm,
-    summarise,
-    units_needed,
-)
+from icmjax.statistics import Summary, cluster_means, compare_paired, holm, summarise, units_needed
 
 Unit = Mapping[str, Any]
 Value = Callable[[Unit], float]

@@ -46,7 +46,7 @@ from together import search
 from icmjax.claims import UNLABELLED
 from icmjax.errors import Fault, InputError
 from icmjax.feedback import Evidence, choose_claims, expected_gain, implied_labels, uncertainty
-from icmjax.persona_world.world import make_world
+from icmjax.persona_world import make_world
 from icmjax.search import ParallelTempering
 from icmjax.steering import score_predictions
 

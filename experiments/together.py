@@ -12,14 +12,11 @@ from typing import Any
 import jax
 import numpy as np
 
-from icmjax import search as search_alone
+from icmjax import run_search as search_alone
 from icmjax import search_together
-from icmjax.consistency import PairRules
+from icmjax.claims import PairRules
 from icmjax.errors import InputError
-from icmjax.search import SearchResult
-from icmjax.search.base import Algorithm, Scorer
-from icmjax.search.loop import start
-from icmjax.search.together import have_one_shape
+from icmjax.search import Algorithm, Scorer, SearchResult, have_one_shape, start
 
 _local = threading.local()
 

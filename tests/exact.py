@@ -5,9 +5,9 @@ import numpy as np
 from scipy import stats
 from scorers import all_labellings
 
-from icmjax.consistency import violated_pairs
+from icmjax.claims import violated_pairs
+from icmjax.scoring import utility
 from icmjax.search.diagnostics import effective_sample_size
-from icmjax.utility import utility
 
 
 def enumerated(scorer, rules, alpha=50.0, clamped=None):

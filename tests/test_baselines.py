@@ -10,9 +10,10 @@ import pytest
 from exact import enumerated
 from scorers import TableScorer, planted_scorer, table_scorer
 
-from icmjax.consistency import make_rules, no_rules, penalty_table, violated_pairs
+from icmjax.claims import violated_pairs
+from icmjax.claims.consistency import make_rules, no_rules, penalty_table
 from icmjax.errors import InputError
-from icmjax.search import Bootstrap, Gibbs, Greedy, search
+from icmjax.search import Bootstrap, Gibbs, Greedy, run_search
 
 PLANTED = np.array([1, 0, 0, 1, 1, 0, 1, 1, 0, 1], np.int8)
 PAIRS = [(0, 1), (2, 3)]
@@ -29,7 +30,7 @@ ALGORITHMS = (
 
 
 def run(scorer, rules, algorithm, seed=0, **kwargs):
-    return search(scorer, rules, algorithm, jax.random.key(seed), progress=False, **kwargs)
+    return run_search(scorer, rules, algorithm, jax.random.key(seed), progress=False, **kwargs)
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS, ids=repr)

@@ -10,8 +10,8 @@ import pytest
 from click.testing import CliRunner
 from scorers import table_scorer
 
-from icmjax.consistency import no_rules
-from icmjax.search import search
+from icmjax.claims.consistency import no_rules
+from icmjax.search import run_search
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
@@ -60,7 +60,7 @@ def test_tokens_are_counted_in_each_way(benchmark):
     num_claims = 17  # more than those of which icm takes many chains
     scorer = table_scorer(1, num_claims, coupling=2.0)
     found = {
-        name: search(
+        name: run_search(
             scorer, no_rules(), benchmark.ALGORITHMS[name], jax.random.key(0), progress=False
         )
         for name in ("icm", "tempering")

@@ -9,14 +9,16 @@ from checkpoints import make_checkpoint
 from scorers import table_scorer
 from test_tree import SEVERAL, SINGLE, random_claims, random_labels
 
-from icmjax.claims import claims_from_rows
-from icmjax.consistency import PairRules
+from icmjax.claims import PairRules, claims_from_rows
 from icmjax.lm import load_lm
 from icmjax.runs import pytree_fingerprint
-from icmjax.scoring import make_scorer
-from icmjax.scoring.blockwise import BlockwiseScorer, make_blockwise_scorer
-from icmjax.scoring.fidelity import fidelity
-from icmjax.scoring.tree import make_tree_scorer
+from icmjax.scoring import (
+    BlockwiseScorer,
+    make_blockwise_scorer,
+    make_scorer,
+    make_tree_scorer,
+    measure_fidelity,
+)
 
 TOLERANCE = {"rtol": 2e-5, "atol": 2e-5}
 
@@ -174,17 +176,17 @@ def test_fidelity_measures_what_it_says():
         np.array([[0, 1]], np.int32), np.eye(2, dtype=np.float32)[None], np.zeros(1, bool)
     )
     key = jax.random.key(0)
-    perfect = fidelity(exact, exact, labels, rules, key)
+    perfect = measure_fidelity(exact, exact, labels, rules, key)
     assert perfect.argmax_agreement == perfect.flip_sign_agreement == 1
     assert perfect.rank_correlation == pytest.approx(1)
     assert perfect.utility_error == perfect.flip_error == perfect.log_prob_error == 0
     assert perfect.num_flips == 4 * 16
     # Less all label log-probs by one nat: U is off by alpha, and ΔU not where all are labelled.
     full = np.abs(labels)
-    shifted = fidelity(lambda each: exact(each) - 1, exact, full, rules, key, alpha=7)
+    shifted = measure_fidelity(lambda each: exact(each) - 1, exact, full, rules, key, alpha=7)
     assert shifted.utility_error == pytest.approx(7, rel=1e-5)
     assert shifted.flip_error == pytest.approx(0, abs=1e-4)
-    noisy = fidelity(table_scorer(1, 6), exact, labels, rules, key)
+    noisy = measure_fidelity(table_scorer(1, 6), exact, labels, rules, key)
     assert noisy.argmax_agreement < 1
     assert noisy.flip_error > 0
     assert "argmax agreement" in str(noisy)
@@ -201,7 +203,7 @@ def test_fidelity_flips_one_claim_to_every_label_it_does_not_have():
     rules = PairRules(
         np.array([[0, 1]], np.int32), np.zeros((1, 3, 3), np.float32), np.zeros(1, bool)
     )
-    fidelity(recorded, scorer, labels, rules, jax.random.key(0), num_flips=300)
+    measure_fidelity(recorded, scorer, labels, rules, jax.random.key(0), num_flips=300)
     flipped = seen[-1][0, 1:]
     is_new = flipped != labels[0]
     assert (is_new.sum(-1) == 1).all()

@@ -13,8 +13,7 @@ import torch
 import transformers
 
 import icmjax
-from icmjax.persona_world.tasks import make_task
-from icmjax.persona_world.world import make_world
+from icmjax.persona_world import make_task, make_world
 
 ROOT = Path(__file__).parents[1]
 
@@ -64,7 +63,7 @@ def test_icm_reaches_the_enumerated_optimum_of_a_small_set(lm):
     rules = jax.tree.map(jnp.asarray, task.claims.rules)
     optimum = float(icmjax.utility(scorer(labellings), labellings, rules).max())
     hits = sum(
-        icmjax.search(
+        icmjax.run_search(
             scorer, task.claims.rules, icmjax.ICM(), jax.random.key(seed), progress=False
         ).utility
         > optimum - 1e-3

@@ -16,8 +16,7 @@ from test_tree import (
 
 from icmjax.claims import claims_from_rows
 from icmjax.errors import InputError
-from icmjax.scoring import ChainRuleScorer, make_scorer
-from icmjax.scoring.chain_rule import make_chain_rule_scorer
+from icmjax.scoring import ChainRuleScorer, make_chain_rule_scorer, make_scorer
 
 
 def by_prompts(scorer: ChainRuleScorer, labels: np.ndarray) -> np.ndarray:

@@ -23,7 +23,7 @@ from icmjax.claims import (
     load_gold,
     write_claims,
 )
-from icmjax.consistency import make_rules
+from icmjax.claims.consistency import make_rules
 from icmjax.errors import ClaimsError
 
 

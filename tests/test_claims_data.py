@@ -8,8 +8,7 @@ import random
 import numpy as np
 import pytest
 
-from icmjax.claims import load_claims, load_gold, write_claims
-from icmjax.consistency import count_violations
+from icmjax.claims import count_violations, load_claims, load_gold, write_claims
 from icmjax.errors import ClaimsError
 
 COUNTRIES = "brazil britain france indonesia japan jordan lebanon russia turkey".split()

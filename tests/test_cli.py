@@ -9,7 +9,7 @@ import safetensors.numpy
 from checkpoints import make_checkpoint
 from click.testing import CliRunner
 
-from icmjax.cli import main
+from icmjax.cli.commands import main
 
 pytestmark = pytest.mark.runs_long
 

@@ -11,10 +11,10 @@ from checkpoints import make_checkpoint
 from click.testing import CliRunner
 
 from icmjax.claims import load_claims
-from icmjax.cli import main
-from icmjax.lm.loading import load_lm
+from icmjax.cli.commands import main
+from icmjax.lm import load_lm
+from icmjax.prompts import get_template
 from icmjax.scoring import make_scorer
-from icmjax.templates import get_template
 
 CHOICES = ("Trade helps", "Trade harms", "Taxes help", "Taxes harm", "Dams help", "Dams harm")
 

@@ -9,17 +9,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from icmjax.consistency import (
+from icmjax.claims import PairRules, consistent_options, count_violations, violated_pairs
+from icmjax.claims.consistency import (
     RULES,
-    PairRules,
-    consistent_options,
-    count_violations,
     make_rules,
     no_rules,
     penalty_table,
     rules_from_groups,
     select_rules,
-    violated_pairs,
 )
 
 UNLABELLED, FALSE, TRUE = -1, 0, 1

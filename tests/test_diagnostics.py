@@ -10,12 +10,12 @@ from click.testing import CliRunner
 from exact import worst_p_value
 from scorers import table_scorer
 
-from icmjax.cli import main
-from icmjax.cli_options import ALGORITHMS, make_algorithm
-from icmjax.consistency import no_rules
+from icmjax.claims.consistency import no_rules
+from icmjax.cli.commands import main
+from icmjax.cli.options import ALGORITHMS, make_algorithm
 from icmjax.errors import InputError
-from icmjax.report import plot_search
-from icmjax.search import ICM, FixedAccuracy, ParallelTempering, search
+from icmjax.runs import plot_search
+from icmjax.search import ICM, FixedAccuracy, ParallelTempering, run_search
 from icmjax.search.diagnostics import (
     count_round_trips,
     effective_sample_size,
@@ -70,7 +70,7 @@ def test_chains_that_are_sure_of_opposite_labels_are_counted():
     algorithm = ParallelTempering(
         num_iterations=40, num_replicas=4, num_chains=2, warm_start="random"
     )
-    trace = search(scorer, no_rules(), algorithm, jax.random.key(0), progress=False).trace
+    trace = run_search(scorer, no_rules(), algorithm, jax.random.key(0), progress=False).trace
     labels = np.zeros_like(trace.cold_labels)
     labels[:, 1, :3] = 1
     found = tempering_diagnostics(trace._replace(cold_labels=labels), algorithm.num_burn_in)
@@ -111,7 +111,7 @@ def test_round_trips_are_counted():
 )
 def test_every_search_has_diagnostics_and_a_figure(algorithm, tmp_path):
     scorer = table_scorer(1, 8, coupling=2.0)
-    result = search(scorer, no_rules(), algorithm, jax.random.key(0), progress=False)
+    result = run_search(scorer, no_rules(), algorithm, jax.random.key(0), progress=False)
     json.dumps(result.diagnostics, allow_nan=False)
     figure = plot_search(result, tmp_path / "search.png", "a search")
     assert (tmp_path / "search.png").stat().st_size > 10_000
@@ -162,7 +162,7 @@ def test_the_command_searches_by_any_algorithm(folder, tmp_path, name):
     summary = json.loads((out / "summary.json").read_text())
     assert summary["num_claims"] == 4
     manifest = json.loads((out / "manifest.json").read_text())
-    assert manifest["configuration"]["algorithm"]["name"] == ALGORITHMS[name].__name__
+    assert manifest["configuration"]["algorithm"]["name"] == ALGORITHMS[name]
     assert manifest["configuration"]["algorithm"]["num_iterations"] == 8
     assert (out / "diagnostics.png").stat().st_size > 10_000
 

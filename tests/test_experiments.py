@@ -17,11 +17,9 @@ from scorers import table_scorer
 from icmjax import claims_from_rows, load_lm, make_scorer, utility
 from icmjax.claims import GoldLabels
 from icmjax.errors import ClaimsError, Fault, InputError
-from icmjax.lm.loading import SETTINGS_FILE
-from icmjax.persona_world import text
-from icmjax.persona_world.tasks import Task, make_task
-from icmjax.persona_world.world import make_world
-from icmjax.templates import TEMPLATES
+from icmjax.lm import SETTINGS_FILE
+from icmjax.persona_world import Task, make_task, make_world, text
+from icmjax.prompts import TEMPLATES
 
 pytestmark = pytest.mark.usefixtures("experiments_on_path")
 

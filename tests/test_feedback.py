@@ -8,10 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scorers import planted_scorer, table_scorer
 
-from icmjax.consistency import no_rules, rules_from_groups
+from icmjax.claims.consistency import no_rules, rules_from_groups
 from icmjax.errors import ClaimsError, InputError
 from icmjax.feedback import (
-    READS,
     SELECTORS,
     Evidence,
     choose_claims,
@@ -19,7 +18,8 @@ from icmjax.feedback import (
     implied_labels,
     uncertainty,
 )
-from icmjax.utility import utility
+from icmjax.feedback.selectors import READS
+from icmjax.scoring import utility
 
 KEY = jax.random.key(0)
 PAIRS = rules_from_groups("exactly_one_true", [(0, 1), (2, 3)])

@@ -11,9 +11,11 @@ from scipy import stats
 from scorers import table_scorer
 from transitions import Space, check_invariant
 
-from icmjax.consistency import make_rules, no_rules, penalty_table, violated_pairs
+from icmjax.claims import violated_pairs
+from icmjax.claims.consistency import make_rules, no_rules, penalty_table
 from icmjax.errors import InputError
-from icmjax.search import FixedAccuracy, search
+from icmjax.scoring import utility
+from icmjax.search import FixedAccuracy, make_units, run_search
 from icmjax.search.base import acceptance_probability
 from icmjax.search.fixed_accuracy import (
     Swap,
@@ -26,8 +28,6 @@ from icmjax.search.fixed_accuracy import (
 )
 from icmjax.search.loop import run_block
 from icmjax.search.moves import flip_log_weights
-from icmjax.search.units import make_units
-from icmjax.utility import utility
 
 TARGET = np.array([1, 0, 0, 1, 1, 0, 1, 0, 0, 1], np.int8)
 PAIRS = make_rules([(0, 1), (2, 3), (4, 5)], penalty_table("exactly_one_true"))
@@ -36,7 +36,7 @@ FREE = np.full(4, -1, np.int8)
 
 def run(algorithm, rules=PAIRS, seed=0, scorer=None):
     scorer = scorer or table_scorer(1, 10, coupling=1.0)
-    return search(scorer, rules, algorithm, jax.random.key(seed), progress=False)
+    return run_search(scorer, rules, algorithm, jax.random.key(seed), progress=False)
 
 
 def swap_matrix(space, counts, beta, guide):

@@ -6,8 +6,8 @@ import pytest
 from checkpoints import make_checkpoint
 
 from icmjax.errors import InputError, PromptError
-from icmjax.generation import continuation_likelihood, generate
-from icmjax.lm.loading import load_lm
+from icmjax.lm import load_lm
+from icmjax.steering import continuation_likelihood, generate
 
 TEXTS = ["People from Japan like tea.\nPeople from Peru like rice.\n"] * 20
 CONTEXT = ("People from Japan:\n", "Tea? yes.\n", "Rice? no, thanks.\n")

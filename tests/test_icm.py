@@ -11,13 +11,14 @@ import pytest
 from scipy import stats
 from scorers import TableScorer, all_labellings, planted_scorer, table_scorer
 
-from icmjax.consistency import make_rules, no_rules, penalty_table, violated_pairs
+from icmjax.claims import violated_pairs
+from icmjax.claims.consistency import make_rules, no_rules, penalty_table
 from icmjax.errors import ClaimsError, InputError, ScoreError
-from icmjax.search import ICM, search
+from icmjax.scoring import utility
+from icmjax.search import ICM, run_search
 from icmjax.search.base import metropolis_accept
 from icmjax.search.icm import NUM_SPREAD, spread_labels
 from icmjax.search.loop import run_block
-from icmjax.utility import utility
 
 
 def exactly_one_true(pairs, is_hard=False):
@@ -40,7 +41,7 @@ def all_true_scorer():
 
 def run_icm(scorer, rules, seed=0, clamped=None, **fields):
     config = ICM(**{"num_chains": 1} | fields)
-    return search(scorer, rules, config, jax.random.key(seed), clamped=clamped, progress=False)
+    return run_search(scorer, rules, config, jax.random.key(seed), clamped=clamped, progress=False)
 
 
 class NaiveICM:
@@ -190,7 +191,7 @@ def test_whole_run_is_algorithms_1_and_2(make_rules_of, initial_temperature):
         history, labels = NaiveICM(scorer, rules, config, jax.random.key(seed)).run()
         claims, utilities, is_accepted, num_labelled = map(list, zip(*history, strict=True))
 
-        result = search(scorer, rules, config, jax.random.key(seed), progress=False)
+        result = run_search(scorer, rules, config, jax.random.key(seed), progress=False)
 
         trace = result.trace
         assert trace.claim[:, 0].tolist() == claims
@@ -344,7 +345,7 @@ def test_a_flip_that_was_turned_back_is_not_scored_again():
     rules = exactly_one_true([(0, 1), (2, 3), (4, 5)])
     config = ICM(alpha=1.0, num_seeds=10, num_iterations=150, num_chains=1)
     history, labels = NaiveICM(all_true_scorer(), rules, config, jax.random.key(0)).run()
-    result = search(all_true_scorer(), rules, config, jax.random.key(0), progress=False)
+    result = run_search(all_true_scorer(), rules, config, jax.random.key(0), progress=False)
     assert result.labels.tolist() == labels
     np.testing.assert_allclose(result.trace.utility[:, 0], [row[1] for row in history], atol=1e-5)
 
@@ -485,7 +486,7 @@ def test_step_is_traced_and_compiled_once():
     )  # the last block has 6 steps
     cache_size = run_block._cache_size()
     for seed in range(3):
-        search(scorer, rules, config, jax.random.key(seed), progress=False)
+        run_search(scorer, rules, config, jax.random.key(seed), progress=False)
     assert num_traces == 1
     assert run_block._cache_size() == cache_size + 1
 
@@ -500,7 +501,7 @@ def test_scores_that_are_not_finite_name_their_claims():
 
 def test_collapse_is_reported(capfd):
     rules = exactly_one_true(PAIRS)
-    result = search(all_true_scorer(), rules, ICM(), jax.random.key(0))
+    result = run_search(all_true_scorer(), rules, ICM(), jax.random.key(0))
     assert result.diagnostics["is_collapsed"]
     assert result.diagnostics["label_shares"] == [0.0, 1.0]
     assert "100% of the labels are the same" in capfd.readouterr().err

@@ -112,7 +112,7 @@ def test_absent_models_come_with_a_remedy(monkeypatch, tmp_path: Path):
 
 
 def test_a_bundled_model_is_found_by_its_name(monkeypatch, folder: Path, tmp_path: Path):
-    shutil.copytree(folder, tmp_path / "models" / "persona-world")
+    shutil.copytree(folder, tmp_path / "persona_world" / "models" / "persona-world")
     monkeypatch.setattr("icmjax.lm.loading.resources.files", lambda package: tmp_path)
     assert load_lm("persona-world").name == "persona-world"
 

@@ -9,10 +9,10 @@ import pytest
 from flax import nnx
 
 from icmjax.errors import CheckpointError
-from icmjax.lm import Decoder, DecoderConfig, KeyValues, RopeConfig, Segment
+from icmjax.lm import Decoder, DecoderConfig, KeyValues, RopeConfig, Segment, check_attention
 from icmjax.lm import attention as attention_module
 from icmjax.lm.attention import attend, attend_within, merge
-from icmjax.lm.fused import FusedKernel, check_attention, fused_kernel
+from icmjax.lm.fused import FusedKernel, fused_kernel
 from icmjax.lm.segments import NEVER, Sight, own_sight
 
 TOLERANCE = {"rtol": 1e-5, "atol": 1e-5}

@@ -11,8 +11,9 @@ from scipy import stats
 from scorers import table_scorer
 from transitions import Space, accepted, check_invariant
 
-from icmjax.consistency import make_rules, no_rules, penalty_table
+from icmjax.claims.consistency import make_rules, no_rules, penalty_table
 from icmjax.errors import ClaimsError
+from icmjax.search import labels_of, make_units
 from icmjax.search.ladder import swap_log_ratio, swap_neighbours
 from icmjax.search.moves import (
     FLIP,
@@ -31,8 +32,7 @@ from icmjax.search.moves import (
     resample_log_prob,
     turnable_share,
 )
-from icmjax.search.tempering import screening_correction
-from icmjax.search.units import labels_of, make_units
+from icmjax.search.screening import screening_correction
 
 BETA = 0.8
 

@@ -15,16 +15,19 @@ import scipy.stats
 
 from icmjax.claims import ClaimSet, claims_from_rows
 from icmjax.errors import InputError
-from icmjax.persona_world import text
-from icmjax.persona_world.config import Source, Style, WorldConfig
-from icmjax.persona_world.observer import (
-    ObserverScorer,
+from icmjax.persona_world import (
+    Source,
+    Style,
+    World,
+    WorldConfig,
     make_observer_scorer,
     make_observer_steerer,
+    make_task,
+    make_world,
+    text,
 )
-from icmjax.persona_world.tasks import make_task
+from icmjax.persona_world.observer import ObserverScorer
 from icmjax.persona_world.transcripts import answer_claims, sample_respondents
-from icmjax.persona_world.world import World, make_world
 
 # Values are the zones' own, so that the world is discrete and can be enumerated.
 DISCRETE = WorldConfig(

@@ -9,9 +9,7 @@ from click.testing import CliRunner
 from experiment_commands import check_sets, invoke, read_units, run
 
 from icmjax.errors import InputError
-from icmjax.persona_world.config import Source
-from icmjax.persona_world.tasks import make_task
-from icmjax.persona_world.world import make_world
+from icmjax.persona_world import Source, make_task, make_world
 
 pytestmark = pytest.mark.usefixtures("experiments_on_path")
 

@@ -17,16 +17,21 @@ from test_tree import (
     random_labels,
 )
 
-from icmjax import compilation
+from icmjax import devices
 from icmjax.errors import InputError
-from icmjax.scoring import OrderMeanScorer
-from icmjax.scoring.blockwise import _encode, make_blockwise_scorer
-from icmjax.scoring.chain_rule import make_chain_rule_scorer
-from icmjax.scoring.passes import describe
-from icmjax.scoring.planner import blocks_bytes, in_units, text_bytes
-from icmjax.scoring.sequential import make_sequential_scorer
+from icmjax.scoring import (
+    OrderMeanScorer,
+    describe,
+    make_blockwise_scorer,
+    make_chain_rule_scorer,
+    make_sequential_scorer,
+    make_tree_scorer,
+    text_bytes,
+)
+from icmjax.scoring.blockwise import _encode
+from icmjax.scoring.planner import blocks_bytes, in_units
 from icmjax.scoring.subset import make_tree_subset_scorer
-from icmjax.scoring.tree import _score, make_tree_orders, make_tree_scorer
+from icmjax.scoring.tree import _score, make_tree_orders
 
 
 @pytest.fixture(scope="module")
@@ -188,20 +193,20 @@ def test_a_plan_says_in_one_line_what_a_pass_takes(lm, forms):
 
 
 def test_compiled_programs_are_kept_where_the_user_says(monkeypatch, tmp_path):
-    option = compilation.OPTION
+    option = devices.OPTION
     before = getattr(jax.config, option)
     try:
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
         monkeypatch.setattr("sys.platform", "linux")
-        monkeypatch.delenv(compilation.VARIABLE, raising=False)
-        compilation.use_compilation_cache()
+        monkeypatch.delenv(devices.VARIABLE, raising=False)
+        devices.use_compilation_cache()
         assert getattr(jax.config, option) == before  # one that is set stays
         jax.config.update(option, None)
-        monkeypatch.setenv(compilation.VARIABLE, "")
-        compilation.use_compilation_cache()
+        monkeypatch.setenv(devices.VARIABLE, "")
+        devices.use_compilation_cache()
         assert getattr(jax.config, option) is None
-        monkeypatch.delenv(compilation.VARIABLE)
-        compilation.use_compilation_cache()
+        monkeypatch.delenv(devices.VARIABLE)
+        devices.use_compilation_cache()
         assert getattr(jax.config, option) == str(tmp_path / "icmjax" / "compiled")
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
         jax.jit(lambda x: x * 3 + 1)(np.float32(2)).block_until_ready()
@@ -209,4 +214,4 @@ def test_compiled_programs_are_kept_where_the_user_says(monkeypatch, tmp_path):
     finally:
         jax.config.update(option, before)
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
-        compilation.compilation_cache.reset_cache()
+        devices.compilation_cache.reset_cache()

@@ -6,16 +6,16 @@ import numpy as np
 import pytest
 from scorers import table_scorer
 
-from icmjax.consistency import make_rules, no_rules, penalty_table
-from icmjax.search import ICM, search
-from icmjax.utility import utility
+from icmjax.claims.consistency import make_rules, no_rules, penalty_table
+from icmjax.scoring import utility
+from icmjax.search import ICM, run_search
 
 NOT_BOTH = make_rules([(0, 1), (2, 3), (4, 5), (6, 7)], penalty_table("not_both_true"))
 
 
 def run(scorer, rules, seed=0, is_reference=True, **fields):
     config = ICM(reference_deviations=is_reference, num_chains=1, **fields)
-    return search(scorer, rules, config, jax.random.key(seed), progress=False)
+    return run_search(scorer, rules, config, jax.random.key(seed), progress=False)
 
 
 @pytest.fixture(scope="module")

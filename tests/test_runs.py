@@ -14,14 +14,13 @@ import numpy as np
 import pytest
 from scorers import table_scorer
 
-from icmjax import run_files, runs
 from icmjax.claims import GoldLabels, claims_from_rows
 from icmjax.errors import RunError
-from icmjax.runs import open_run, pytree_fingerprint, read_run, search_configuration
-from icmjax.search import ICM, search
-from icmjax.search.base import Account
+from icmjax.runs import files, open_run, pytree_fingerprint, read_run, search_configuration
+from icmjax.runs import folder as run_folder
+from icmjax.scoring import utility
+from icmjax.search import ICM, Account, run_search
 from icmjax.search.loop import COLLAPSED_SHARE
-from icmjax.utility import utility
 
 NUM_CLAIMS = 12
 ALGORITHM = ICM(alpha=20.0, num_seeds=4, num_iterations=60, block_size=3, num_chains=2)
@@ -35,12 +34,12 @@ def make_claims():
     return claims_from_rows(rows, rule="exactly_one_true")
 
 
-def run_search(folder, resume=False, seed=0, delay=0, gold=None, algorithm=ALGORITHM, clamped=None):
+def run_in(folder, resume=False, seed=0, delay=0, gold=None, algorithm=ALGORITHM, clamped=None):
     claims, scorer = make_claims(), table_scorer(0, NUM_CLAIMS, coupling=2.0, delay=delay)
     rng_key = jax.random.key(seed)
     configuration = search_configuration(scorer, claims, algorithm, rng_key, clamped=clamped)
     with open_run(folder, claims, configuration, resume=resume) as run:
-        result = search(
+        result = run_search(
             scorer, claims.rules, algorithm, rng_key, clamped=clamped, run=run, progress=False
         )
         return result, run.write_results(result, gold)
@@ -48,9 +47,9 @@ def run_search(folder, resume=False, seed=0, delay=0, gold=None, algorithm=ALGOR
 
 def contents(folder):
     """Bytes of the results, without wall time and the versions' session."""
-    summary = json.loads((folder / runs.SUMMARY).read_text())
+    summary = json.loads((folder / run_folder.SUMMARY).read_text())
     del summary["wall_seconds"]
-    files = (runs.LABELS, runs.SCORES, runs.TRACE, runs.CLAIMS)
+    files = (run_folder.LABELS, run_folder.SCORES, run_folder.TRACE, run_folder.CLAIMS)
     return summary, [(folder / name).read_bytes() for name in files]
 
 
@@ -62,11 +61,11 @@ def test_resume_after_sigkill_is_bit_identical(tmp_path):
         f"sys.path[:0] = [{str(here)!r}, {str(here.parent)!r}]\n"
         "jax.config.update('jax_default_matmul_precision', 'highest')\n"
         "import test_runs\n"
-        "test_runs.run_search(pathlib.Path(sys.argv[1]), delay=300)\n"
+        "test_runs.run_in(pathlib.Path(sys.argv[1]), delay=300)\n"
     )
     killed, whole = tmp_path / "killed", tmp_path / "whole"
     process = subprocess.Popen([sys.executable, "-c", script, str(killed)], cwd=here)
-    checkpoints = killed / runs.CHECKPOINTS
+    checkpoints = killed / run_folder.CHECKPOINTS
     deadline = time.monotonic() + 300
     try:
         while len(list(checkpoints.glob("trace-*.npz"))) < 4:
@@ -77,47 +76,47 @@ def test_resume_after_sigkill_is_bit_identical(tmp_path):
         process.send_signal(signal.SIGKILL)
         status = process.wait()
     assert status == -signal.SIGKILL
-    assert not (killed / runs.SUMMARY).exists()
+    assert not (killed / run_folder.SUMMARY).exists()
     with pytest.raises(RunError, match="not complete"):
         read_run(killed)
 
-    run_search(killed, resume=True, delay=300)
-    run_search(whole, delay=300)
+    run_in(killed, resume=True, delay=300)
+    run_in(whole, delay=300)
 
     assert contents(killed) == contents(whole)
-    sessions = json.loads((killed / runs.MANIFEST).read_text())["sessions"]
+    sessions = json.loads((killed / run_folder.MANIFEST).read_text())["sessions"]
     assert len(sessions) == 2
 
 
 def test_resume_does_not_trust_a_trace_without_its_state(tmp_path, monkeypatch):
     """A process may die after it wrote a block's trace and before it wrote the state."""
-    run_search(tmp_path / "whole")
-    stopped, write_arrays = tmp_path / "stopped", runs.write_arrays
+    run_in(tmp_path / "whole")
+    stopped, write_arrays = tmp_path / "stopped", run_folder.write_arrays
 
     def write_or_die(path, arrays):
-        if path.name == runs.STATE and (path.parent / "trace-000000009.npz").exists():
+        if path.name == run_folder.STATE and (path.parent / "trace-000000009.npz").exists():
             raise InterruptedError
         write_arrays(path, arrays)
 
     with monkeypatch.context() as patch:
-        patch.setattr(runs, "write_arrays", write_or_die)
+        patch.setattr(run_folder, "write_arrays", write_or_die)
         with pytest.raises(InterruptedError):
-            run_search(stopped)
-    assert (stopped / runs.CHECKPOINTS / "trace-000000009.npz").exists()
-    run_search(stopped, resume=True)
+            run_in(stopped)
+    assert (stopped / run_folder.CHECKPOINTS / "trace-000000009.npz").exists()
+    run_in(stopped, resume=True)
     assert contents(stopped) == contents(tmp_path / "whole")
 
 
 def test_resuming_a_complete_run_changes_nothing(tmp_path):
-    run_search(tmp_path / "run")
+    run_in(tmp_path / "run")
     before = contents(tmp_path / "run")
-    run_search(tmp_path / "run", resume=True)
+    run_in(tmp_path / "run", resume=True)
     assert contents(tmp_path / "run") == before
 
 
 def test_what_a_run_folder_holds(tmp_path):
     gold = GoldLabels(np.array([1, 0] * 5 + [-1, -1], np.int8))
-    result, summary = run_search(tmp_path / "run", gold=gold)
+    result, summary = run_in(tmp_path / "run", gold=gold)
     record = read_run(tmp_path / "run")
     claims = make_claims()
 
@@ -127,7 +126,9 @@ def test_what_a_run_folder_holds(tmp_path):
     for name, field in record.trace.items():
         np.testing.assert_array_equal(field, getattr(result.trace, name))
 
-    rows = [json.loads(line) for line in (tmp_path / "run" / runs.LABELS).read_text().splitlines()]
+    rows = [
+        json.loads(line) for line in (tmp_path / "run" / run_folder.LABELS).read_text().splitlines()
+    ]
     fields = "id persona consistency_id question choice label log_odds marginal".split()
     assert [list(row) for row in rows] == [fields] * NUM_CLAIMS
     assert [row["label"] for row in rows] == result.labels.tolist()
@@ -154,7 +155,7 @@ def test_what_a_run_folder_holds(tmp_path):
 
 
 def test_no_accuracy_without_gold(tmp_path):
-    assert run_search(tmp_path / "run")[1]["accuracy"] is None
+    assert run_in(tmp_path / "run")[1]["accuracy"] is None
 
 
 @pytest.mark.parametrize("name", ["new", "empty"])
@@ -190,10 +191,10 @@ def test_folders_that_are_refused(tmp_path):
 def test_another_configuration_is_refused_field_by_field(tmp_path):
     clamped = np.full(NUM_CLAIMS, -1, np.int8)
     clamped[3] = 1
-    run_search(tmp_path / "run")
+    run_in(tmp_path / "run")
     before = contents(tmp_path / "run")
     with pytest.raises(RunError) as caught:
-        run_search(
+        run_in(
             tmp_path / "run",
             resume=True,
             seed=1,
@@ -224,14 +225,14 @@ def test_a_checkpoint_of_another_structure_is_refused(tmp_path):
 
 def test_nothing_is_left_half_written(tmp_path, monkeypatch):
     path = tmp_path / "summary.json"
-    run_files.write_json(path, {"utility": 1.0})
+    files.write_json(path, {"utility": 1.0})
 
     def fail(*args):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(run_files.os, "fsync", fail)
+    monkeypatch.setattr(files.os, "fsync", fail)
     with pytest.raises(RunError, match="No space left"):
-        run_files.write_json(path, {"utility": 2.0})
+        files.write_json(path, {"utility": 2.0})
     assert json.loads(path.read_text()) == {"utility": 1.0}
 
 

@@ -9,8 +9,7 @@ import pytest
 from exact import boltzmann, worst_p_value
 
 import icmjax
-from icmjax.persona_world.tasks import make_task
-from icmjax.persona_world.world import make_world
+from icmjax.persona_world import make_task, make_world
 
 
 @pytest.mark.slow
@@ -24,7 +23,9 @@ def test_tempering_finds_the_optimum_and_samples_the_law():
     algorithm = icmjax.ParallelTempering(
         num_iterations=240, num_replicas=4, num_chains=2, temperature=2.0, hot_temperature=10.0
     )
-    result = icmjax.search(scorer, task.claims.rules, algorithm, jax.random.key(0), progress=False)
+    result = icmjax.run_search(
+        scorer, task.claims.rules, algorithm, jax.random.key(0), progress=False
+    )
     assert result.utility == pytest.approx(utilities.max(), abs=1e-3)
     exact = boltzmann(utilities, 2.0) @ np.asarray(labellings)
     samples = result.trace.cold_labels[algorithm.num_burn_in :]

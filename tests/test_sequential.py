@@ -12,11 +12,10 @@ from checkpoints import make_checkpoint
 from icmjax.claims import claims_from_rows, load_claims, load_gold
 from icmjax.errors import InputError, PromptError
 from icmjax.lm import load_lm
-from icmjax.scoring import make_scorer
-from icmjax.scoring.sequential import SequentialScorer, prompt_widths
+from icmjax.prompts import TEMPLATES, tokenize_claims
+from icmjax.scoring import SequentialScorer, make_scorer
+from icmjax.scoring.sequential import prompt_widths
 from icmjax.steering import evaluate, make_steerer
-from icmjax.templates import TEMPLATES
-from icmjax.tokens import tokenize_claims
 
 LABEL_TEXTS = ["I think this claim is True", "I think this claim is False"] * 50
 

@@ -18,13 +18,11 @@ from test_tree import (
 )
 
 from icmjax.claims import claims_from_rows
-from icmjax.consistency import no_rules
+from icmjax.claims.consistency import no_rules
 from icmjax.errors import InputError
-from icmjax.scoring import TreeScorer, make_scorer
-from icmjax.scoring.passes import describe
+from icmjax.scoring import TreeScorer, describe, make_scorer, make_tree_scorer
 from icmjax.scoring.spread import share
-from icmjax.scoring.tree import make_tree_scorer
-from icmjax.search import Gibbs, search
+from icmjax.search import Gibbs, run_search
 
 
 @pytest.fixture(scope="module")
@@ -125,7 +123,7 @@ def test_one_device_that_is_not_the_first_does_all(lm):
 def test_a_search_finds_the_same_on_more_devices(lm):
     claims, key = survey(), jax.random.key(0)
     found = [
-        search(
+        run_search(
             make_scorer(lm, claims, "tree", devices=jax.devices()[:num_devices]),
             no_rules(),
             Gibbs(num_chains=2, num_iterations=6),

@@ -11,19 +11,13 @@ import pytest
 from checkpoints import make_checkpoint
 
 from icmjax.claims import GoldLabels, claims_from_rows
-from icmjax.consistency import no_rules, rules_from_groups
+from icmjax.claims.consistency import no_rules, rules_from_groups
 from icmjax.errors import InputError, PromptError
-from icmjax.lm.loading import load_lm
-from icmjax.scoring.planner import text_bytes
-from icmjax.steering import (
-    _steer,
-    calibrate,
-    chat_zero_shot,
-    evaluate,
-    make_steerer,
-    score_predictions,
-)
-from icmjax.templates import get_template
+from icmjax.lm import load_lm
+from icmjax.prompts import get_template
+from icmjax.scoring import text_bytes
+from icmjax.steering import calibrate, chat_zero_shot, evaluate, make_steerer, score_predictions
+from icmjax.steering.in_context import _steer
 
 TEXTS = ["I think this claim is True, not False.\nQuestion: tea? Claim: rice helps"] * 20
 PREAMBLE = "People from Japan."

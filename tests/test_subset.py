@@ -18,11 +18,16 @@ from test_tree import (
 from icmjax.claims import claims_from_rows
 from icmjax.errors import InputError, PromptError
 from icmjax.lm import load_lm
-from icmjax.scoring import OrderMeanScorer, make_scorer, make_subset_scorer, standard_error
-from icmjax.scoring.sequential import make_sequential_scorer
+from icmjax.scoring import (
+    OrderMeanScorer,
+    make_scorer,
+    make_sequential_scorer,
+    make_subset_scorer,
+    mutual_predictability,
+    standard_error,
+)
 from icmjax.scoring.subset import make_tree_subset_scorer
 from icmjax.scoring.tree import make_tree_orders
-from icmjax.utility import mutual_predictability
 
 
 def by_prompts(scorer, orders: np.ndarray, labels: np.ndarray) -> np.ndarray:

@@ -4,20 +4,20 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from icmjax.consistency import count_violations
+from icmjax.claims import count_violations
 from icmjax.errors import InputError
-from icmjax.persona_world import text
-from icmjax.persona_world.config import Source
-from icmjax.persona_world.tasks import (
+from icmjax.persona_world import (
+    Source,
     is_task_name,
     load_task,
     make_open_task,
     make_preference_task,
     make_task,
+    make_world,
+    text,
 )
 from icmjax.persona_world.transcripts import NUM_STRENGTHS
-from icmjax.persona_world.world import make_world
-from icmjax.templates import get_template
+from icmjax.prompts import get_template
 
 FALSE_ALARM = 1e-6
 

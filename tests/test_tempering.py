@@ -10,11 +10,11 @@ import pytest
 from exact import boltzmann, enumerated, true_shares, worst_p_value
 from scorers import TableScorer, table_scorer
 
-from icmjax.claims import claims_from_rows
-from icmjax.consistency import count_violations, make_rules, no_rules, penalty_table, violated_pairs
+from icmjax.claims import claims_from_rows, count_violations, violated_pairs
+from icmjax.claims.consistency import make_rules, no_rules, penalty_table
 from icmjax.errors import InputError, ScoreError
 from icmjax.runs import open_run
-from icmjax.search import Bootstrap, ParallelTempering, ScreenedScorer, search
+from icmjax.search import Bootstrap, ParallelTempering, ScreenedScorer, run_search
 from icmjax.search.loop import run_block
 from icmjax.search.schedule import FIRST_ROUND
 
@@ -38,7 +38,7 @@ SAMPLER = ParallelTempering(
 
 
 def run(scorer, rules, algorithm, seed=0, **kwargs):
-    return search(scorer, rules, algorithm, jax.random.key(seed), progress=False, **kwargs)
+    return run_search(scorer, rules, algorithm, jax.random.key(seed), progress=False, **kwargs)
 
 
 def samples_of(result, algorithm):

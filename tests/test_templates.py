@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from icmjax.claims import Claim, claims_from_rows
 from icmjax.errors import InputError
-from icmjax.templates import TEMPLATES, get_template, resolve_template
+from icmjax.prompts import TEMPLATES, get_template, resolve_template
 
 CLAIM = Claim("0", "Japan", "0", " Is tea good? ", "People from Japan would say: 'Yes'\n")
 PREFERENCE = Claim("1", "", "0", "Tea?", "Yes.\r\nPlease.", " No. ")

@@ -10,14 +10,14 @@ from checkpoints import make_checkpoint
 from scorers import table_scorer
 
 import icmjax
-from icmjax.consistency import PairRules
+from icmjax.claims import PairRules
 from icmjax.errors import ClaimsError, InputError, ScoreError
 from icmjax.search import (
     ICM,
     Bootstrap,
     FixedAccuracy,
     ParallelTempering,
-    search,
+    run_search,
     search_together,
     together,
 )
@@ -61,7 +61,7 @@ def test_each_persona_is_searched_as_alone(algorithm):
     clamped = [None, np.int8([1, 0, -1, -1, -1, -1]), None]
     results = search_together(scorers, rules, algorithm, keys, clamped=clamped)
     for found, scorer, rule, key, fixed in zip(results, scorers, rules, keys, clamped, strict=True):
-        assert_same(found, search(scorer, rule, algorithm, key, clamped=fixed, progress=False))
+        assert_same(found, run_search(scorer, rule, algorithm, key, clamped=fixed, progress=False))
     assert (results[1].labels[:2] == [1, 0]).all()
 
 
@@ -79,7 +79,7 @@ def test_what_scorers_share_is_on_the_device_once(monkeypatch):
     assert seen[0].couplings == (NUM_CLAIMS, NUM_CLAIMS, 2, 2)
     assert seen[0].bias == (NUM_PERSONAS, NUM_CLAIMS, 2)
     for one, scorer, rule, key in zip(found, shared, rules, keys, strict=True):
-        assert_same(one, search(scorer, rule, Bootstrap(), key, progress=False))
+        assert_same(one, run_search(scorer, rule, Bootstrap(), key, progress=False))
 
 
 def test_each_has_its_own_target():
@@ -98,7 +98,7 @@ def test_each_has_its_own_target():
     for found, scorer, rule, own, key, target, num_errors in zip(
         results, scorers, rules, chains, keys, targets, (2, 2, 4), strict=True
     ):
-        assert_same(found, search(scorer, rule, own, key, progress=False))
+        assert_same(found, run_search(scorer, rule, own, key, progress=False))
         assert ((found.trace.labels != target).sum(-1) == num_errors).all()
 
 
@@ -145,7 +145,7 @@ def test_a_model_reads_several_personas_at_once(tmp_path):
     for found, scorer, rule, key in zip(
         search_together(scorers, rules, algorithm, keys), scorers, rules, keys, strict=True
     ):
-        alone = search(scorer, rule, algorithm, key, progress=False)
+        alone = run_search(scorer, rule, algorithm, key, progress=False)
         np.testing.assert_array_equal(found.labels, alone.labels)
         np.testing.assert_allclose(found.label_log_probs, alone.label_log_probs, atol=1e-4)
         assert found.diagnostics["num_tokens"] == alone.diagnostics["num_tokens"]

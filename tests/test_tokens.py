@@ -12,10 +12,16 @@ from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_toke
 from transformers import PreTrainedTokenizerFast
 
 from icmjax.claims import BINARY_OPTIONS, Claim, ClaimSet, claims_from_rows, load_claims
-from icmjax.consistency import no_rules
+from icmjax.claims.consistency import no_rules
 from icmjax.errors import PromptError
-from icmjax.templates import TEMPLATES, Template, get_template
-from icmjax.tokens import check_prompt_lengths, prompt_lengths, tokenize_claims
+from icmjax.prompts import (
+    TEMPLATES,
+    Template,
+    check_prompt_lengths,
+    get_template,
+    prompt_lengths,
+    tokenize_claims,
+)
 
 CORPUS = [
     "Question: What do people drink?\nClaim: People from Japan would say: 'Tea'\n",

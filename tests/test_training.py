@@ -14,8 +14,7 @@ from flax import nnx
 
 from icmjax.errors import RunError
 from icmjax.lm import Decoder, load_lm
-from icmjax.persona_world import pretrain, text
-from icmjax.persona_world.config import WorldConfig
+from icmjax.persona_world import WorldConfig, pretrain, text
 from icmjax.persona_world.training import (
     EASY_WORLD,
     LOG_FILE,

@@ -13,12 +13,11 @@ from hypothesis import strategies as st
 
 from icmjax.claims import claims_from_rows
 from icmjax.errors import InputError
-from icmjax.lm import load_lm
-from icmjax.lm.loading import LanguageModel
-from icmjax.scoring import TreeScorer, make_scorer
-from icmjax.scoring.tree import _score, make_tree_scorer
+from icmjax.lm import LanguageModel, load_lm
+from icmjax.prompts import TokenizedClaims
+from icmjax.scoring import TreeScorer, make_scorer, make_tree_scorer
+from icmjax.scoring.tree import _score
 from icmjax.scoring.tree_plan import plan_tree
-from icmjax.tokens import TokenizedClaims
 
 TOLERANCE = {"rtol": 2e-5, "atol": 2e-5}
 SINGLE = [[[3]], [[4]]]

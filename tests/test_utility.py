@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from icmjax.consistency import PairRules
-from icmjax.utility import label_log_odds, mutual_predictability, utility
+from icmjax.claims import PairRules
+from icmjax.scoring import label_log_odds, mutual_predictability, utility
 
 
 def naive_utility(logp, labels, rules, alpha, objective):

@@ -12,8 +12,7 @@ import pytest
 import scipy.stats
 
 from icmjax.errors import InputError
-from icmjax.persona_world import text
-from icmjax.persona_world.config import Source, Style, WorldConfig
+from icmjax.persona_world import Source, Style, WorldConfig, make_world, text
 from icmjax.persona_world.transcripts import (
     NUM_STRENGTHS,
     Respondents,
@@ -24,7 +23,6 @@ from icmjax.persona_world.transcripts import (
     sample_batch,
     sample_respondents,
 )
-from icmjax.persona_world.world import make_world
 
 FALSE_ALARM = 1e-6
 WIDTH = 176

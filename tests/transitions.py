@@ -6,10 +6,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from icmjax.scoring import utility
+from icmjax.search import assignment_scores, labels_of
 from icmjax.search.base import acceptance_probability
-from icmjax.search.moves import assignment_scores
-from icmjax.search.units import assignment_of, labels_of
-from icmjax.utility import utility
+from icmjax.search.units import assignment_of
 
 ALPHA = 5.0
 

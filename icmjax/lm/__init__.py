@@ -1,20 +1,29 @@
-"""The language model: one decoder for many families, read from Hugging Face folders."""
+"""The language model: one decoder, its configuration, weights and kernels."""
 
+from icmjax.lm.attention import chunk_scores
 from icmjax.lm.config import DecoderConfig, config_from_hf
 from icmjax.lm.decoder import Decoder
-from icmjax.lm.loading import LanguageModel, load_lm
-from icmjax.lm.rope import RopeConfig
-from icmjax.lm.segments import KeyValues, Segment
+from icmjax.lm.fused import IMPLEMENTATIONS, Implementation, check_attention
+from icmjax.lm.loading import SETTINGS_FILE, LanguageModel, load_lm
+from icmjax.lm.rope import RopeConfig, inverse_frequencies
+from icmjax.lm.segments import KeyValues, Segment, Tempering
 from icmjax.lm.weights import save_hf
 
 __all__ = [
+    "IMPLEMENTATIONS",
+    "SETTINGS_FILE",
     "Decoder",
     "DecoderConfig",
+    "Implementation",
     "KeyValues",
     "LanguageModel",
     "RopeConfig",
     "Segment",
+    "Tempering",
+    "check_attention",
+    "chunk_scores",
     "config_from_hf",
+    "inverse_frequencies",
     "load_lm",
     "save_hf",
 ]

@@ -98,7 +98,7 @@ def load_lm(
 
 def _find_folder(name: str) -> Path:
     if name in BUNDLED:
-        folder = Path(str(resources.files("icmjax.persona_world"))) / "models" / name
+        folder = Path(str(resources.files("icmjax"))) / "persona_world" / "models" / name
         remedy = "Make it: python -m icmjax.persona_world.pretrain"
         rule = "A bundled model must have been trained."
     else:

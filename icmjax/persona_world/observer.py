@@ -23,7 +23,7 @@ from icmjax.errors import Fault, InputError
 from icmjax.persona_world import text
 from icmjax.persona_world.config import Source, Style
 from icmjax.persona_world.world import World
-from icmjax.scoring.sequential import Leave
+from icmjax.scoring import Leave
 
 BATCH_SIZE = 32  # labellings in memory at a time; changes memory and speed, not scores
 

@@ -24,18 +24,10 @@ import numpy as np
 from flax import nnx
 
 from icmjax.errors import InputError
-from icmjax.lm.config import DecoderConfig
-from icmjax.lm.loading import SETTINGS_FILE, load_lm
-from icmjax.lm.weights import save_hf
+from icmjax.lm import SETTINGS_FILE, DecoderConfig, load_lm, save_hf
 from icmjax.persona_world import text
 from icmjax.persona_world.config import WorldConfig
-from icmjax.persona_world.training import (
-    CURVE_EDGES,
-    LOG_FILE,
-    Phase,
-    PretrainConfig,
-    train,
-)
+from icmjax.persona_world.training import CURVE_EDGES, LOG_FILE, Phase, PretrainConfig, train
 
 MODELS = pathlib.Path(__file__).parent / "models"
 # More than half of the sources say True to everything, so that a claim alone is answered True

@@ -10,8 +10,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from icmjax.claims import ClaimSet, GoldLabels, claims_from_rows, gold_from_rows
-from icmjax.consistency import Rule
+from icmjax.claims import ClaimSet, GoldLabels, Rule, claims_from_rows, gold_from_rows
 from icmjax.errors import Fault, InputError
 from icmjax.persona_world import text
 from icmjax.persona_world.config import Source

@@ -22,9 +22,7 @@ from flax import nnx
 from tqdm import tqdm
 
 from icmjax.errors import Fault, RunError
-from icmjax.lm.config import DecoderConfig
-from icmjax.lm.decoder import Decoder
-from icmjax.lm.rope import RopeConfig, inverse_frequencies
+from icmjax.lm import Decoder, DecoderConfig, RopeConfig, inverse_frequencies
 from icmjax.persona_world import text
 from icmjax.persona_world.config import WorldConfig
 from icmjax.persona_world.transcripts import Batch, make_tables, sample_batch

@@ -1,24 +1,57 @@
-"""Leave-one-out label log-probs: one file a method, one protocol."""
+"""Leave-one-out label log-probs, and the utility of labels."""
 
-from icmjax.scoring.blockwise import BlockwiseScorer
-from icmjax.scoring.chain_rule import ChainRuleScorer
-from icmjax.scoring.fidelity import Fidelity, fidelity
-from icmjax.scoring.make import make_scorer, make_subset_scorer
+from icmjax.scoring.blockwise import BlockwiseScorer, make_blockwise_scorer
+from icmjax.scoring.chain_rule import ChainRuleScorer, make_chain_rule_scorer
+from icmjax.scoring.contexts import build_context, shown_lengths
+from icmjax.scoring.fidelity import Fidelity, measure_fidelity
+from icmjax.scoring.labels import label_log_probs, read_prompts
+from icmjax.scoring.make import Method, Scorer, make_scorer, make_subset_scorer
+from icmjax.scoring.objectives import (
+    OBJECTIVES,
+    Objective,
+    label_log_odds,
+    mutual_predictability,
+    utility,
+)
 from icmjax.scoring.orders import OrderMeanScorer, standard_error
-from icmjax.scoring.sequential import SequentialScorer
+from icmjax.scoring.passes import describe
+from icmjax.scoring.planner import MEMORY_BUDGET, fitting_batch, text_bytes
+from icmjax.scoring.sequential import Leave, SequentialScorer, make_sequential_scorer
 from icmjax.scoring.subset import TreeSubsetScorer
-from icmjax.scoring.tree import TreeScorer
+from icmjax.scoring.tree import TreeScorer, make_tree_scorer, piece_starts, stretches
 
 __all__ = [
+    "MEMORY_BUDGET",
+    "OBJECTIVES",
     "BlockwiseScorer",
     "ChainRuleScorer",
     "Fidelity",
+    "Leave",
+    "Method",
+    "Objective",
     "OrderMeanScorer",
+    "Scorer",
     "SequentialScorer",
     "TreeScorer",
     "TreeSubsetScorer",
-    "fidelity",
+    "build_context",
+    "describe",
+    "fitting_batch",
+    "label_log_odds",
+    "label_log_probs",
+    "make_blockwise_scorer",
+    "make_chain_rule_scorer",
     "make_scorer",
+    "make_sequential_scorer",
     "make_subset_scorer",
+    "make_tree_scorer",
+    "measure_fidelity",
+    "mutual_predictability",
+    "piece_starts",
+    "read_prompts",
+    "shown_lengths",
     "standard_error",
+    "stretches",
+    "text_bytes",
+    "utility",
 ]

@@ -17,12 +17,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from icmjax.lm.loading import LanguageModel
-from icmjax.lm.segments import KeyValues, Segment, Tempering
+from icmjax.lm import KeyValues, LanguageModel, Segment, Tempering
+from icmjax.prompts import TokenizedClaims
+from icmjax.scoring.contexts import shown_lengths
 from icmjax.scoring.labels import label_log_probs, read_prompts, score_in_batches
 from icmjax.scoring.planner import MEMORY_BUDGET, blocks_bytes, fitting_batch
-from icmjax.scoring.prompts import shown_lengths
-from icmjax.tokens import TokenizedClaims
 
 BATCH_TOKENS = 4096  # of queries in memory at a time, where no batch size is asked for
 

@@ -13,13 +13,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from icmjax.lm.decoder import Segment
-from icmjax.lm.loading import LanguageModel
+from icmjax.lm import LanguageModel, Segment
+from icmjax.prompts import TokenizedClaims
+from icmjax.scoring.contexts import build_context, shown_lengths
 from icmjax.scoring.labels import Prompts, label_log_probs, read_prompts, score_in_batches
 from icmjax.scoring.orders import standard_error
 from icmjax.scoring.planner import MEMORY_BUDGET, fitting_batch, refuse, text_bytes
-from icmjax.scoring.prompts import build_context, shown_lengths
-from icmjax.tokens import TokenizedClaims
 
 BATCH_TOKENS = 4096  # of texts, or of queries, read together
 

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from scipy import stats
 
-from icmjax.consistency import PairRules
-from icmjax.utility import Objective, utility
+from icmjax.claims import PairRules
+from icmjax.scoring.objectives import Objective, utility
 
 
 class Fidelity(NamedTuple):
@@ -35,7 +35,7 @@ class Fidelity(NamedTuple):
         )
 
 
-def fidelity(
+def measure_fidelity(
     approximate: Callable[[jax.Array], jax.Array],
     exact: Callable[[jax.Array], jax.Array],
     labels: np.ndarray,

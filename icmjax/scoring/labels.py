@@ -6,8 +6,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from icmjax.lm.decoder import Decoder, Segment
-from icmjax.tokens import TokenizedClaims
+from icmjax.lm import Decoder, Segment
+from icmjax.prompts import TokenizedClaims
 
 
 class Prompts(NamedTuple):

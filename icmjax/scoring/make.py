@@ -8,9 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from icmjax.claims import ClaimSet
-from icmjax.compilation import use_compilation_cache
+from icmjax.devices import use_compilation_cache
 from icmjax.errors import Fault, InputError
-from icmjax.lm.loading import LanguageModel
+from icmjax.lm import LanguageModel
+from icmjax.prompts import TokenizedClaims, check_prompt_lengths, resolve_template, tokenize_claims
 from icmjax.scoring.blockwise import BlockwiseScorer, make_blockwise_scorer
 from icmjax.scoring.chain_rule import ChainRuleScorer, make_chain_rule_scorer
 from icmjax.scoring.orders import OrderMeanScorer
@@ -18,8 +19,6 @@ from icmjax.scoring.planner import MEMORY_BUDGET
 from icmjax.scoring.sequential import Leave, SequentialScorer, make_sequential_scorer
 from icmjax.scoring.subset import TreeSubsetScorer, make_tree_subset_scorer
 from icmjax.scoring.tree import TreeScorer, make_tree_orders, make_tree_scorer
-from icmjax.templates import resolve_template
-from icmjax.tokens import TokenizedClaims, check_prompt_lengths, tokenize_claims
 
 Method = Literal["sequential", "tree", "blockwise", "chain_rule"]
 Scorer = SequentialScorer | TreeScorer | BlockwiseScorer | ChainRuleScorer | OrderMeanScorer

@@ -8,9 +8,8 @@ import jax
 import numpy as np
 
 from icmjax.errors import Fault, InputError
-from icmjax.lm.attention import chunk_scores
-from icmjax.lm.loading import LanguageModel
-from icmjax.tokens import TokenizedClaims
+from icmjax.lm import LanguageModel, chunk_scores
+from icmjax.prompts import TokenizedClaims
 
 MEMORY_BUDGET = 4 << 30  # bytes beside the weights
 SLACK = 1.2  # what compiled programs took of what is counted here, at most

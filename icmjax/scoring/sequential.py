@@ -12,11 +12,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from icmjax.lm.loading import LanguageModel
+from icmjax.lm import LanguageModel
+from icmjax.prompts import TokenizedClaims, prompt_lengths
+from icmjax.scoring.contexts import add_query, build_context, shown_lengths
 from icmjax.scoring.labels import label_log_probs, read_prompts
 from icmjax.scoring.planner import MEMORY_BUDGET, fitting_batch, prompt_bytes
-from icmjax.scoring.prompts import add_query, build_context, shown_lengths
-from icmjax.tokens import TokenizedClaims, prompt_lengths
 
 Leave = Literal["claim", "group"]
 NUM_WIDTHS = 3  # shapes that one scorer may compile: the full width, a half, a quarter

@@ -10,12 +10,13 @@ the program that is compiled already.
 
 from collections.abc import Hashable
 
+import jax
 import numpy as np
 
-from icmjax.lm.config import DecoderConfig
-from icmjax.scoring.prompts import longest_lengths
+from icmjax.lm import DecoderConfig
+from icmjax.prompts import TokenizedClaims
+from icmjax.scoring.contexts import longest_lengths
 from icmjax.scoring.tree_plan import TreePlan, plan_shaped
-from icmjax.tokens import Array, TokenizedClaims
 
 SLACK = 16  # widths are rounded up by less than one part in this
 MAX_WASTE = 1.6  # tokens of shapes given out again, over those of the claims' own shapes
@@ -75,7 +76,7 @@ def _round_up(width: int) -> int:
 def _fill_up(
     claims: TokenizedClaims, num_spare: int, query_width: int, width: int
 ) -> TokenizedClaims:
-    def pad(array: Array, last: int | None = None) -> Array:
+    def pad(array: np.ndarray | jax.Array, last: int | None = None) -> np.ndarray | jax.Array:
         amounts = [(0, num_spare)] + [(0, 0)] * (array.ndim - 1)
         if last is not None:
             amounts[-1] = (0, last - array.shape[-1])

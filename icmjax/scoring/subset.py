@@ -11,12 +11,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from icmjax.lm.loading import LanguageModel
+from icmjax.lm import LanguageModel
+from icmjax.prompts import TokenizedClaims
+from icmjax.scoring.contexts import longest_lengths
 from icmjax.scoring.planner import MEMORY_BUDGET
-from icmjax.scoring.prompts import longest_lengths
 from icmjax.scoring.tree import TreeScorer, scorer_of_plan
 from icmjax.scoring.tree_plan import plan_subset
-from icmjax.tokens import TokenizedClaims
 
 
 @jax.tree_util.register_dataclass

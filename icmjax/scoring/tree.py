@@ -19,15 +19,14 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from icmjax.claims import UNLABELLED
-from icmjax.lm.decoder import Segment
-from icmjax.lm.loading import LanguageModel
+from icmjax.lm import LanguageModel, Segment
+from icmjax.prompts import TokenizedClaims
+from icmjax.scoring.contexts import add_query, build_context, longest_lengths, shown_lengths
 from icmjax.scoring.labels import label_log_probs, read_prompts
 from icmjax.scoring.planner import MEMORY_BUDGET, level_bytes, refuse
-from icmjax.scoring.prompts import add_query, build_context, longest_lengths, shown_lengths
 from icmjax.scoring.shapes import shared_shapes
 from icmjax.scoring.spread import QUERY_AXIS, on_each_device, own_children, share
 from icmjax.scoring.tree_plan import TreePlan, plan_random_trees, plan_tree
-from icmjax.tokens import TokenizedClaims
 
 BATCH_TOKENS = 8192  # padding included; passes of fewer are read together with others
 LAYOUT = ("order", "leaves", "bounds")  # the fields in which trees of one shape differ
@@ -115,9 +114,9 @@ class TreeScorer:
     def tokens_per_pass(self, labels: np.ndarray) -> int:
         """Real tokens that scoring int8 `[..., N]` reads, those of long label forms included."""
         labels = np.asarray(labels)
-        starts = _piece_starts(self, np.asarray(self._fill(labels)), np)
+        starts = piece_starts(self, np.asarray(self._fill(labels)), np)
         segments = sum(
-            int(_stretches(starts, np.asarray(bounds))[1].sum()) for bounds in self.bounds
+            int(stretches(starts, np.asarray(bounds))[1].sum()) for bounds in self.bounds
         )
         forms = np.maximum(np.asarray(self.claims.label_form_lengths) - 1, 0).sum()
         num_queries = min(len(self.queries), self.num_claims)
@@ -235,7 +234,7 @@ def make_tree_orders(
     return scorers[0], jax.tree.map(lambda *each: jnp.stack(each), *layouts)
 
 
-def _piece_starts(scorer: TreeScorer, labels: jax.Array | np.ndarray, xp: ModuleType = jnp) -> Any:
+def piece_starts(scorer: TreeScorer, labels: jax.Array | np.ndarray, xp: ModuleType = jnp) -> Any:
     """Where each piece of the text starts, and where the last ends: int32 `[..., N + 2]`."""
     shown = shown_lengths(scorer.claims, labels, xp)[..., scorer.order]
     shape = (*labels.shape[:-1], 1)
@@ -244,7 +243,7 @@ def _piece_starts(scorer: TreeScorer, labels: jax.Array | np.ndarray, xp: Module
     return xp.concatenate([xp.zeros(shape, np.int32), ends], axis=-1)
 
 
-def _stretches(starts: Any, bounds: Any) -> tuple[Any, Any]:
+def stretches(starts: Any, bounds: Any) -> tuple[Any, Any]:
     """The tokens between the bounds of nodes, of `[..., N + 2]` piece starts.
 
     Returns:
@@ -290,7 +289,7 @@ def _score_batch(scorer: TreeScorer, labels: jax.Array) -> jax.Array:
     tokens, _ = jax.vmap(
         lambda labels: build_context(claims, labels, is_shown, scorer.order, text_width)
     )(labels)
-    text = Text(tokens, _piece_starts(scorer, labels))
+    text = Text(tokens, piece_starts(scorer, labels))
     root = Path(segments=(), num_tokens=jnp.zeros(labels.shape[0], jnp.int32))
 
     def read_leaves(scorer: TreeScorer, text: Text, root: Path) -> jax.Array:
@@ -355,7 +354,7 @@ def _read_nodes(
 
 def _node_texts(text: Text, bounds: jax.Array, width: int) -> tuple[jax.Array, jax.Array]:
     """What each node reads, closed up: tokens int32 `[b, nodes, width]`, lengths `[b, nodes]`."""
-    edges, lengths = _stretches(text.starts, bounds)
+    edges, lengths = stretches(text.starts, bounds)
     column = jnp.arange(width, dtype=jnp.int32)
     first_length = (edges[..., 1] - edges[..., 0])[..., None]
     index = column + jnp.where(

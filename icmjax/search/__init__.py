@@ -1,24 +1,37 @@
-"""Search for the labels that make the claims most predictable from one another."""
+"""Algorithms that search for the labels of highest utility, and the loop that drives them."""
 
+from icmjax.search.base import Account, Algorithm, Scorer
 from icmjax.search.bootstrap import Bootstrap
 from icmjax.search.fixed_accuracy import FixedAccuracy
 from icmjax.search.gibbs import Gibbs
 from icmjax.search.greedy import Greedy
 from icmjax.search.icm import ICM
-from icmjax.search.loop import SearchResult, search
+from icmjax.search.loop import SearchResult, TokenCounter, run_search, start
+from icmjax.search.moves import assignment_scores, best_assignment
 from icmjax.search.screening import ScreenedScorer
 from icmjax.search.tempering import ParallelTempering
-from icmjax.search.together import search_together
+from icmjax.search.together import have_one_shape, search_together
+from icmjax.search.units import labels_of, make_units
 
 __all__ = [
     "ICM",
+    "Account",
+    "Algorithm",
     "Bootstrap",
     "FixedAccuracy",
     "Gibbs",
     "Greedy",
     "ParallelTempering",
+    "Scorer",
     "ScreenedScorer",
     "SearchResult",
-    "search",
+    "TokenCounter",
+    "assignment_scores",
+    "best_assignment",
+    "have_one_shape",
+    "labels_of",
+    "make_units",
+    "run_search",
     "search_together",
+    "start",
 ]

@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from icmjax.consistency import PairRules, violated_pairs
+from icmjax.claims import PairRules, violated_pairs
 from icmjax.errors import Fault, InputError
-from icmjax.utility import Objective, utility
+from icmjax.scoring import Objective, utility
 
 
 class Scorer(Protocol):

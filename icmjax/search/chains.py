@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from icmjax.consistency import PairRules
+from icmjax.claims import PairRules
+from icmjax.scoring import OBJECTIVES, Objective
 from icmjax.search.base import (
     Labelling,
     Outcome,
@@ -22,7 +23,6 @@ from icmjax.search.base import (
 )
 from icmjax.search.diagnostics import mixing
 from icmjax.search.units import Units, make_units
-from icmjax.utility import OBJECTIVES, Objective
 
 
 class ChainState(NamedTuple):

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from icmjax.consistency import PairRules, consistent_options, violated_pairs
+from icmjax.claims import PairRules, consistent_options, violated_pairs
 from icmjax.search.base import Labelling, gain, select
 
 

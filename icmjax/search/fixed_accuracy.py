@@ -11,16 +11,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from icmjax.consistency import PairRules
+from icmjax.claims import PairRules
 from icmjax.errors import Fault, InputError
 from icmjax.search.base import Labelling, Outcome, Scorer, metropolis_accept
 from icmjax.search.chains import ChainInfo, ChainSearch, ChainState
-from icmjax.search.moves import (
-    BALANCINGS,
-    Balancing,
-    assignment_scores,
-    flip_log_weights,
-)
+from icmjax.search.moves import BALANCINGS, Balancing, assignment_scores, flip_log_weights
 from icmjax.search.units import Units, assignment_of, labels_of, make_units, sum_by_assignment
 
 

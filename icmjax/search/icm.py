@@ -10,7 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from icmjax.consistency import PairRules, violated_pairs
+from icmjax.claims import PairRules, violated_pairs
+from icmjax.scoring import OBJECTIVES, Objective
 from icmjax.search.base import (
     Labelling,
     Outcome,
@@ -23,7 +24,6 @@ from icmjax.search.base import (
     unscored,
 )
 from icmjax.search.fix import at_least_one_pair, consistency_fix
-from icmjax.utility import OBJECTIVES, Objective
 
 FEW_CLAIMS = 16  # up to so many, further chains cost little
 NUM_SPREAD = 32  # of those chains start from labels that are spread evenly

@@ -12,10 +12,10 @@ import numpy as np
 from jax import Array, lax
 from tqdm import tqdm
 
-from icmjax.consistency import PairRules, violated_pairs
+from icmjax.claims import PairRules, violated_pairs
 from icmjax.errors import ClaimsError, Fault, ScoreError
+from icmjax.scoring import label_log_odds
 from icmjax.search.base import Account, Algorithm, RunStore, Scorer
-from icmjax.utility import label_log_odds
 
 COLLAPSED_SHARE = 0.95
 
@@ -33,7 +33,7 @@ class SearchResult(NamedTuple):
     diagnostics: dict[str, Any]  # plain numbers and lists of them
 
 
-def search(
+def run_search(
     scorer: Scorer,
     rules: PairRules,
     algorithm: Algorithm,

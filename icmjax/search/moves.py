@@ -13,8 +13,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from icmjax.scoring import Objective, label_log_odds
 from icmjax.search.units import Units, sum_by_assignment
-from icmjax.utility import Objective, label_log_odds
 
 Balancing = Literal["barker", "sqrt"]
 BALANCINGS: tuple[str, ...] = get_args(Balancing)

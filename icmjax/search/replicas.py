@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
+from icmjax.scoring import OBJECTIVES, Objective
 from icmjax.search.base import Labelling, metropolis_accept, select
 from icmjax.search.moves import (
     BALANCINGS,
@@ -27,7 +28,6 @@ from icmjax.search.moves import (
     turnable_share,
 )
 from icmjax.search.units import Units, assignment_of, labels_of
-from icmjax.utility import OBJECTIVES, Objective
 
 RESAMPLED_SHARES = (0.25, 0.5, 1.0)
 

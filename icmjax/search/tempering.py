@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from icmjax.consistency import PairRules
+from icmjax.claims import PairRules
 from icmjax.errors import Fault, InputError
 from icmjax.search.base import (
     Labelling,
@@ -30,12 +30,7 @@ from icmjax.search.ladder import (
     swap_log_ratio,
     swap_neighbours,
 )
-from icmjax.search.replicas import (
-    InformedMoves,
-    labels_of_replicas,
-    over_replicas,
-    split_keys,
-)
+from icmjax.search.replicas import InformedMoves, labels_of_replicas, over_replicas, split_keys
 from icmjax.search.schedule import TemperingSchedule
 from icmjax.search.screening import ScreenedScorer, screening_correction
 from icmjax.search.units import Units, check_labels, make_units

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from icmjax.consistency import PairRules
+from icmjax.claims import PairRules
 from icmjax.errors import Fault, InputError
 from icmjax.search.base import Account, Algorithm, Scorer
 from icmjax.search.loop import (

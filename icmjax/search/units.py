@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from icmjax.consistency import PairRules
+from icmjax.claims import PairRules
 from icmjax.errors import ClaimsError, Fault, InputError
 
 MAX_ASSIGNMENTS = 256  # of a unit under hard rules

@@ -8,8 +8,8 @@ import matplotlib.axes
 import matplotlib.figure
 import numpy as np
 
-from icmjax.comparison import Condition
 from icmjax.search import SearchResult
+from icmjax.steering import Condition
 
 METRICS = ("accuracy", "balanced_accuracy", "log_loss")
 

@@ -1,21 +1,47 @@
 """The options that several commands of `icmjax` take."""
 
+from __future__ import annotations
+
 import dataclasses
-from typing import Any, get_args
+import functools
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from icmjax.cli_common import grouped_options
+import icmjax
 from icmjax.errors import Fault, InputError
-from icmjax.lm.fused import IMPLEMENTATIONS
-from icmjax.scoring.make import Method
-from icmjax.search import ICM, Bootstrap, Gibbs, Greedy, ParallelTempering
-from icmjax.search.base import Algorithm
 
+if TYPE_CHECKING:
+    from icmjax.claims import ClaimSet
+    from icmjax.cli.machine import Machine
+    from icmjax.lm import LanguageModel
+    from icmjax.scoring import Scorer
+    from icmjax.search import Algorithm
+
+# Spelt out, so that help and mistakes import nothing; the tests hold them to the code's own.
+IMPLEMENTATIONS = ("einsum", "xla", "cudnn")
+METHODS = ("tree", "sequential", "blockwise", "chain_rule")
+SELECTORS = (
+    "zero_shot_entropy",
+    "leave_one_out_entropy",
+    "marginal_entropy",
+    "margin",
+    "expected_gain",
+    "random",
+)
 CLAIMS_HELP = (
     "A JSON, JSONL, CSV or Parquet file, or persona-world:GROUP:SEED[:preferences][:test]."
 )
 RULES = "auto|none|exactly_one_true|not_both_true|asymmetric_preference|same_answer_same_label"
+
+
+def grouped_options(*decorators: Callable) -> Callable:
+    """Several click options as one decorator, in the order in which help shows them."""
+    return lambda command: functools.reduce(
+        lambda f, option: option(f), reversed(decorators), command
+    )
+
 
 model_options = grouped_options(
     click.option("--model", required=True, help="persona-world, a folder, or a hub id."),
@@ -47,7 +73,7 @@ utility_options = grouped_options(
         "--method",
         default="tree",
         show_default=True,
-        type=click.Choice(get_args(Method)),
+        type=click.Choice(METHODS),
         help="How scores are computed: tree and sequential are exact, in different orders; "
         "blockwise is an approximation; chain_rule scores the joint likelihood.",
     ),
@@ -73,12 +99,12 @@ utility_options = grouped_options(
 )
 
 
-ALGORITHMS: dict[str, type] = {
-    "icm": ICM,
-    "tempering": ParallelTempering,
-    "gibbs": Gibbs,
-    "bootstrap": Bootstrap,
-    "greedy": Greedy,
+ALGORITHMS = {
+    "icm": "ICM",
+    "tempering": "ParallelTempering",
+    "gibbs": "Gibbs",
+    "bootstrap": "Bootstrap",
+    "greedy": "Greedy",
 }
 algorithm_options = grouped_options(
     click.option(
@@ -117,7 +143,7 @@ def make_algorithm(name: str, alpha: float, objective: str, options: dict[str, A
     Raises:
       InputError: the algorithm has no such field, or the value is out of its range.
     """
-    kind = ALGORITHMS[name]
+    kind = getattr(icmjax, ALGORITHMS[name])
     given = {field: value for field, value in options.items() if value is not None}
     known = {field.name for field in dataclasses.fields(kind)}
     faults = [
@@ -132,3 +158,24 @@ def make_algorithm(name: str, alpha: float, objective: str, options: dict[str, A
     if faults:
         raise InputError(faults)
     return kind(alpha=alpha, objective=objective, **given)
+
+
+SCORER_OPTIONS = ("method", "template", "leave", "context_size", "num_orders")
+
+
+def scorer_of(
+    lm: LanguageModel, claims: ClaimSet, options: Mapping[str, Any], machine: Machine
+) -> Scorer:
+    """The scorer that a command's options ask for.
+
+    Raises:
+      InputError, PromptError: see `make_scorer`.
+    """
+    return icmjax.make_scorer(
+        lm,
+        claims,
+        **{name: options[name] for name in SCORER_OPTIONS},
+        batch_size=machine.batch_size,
+        memory_budget=machine.memory_budget,
+        devices=machine.devices,
+    )

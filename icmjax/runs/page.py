@@ -6,7 +6,7 @@ from typing import Any
 
 import jinja2
 
-from icmjax.runs import RunRecord
+from icmjax.runs.folder import RunRecord
 
 _PAGE = """<!doctype html>
 <html lang="en">

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from icmjax.claims import UNLABELLED, ClaimSet
-from icmjax.templates import Template
+from icmjax.prompts import Template
 
 FORMATS = ("prompt", "sft", "dpo")
 

@@ -1,93 +1,28 @@
 """Steering a model in context: labelled claims before held-out ones, and how well that does."""
 
-import dataclasses
 import functools
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from icmjax.claims import UNLABELLED, ClaimSet, GoldLabels
-from icmjax.consistency import PairRules
 from icmjax.errors import Fault, InputError, PromptError
-from icmjax.lm.decoder import Segment
-from icmjax.lm.loading import LanguageModel
-from icmjax.scoring.labels import label_log_probs, read_prompts
-from icmjax.scoring.planner import MEMORY_BUDGET, fitting_batch, text_bytes
-from icmjax.scoring.prompts import build_context, shown_lengths
-from icmjax.templates import resolve_template
-from icmjax.tokens import TokenizedClaims, pad_tokens, tokenize_claims
+from icmjax.lm import LanguageModel, Segment
+from icmjax.prompts import TokenizedClaims, resolve_template, tokenize_claims
+from icmjax.scoring import (
+    MEMORY_BUDGET,
+    build_context,
+    fitting_batch,
+    label_log_probs,
+    read_prompts,
+    shown_lengths,
+    text_bytes,
+)
+from icmjax.steering.scores import Evaluation, score_predictions
 
 QUERY_BATCH_TOKENS = 4096
-
-
-class Scores(NamedTuple):
-    """How label log-probs of M held-out claims agree with their gold labels."""
-
-    accuracy: float  # share of claims whose most probable label is gold
-    balanced_accuracy: float  # mean over the gold labels that occur of the accuracy among them
-    log_loss: float  # nats a claim, mean of −log P(gold)
-    num_claims: int  # claims that have a gold label
-
-
-class Evaluation(NamedTuple):
-    """Label log-probs of M held-out claims, and their scores where gold labels are known."""
-
-    label_log_probs: np.ndarray  # float32 [M, Y], nats
-    scores: Scores | None
-
-    @property
-    def predictions(self) -> np.ndarray:
-        """The most probable labels, int8 `[M]`."""
-        return self.label_log_probs.argmax(-1).astype(np.int8)
-
-
-def score_predictions(label_log_probs: np.ndarray, gold: GoldLabels) -> Scores:
-    """Compares label log-probs, `[M, Y]` in nats, with gold labels, where a claim has one.
-
-    Raises:
-      InputError: no claim has a gold label.
-    """
-    is_known = gold.labels != UNLABELLED
-    if not is_known.any():
-        fault = Fault("Scores need gold labels.", "none", "gold", "evaluate claims that have them")
-        raise InputError(fault)
-    labels, logp = gold.labels[is_known].astype(int), np.asarray(label_log_probs)[is_known]
-    is_right = logp.argmax(-1) == labels
-    recalls = [is_right[labels == label].mean() for label in np.unique(labels)]
-    log_loss = -logp[np.arange(len(labels)), labels].astype(np.float64).mean()
-    return Scores(
-        float(is_right.mean()), float(np.mean(recalls)), float(log_loss), int(is_known.sum())
-    )
-
-
-def calibrate(label_log_probs: np.ndarray, rules: PairRules) -> np.ndarray:
-    """Takes the model's bias towards one label out of zero-shot predictions.
-
-    A claim is judged by its log-odds less those of its opposites (the claims that a pair rule keeps
-    from being true together with it), halved, so that of two opposite claims the one that the model
-    rather believes is true; a claim without an opposite by its log-odds less their mean over all
-    claims (batch calibration, Zhou et al., arXiv:2309.17249). Two label options only.
-
-    Args:
-      label_log_probs: `[M, 2]`, nats.
-      rules: the pair rules of the same claims.
-
-    Returns:
-      float32 `[M, 2]`, nats.
-    """
-    log_odds = np.asarray(label_log_probs, np.float64) @ np.array([-1.0, 1.0])
-    pairs = np.asarray(rules.pairs)[np.asarray(rules.penalties)[:, 1, 1] > 0]
-    total, count = np.zeros_like(log_odds), np.zeros_like(log_odds)
-    for first, second in (pairs.T, pairs.T[::-1]):
-        np.add.at(total, first, log_odds[second])
-        np.add.at(count, first, 1)
-    opposite = total / np.maximum(count, 1)
-    calibrated = np.where(count > 0, (log_odds - opposite) / 2, log_odds - log_odds.mean())
-    return np.stack([-np.logaddexp(0, calibrated), -np.logaddexp(0, -calibrated)], -1).astype(
-        np.float32
-    )
 
 
 class Steerer(NamedTuple):
@@ -219,40 +154,6 @@ def evaluate(
     """
     logp = make_steerer(lm, demonstrations, queries, template, memory_budget)(labels)
     return Evaluation(logp, None if gold is None else score_predictions(logp, gold))
-
-
-def chat_zero_shot(lm: LanguageModel, queries: ClaimSet) -> np.ndarray | None:
-    """Zero-shot label log-probs of claims put to a chat model as a user's message.
-
-    The message is the claim under its template and a line that names the options; the answer is
-    scored where the model's turn begins, by the options' own words.
-
-    Returns:
-      float32 `[M, Y]`, nats; None where the tokenizer has no chat template.
-
-    Raises:
-      PromptError: a prompt does not fit the model, or options share their first token.
-    """
-    if not lm.tokenizer.chat_template:
-        return None
-    template = resolve_template(None, lm.default_template, queries)
-    choices = " or ".join(queries.options)
-    prompts = []
-    for claim in queries.claims:
-        message = f"{template.query_fn(claim).strip()}...\nAnswer with {choices} alone."
-        opening = queries.preamble.strip()
-        turn = {"role": "user", "content": f"{opening}\n{message}" if opening else message}
-        tokens: Any = lm.tokenizer.apply_chat_template(
-            [turn], tokenize=True, add_generation_prompt=True, return_dict=False
-        )
-        prompts.append(list(tokens))
-    # As in a prompt of pieces, which here are a whole prompt each: BOS is in the chat template.
-    words = dataclasses.replace(template, label_forms=tuple((o,) for o in queries.options))
-    pieces = tokenize_claims(queries, words, lm.tokenizer)
-    rows, lengths = pad_tokens(prompts)
-    alone = pieces._replace(preamble=np.zeros(0, np.int32), queries=rows, query_lengths=lengths)
-    unlabelled = np.full(len(queries), UNLABELLED, np.int8)
-    return Steerer(lm, alone, alone)(unlabelled)
 
 
 @functools.partial(jax.jit, static_argnames=("width", "batch_size"))

@@ -3,11 +3,7 @@
 Gold labels are read by a call of their own, so that no search can see them.
 """
 
-import dataclasses
 import difflib
-import functools
-import hashlib
-import json
 import math
 import pathlib
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,104 +11,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from icmjax.claim_files import Row, read_rows, rows_from_mappings
-from icmjax.claim_rules import declared_rules, group_claims, pair_rules_column, spelt_out_rules
-from icmjax.claim_schemas import Fields, Schema, find_schema, read_fields
-from icmjax.consistency import PairRules, Rule, select_rules
+from icmjax.claims.claim_set import BINARY_OPTIONS, UNLABELLED, Claim, ClaimSet, GoldLabels
+from icmjax.claims.consistency import Rule
+from icmjax.claims.files import Row, read_rows, rows_from_mappings
+from icmjax.claims.rules import declared_rules, spelt_out_rules
+from icmjax.claims.schemas import Fields, Schema, find_schema, read_fields
 from icmjax.errors import ClaimsError, Fault
-
-UNLABELLED = -1
-BINARY_OPTIONS = ("False", "True")
-
-
-class Claim(NamedTuple):
-    """One text to be labelled."""
-
-    id: str
-    persona: str  # whose claim it is; "" where the data name nobody
-    consistency_id: str  # claims of one persona with the same id are tied
-    question: str
-    choice: str
-    choice_2: str | None = None  # the other response, where two are compared
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class ClaimSet:
-    """N claims and all that is known of them without labels. Equal where nothing differs."""
-
-    claims: tuple[Claim, ...]
-    rules: PairRules  # of numpy arrays
-    template: str | None = None  # the template that the data's schema asks for; None: the model's
-    preamble: str = ""  # text before the first demonstration
-    options: tuple[str, ...] = BINARY_OPTIONS  # label y is options[y]
-
-    def __post_init__(self) -> None:
-        num_claims, num_options = len(self.claims), len(self.options)
-        assert self.rules.penalties.shape[1:] == (num_options, num_options), "rules lack an option"
-        assert np.all(self.rules.pairs < num_claims), "a rule names a claim that is not there"
-
-    def __len__(self) -> int:
-        return len(self.claims)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, ClaimSet) and self.fingerprint == other.fingerprint
-
-    def __hash__(self) -> int:
-        return hash(self.fingerprint)
-
-    @functools.cached_property
-    def fingerprint(self) -> str:
-        """SHA-256, in hex digits, of everything that a score or a utility depends on."""
-        rules = [np.asarray(field).tolist() for field in self.rules]
-        content = [self.claims, rules, self.template, self.preamble, self.options]
-        return hashlib.sha256(json.dumps(content).encode()).hexdigest()
-
-    @functools.cached_property
-    def personas(self) -> tuple[str, ...]:
-        """The personas, in the order of their first claims."""
-        return tuple(dict.fromkeys(claim.persona for claim in self.claims))
-
-    @functools.cached_property
-    def groups(self) -> tuple[tuple[int, ...], ...]:
-        """Claim indices of each consistency group, keyed by (persona, `consistency_id`)."""
-        return group_claims(self.claims)
-
-    @functools.cached_property
-    def group_index(self) -> np.ndarray:
-        """The group of each claim, int32 `[N]`."""
-        index = np.empty(len(self), np.int32)
-        for group, members in enumerate(self.groups):
-            index[list(members)] = group
-        return index
-
-    def select(self, indices: Sequence[int] | np.ndarray) -> "ClaimSet":
-        """Some of the claims, in the order of `indices`; pairs whose other half is left out go.
-
-        Raises:
-          ClaimsError: an index is out of range or occurs twice.
-        """
-        kept = [int(index) for index in indices]
-        out_of_range = [index for index in kept if not 0 <= index < len(self)]
-        if out_of_range or len(set(kept)) < len(kept):
-            found = f"{out_of_range[0]} of {len(self)}" if out_of_range else "an index twice"
-            remedy = f"give distinct indices from 0 to {len(self) - 1}"
-            raise ClaimsError(Fault("A selection names claims once each.", found, "select", remedy))
-        return dataclasses.replace(
-            self,
-            claims=tuple(self.claims[index] for index in kept),
-            rules=select_rules(self.rules, kept),
-        )
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class GoldLabels:
-    """What is held to be true of N claims; for evaluation alone."""
-
-    labels: np.ndarray  # int8 [N]; UNLABELLED where the file has none
-
-    def select(self, indices: Sequence[int] | np.ndarray) -> "GoldLabels":
-        """The gold labels of some of the claims, in the order of `indices`."""
-        return GoldLabels(self.labels[np.asarray(indices, np.int64)])
 
 
 def load_claims(
@@ -128,7 +32,7 @@ def load_claims(
     """Load claims, without their labels, from a JSON list, JSONL, CSV or Parquet file.
 
     Args:
-      path: the file; its columns decide on its schema (see `icmjax.claim_schemas`).
+      path: the file; its columns decide on its schema (see `icmjax.claims.schemas`).
       persona: whose claims to load; None for all.
       rule: the pair rule between the claims of one consistency group; "auto" for the one that
         the schema declares. A group of one claim is free under every rule.
@@ -210,36 +114,6 @@ def gold_from_rows(
     faults: list[Fault] = []
     table = _Table(rows_from_mappings(rows, source, faults), source, source, faults)
     return _make_gold(table, persona, limit, options)
-
-
-def write_claims(
-    claims: ClaimSet, path: str | pathlib.Path, gold: GoldLabels | None = None
-) -> None:
-    """Write claims as JSONL, such that loading gives back the same claims, rules and gold labels.
-
-    Raises:
-      ClaimsError: the path does not end in .jsonl.
-    """
-    path = pathlib.Path(path)
-    if path.suffix.lower() != ".jsonl":
-        remedy = f"name it {path.with_suffix('.jsonl').name}"
-        raise ClaimsError(Fault("Claims are written as JSONL.", path.name, str(path), remedy))
-    assert gold is None or len(gold.labels) == len(claims), "gold labels of other claims"
-    is_binary = claims.options == BINARY_OPTIONS
-    pair_rules = pair_rules_column(claims.rules, [claim.id for claim in claims.claims])
-    lines = []
-    for index, claim in enumerate(claims.claims):
-        row: dict[str, Any] = claim._asdict()
-        if gold is not None:
-            label = int(gold.labels[index])
-            name: str | bool = bool(label) if is_binary else claims.options[label]
-            row["label"] = None if label == UNLABELLED else name
-        row["template"] = claims.template
-        row["preamble"] = claims.preamble
-        row["label_options"] = claims.options
-        row["pair_rules"] = pair_rules[index]
-        lines.append(json.dumps(row, ensure_ascii=False) + "\n")
-    path.write_text("".join(lines), encoding="utf-8", newline="")
 
 
 class _Table(NamedTuple):

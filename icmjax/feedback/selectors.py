@@ -11,11 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 import scipy.special
 
-from icmjax.claims import UNLABELLED
-from icmjax.consistency import PairRules
+from icmjax.claims import UNLABELLED, PairRules
 from icmjax.errors import ClaimsError, Fault, InputError
-from icmjax.search.base import Scorer
-from icmjax.utility import Objective, utility
+from icmjax.scoring import Objective, utility
+from icmjax.search import Scorer
 
 Selector = Literal[
     "zero_shot_entropy",  # of P(label | claim), before any search

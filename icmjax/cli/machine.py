@@ -1,22 +1,27 @@
 """Options that tell what a machine has; a run does not record them, so that it can move."""
 
+from __future__ import annotations
+
 import functools
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
-import jax
 
-from icmjax.cores import keep_thread_spare
+import icmjax
 from icmjax.errors import Fault, InputError
-from icmjax.scoring.planner import MEMORY_BUDGET
+
+if TYPE_CHECKING:
+    import jax
+
+MEMORY_GIB = 4.0  # as icmjax.scoring.MEMORY_BUDGET, which it would cost JAX to ask
 
 memory_option = click.option(
     "--memory-budget",
     "memory_gib",
     type=float,
-    default=MEMORY_BUDGET / 2**30,
+    default=MEMORY_GIB,
     show_default=True,
     help="GiB that a pass may take beside the weights, on each device.",
 )
@@ -66,6 +71,8 @@ class Machine(NamedTuple):
         Raises:
           InputError: there are not so many.
         """
+        import jax
+
         found = jax.devices()
         if 1 <= self.num_devices <= len(found):
             return found[: self.num_devices] if self.num_devices > 1 else []
@@ -97,7 +104,7 @@ def machine_options(command: Callable[..., None]) -> Callable[..., None]:
     ) -> None:
         machine = Machine(batch_size, memory_gib, num_devices)
         if num_devices > 1:
-            keep_thread_spare(num_devices)
+            icmjax.devices.keep_thread_spare(num_devices)
         machine.check()
         command(*args, machine=machine, **kwargs)
 

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from icmjax.tokens import TokenizedClaims
+from icmjax.prompts import TokenizedClaims
 
 
 def shown_lengths(claims: TokenizedClaims, labels: Any, xp: Any = jnp) -> Any:

@@ -14,10 +14,8 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from icmjax.errors import Fault, InputError, PromptError
-from icmjax.lm.decoder import Decoder, Segment
-from icmjax.lm.loading import LanguageModel
-from icmjax.lm.segments import KeyValues
-from icmjax.scoring.labels import read_prompts
+from icmjax.lm import Decoder, KeyValues, LanguageModel, Segment
+from icmjax.scoring import read_prompts
 
 WIDTH_MULTIPLE = 16  # widths are rounded up to this, so that few programs are compiled
 ROWS_AT_A_TIME = 8  # whose logits over the vocabulary are in memory together

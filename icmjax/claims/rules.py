@@ -6,9 +6,9 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from icmjax.claim_files import Row
-from icmjax.claim_schemas import Fields, Schema
-from icmjax.consistency import RULES, PairRules, Rule, make_rules, rules_from_groups
+from icmjax.claims.consistency import RULES, PairRules, Rule, make_rules, rules_from_groups
+from icmjax.claims.files import Row
+from icmjax.claims.schemas import Fields, Schema
 from icmjax.errors import ClaimsError, Fault
 
 

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from icmjax.consistency import PairRules, count_violations
+from icmjax.claims import PairRules, count_violations
 
 Objective = Literal["log_prob", "log_odds"]
 OBJECTIVES: tuple[str, ...] = get_args(Objective)

@@ -37,10 +37,16 @@ import numpy as np
 from jax import Array
 
 from icmjax._version import __version__
-from icmjax.claims import UNLABELLED, ClaimSet, GoldLabels, load_claims, write_claims
-from icmjax.consistency import count_violations
+from icmjax.claims import (
+    UNLABELLED,
+    ClaimSet,
+    GoldLabels,
+    count_violations,
+    load_claims,
+    write_claims,
+)
 from icmjax.errors import Fault, InputError, RunError
-from icmjax.run_files import (
+from icmjax.runs.files import (
     LOCK,
     lock,
     read_arrays,
@@ -49,9 +55,8 @@ from icmjax.run_files import (
     write_json,
     writing,
 )
-from icmjax.search.base import Account, Algorithm
-from icmjax.search.loop import SearchResult
-from icmjax.utility import mutual_predictability
+from icmjax.scoring import mutual_predictability
+from icmjax.search import Account, Algorithm, SearchResult
 
 MANIFEST, SUMMARY, LABELS = "manifest.json", "summary.json", "labels.jsonl"
 CLAIMS, SCORES, TRACE = "claims.jsonl", "scores.npz", "trace.npz"

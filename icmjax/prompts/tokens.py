@@ -14,7 +14,7 @@ from transformers import PreTrainedTokenizerBase
 
 from icmjax.claims import ClaimSet
 from icmjax.errors import Fault, PromptError
-from icmjax.templates import Template
+from icmjax.prompts.templates import Template
 
 Array = np.ndarray | jax.Array
 Tokens = list[int]

@@ -6,9 +6,11 @@ from typing import NamedTuple
 import numpy as np
 
 from icmjax.claims import UNLABELLED, ClaimSet, GoldLabels
-from icmjax.lm.loading import LanguageModel
-from icmjax.scoring.planner import MEMORY_BUDGET
-from icmjax.steering import Scores, calibrate, make_steerer, score_predictions
+from icmjax.lm import LanguageModel
+from icmjax.scoring import MEMORY_BUDGET
+from icmjax.steering.calibration import calibrate
+from icmjax.steering.in_context import make_steerer
+from icmjax.steering.scores import Scores, score_predictions
 
 ZERO_SHOT, CALIBRATED = "zero-shot", "calibrated zero-shot"
 

@@ -9,8 +9,8 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from icmjax.claim_files import Row
-from icmjax.consistency import Rule
+from icmjax.claims.consistency import Rule
+from icmjax.claims.files import Row
 from icmjax.errors import Fault
 
 

@@ -1,0 +1,39 @@
+"""Claims about a persona: files, schemas, pair rules, gold labels; on the host, without a model."""
+
+from icmjax.claims.claim_set import BINARY_OPTIONS, UNLABELLED, Claim, ClaimSet, GoldLabels
+from icmjax.claims.consistency import (
+    PairRules,
+    Rule,
+    consistent_options,
+    count_violations,
+    violated_pairs,
+)
+from icmjax.claims.files import read_rows
+from icmjax.claims.loading import (
+    claims_from_rows,
+    gold_from_rows,
+    label_index,
+    load_claims,
+    load_gold,
+)
+from icmjax.claims.writing import write_claims
+
+__all__ = [
+    "BINARY_OPTIONS",
+    "UNLABELLED",
+    "Claim",
+    "ClaimSet",
+    "GoldLabels",
+    "PairRules",
+    "Rule",
+    "claims_from_rows",
+    "consistent_options",
+    "count_violations",
+    "gold_from_rows",
+    "label_index",
+    "load_claims",
+    "load_gold",
+    "read_rows",
+    "violated_pairs",
+    "write_claims",
+]

@@ -1,0 +1,5 @@
+"""The command `icmjax`: one file a command."""
+
+from icmjax.cli.commands import main
+
+__all__ = ["main"]

@@ -1,0 +1,45 @@
+"""The group of all commands, each of which is imported when it is asked for."""
+
+import importlib
+
+import click
+
+from icmjax._version import __version__
+
+COMMANDS = {
+    "search": "Label claims without labels.",
+    "score": "Print the utility of given labels.",
+    "evaluate": "Steer with a run's labels on held-out claims.",
+    "ask": "Choose the claims of a run to ask a human about.",
+    "answer": "Search again with a human's answers held fast.",
+    "export": "Write a run's labelled claims for other tools.",
+    "report": "Write the page of a run.",
+}
+
+
+class Commands(click.Group):
+    """Commands by the names of their files, so that help and mistakes cost no imports."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The names, in the order in which a user meets them."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command of a name; None where there is none."""
+        if cmd_name not in COMMANDS:
+            return None
+        return importlib.import_module(f"icmjax.cli.{cmd_name}").command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The names and what each does."""
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+@click.group(
+    cls=Commands,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+@click.version_option(__version__)
+def main() -> None:
+    """Find the labels that make survey claims most predictable from one another."""

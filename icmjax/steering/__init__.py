@@ -1,0 +1,23 @@
+"""What labelled claims do to a model's answers: in context, calibrated, generated, compared."""
+
+from icmjax.steering.calibration import calibrate
+from icmjax.steering.chat import chat_zero_shot
+from icmjax.steering.comparison import Condition, compare, random_labels
+from icmjax.steering.generation import continuation_likelihood, generate
+from icmjax.steering.in_context import evaluate, make_steerer
+from icmjax.steering.scores import Evaluation, Scores, score_predictions
+
+__all__ = [
+    "Condition",
+    "Evaluation",
+    "Scores",
+    "calibrate",
+    "chat_zero_shot",
+    "compare",
+    "continuation_likelihood",
+    "evaluate",
+    "generate",
+    "make_steerer",
+    "random_labels",
+    "score_predictions",
+]
