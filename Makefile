@@ -5,14 +5,35 @@ BIN := $(VENV)/bin
 MODEL ?= persona-world
 GROUP ?= ilvania
 
-.PHONY: demo test test-all lint format bench clean
+# What jax is installed for: cuda, tpu or cpu. It is what this machine has, unless it is given.
+ifndef ACCELERATOR
+ACCELERATOR := $(shell $(PYTHON) benchmarks/measure/accelerator.py)
+endif
+COMMA := ,
+EXTRAS := test,lint$(if $(filter-out cpu,$(ACCELERATOR)),$(COMMA)$(ACCELERATOR))
+PLUGINS_cuda := jax-cuda13-plugin jax-cuda13-pjrt
+PLUGINS_tpu := libtpu
+OTHER_PLUGINS := $(foreach each,$(filter-out $(ACCELERATOR),cuda tpu),$(PLUGINS_$(each)))
 
-# One environment, made again whenever the metadata changes.
-$(VENV)/installed: setup.cfg pyproject.toml
+.PHONY: demo test test-all lint format bench bench-long clean FORCE
+
+# One environment, made again whenever the metadata or the accelerator changes.
+# The plugins of another accelerator are removed: jax would use them wherever it finds them.
+$(VENV)/installed: setup.cfg pyproject.toml $(VENV)/accelerator
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --editable ".[test,lint]"
+	$(BIN)/python -m pip uninstall --quiet --quiet --yes $(OTHER_PLUGINS)
+	$(BIN)/python -m pip install --quiet --editable ".[$(EXTRAS)]"
 	touch $@
+
+# Says which accelerator the environment is for, and is written where that is another one.
+$(VENV)/accelerator: FORCE
+	@case "$(ACCELERATOR)" in cpu|cuda|tpu) ;; *) \
+	  echo "ACCELERATOR is cpu, cuda or tpu, not '$(ACCELERATOR)'" >&2; exit 2 ;; esac
+	@mkdir -p $(VENV)
+	@[ "$$(cat $@ 2>/dev/null)" = "$(ACCELERATOR)" ] || echo $(ACCELERATOR) > $@
+
+FORCE:
 
 # Searches labels for a group the model has never seen, steers the bundled model with them, and compares.
 demo: $(VENV)/installed
@@ -36,8 +57,13 @@ format: $(VENV)/installed
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+# A pass of scores with 16 and 64 claims, ours and torch's.
 bench: $(VENV)/installed
-	$(BIN)/python benchmarks/scoring.py --out benchmarks/results
+	$(BIN)/python benchmarks/scoring.py --out runs/bench
+
+# The same with 256 and 1,024 claims too: some hours.
+bench-long: $(VENV)/installed
+	$(BIN)/python benchmarks/scoring.py --long --out runs/bench-long
 
 clean:
 	rm -rf $(VENV) runs/demo

@@ -1,22 +1,26 @@
 """What does a pass of leave-one-out scores cost, by method and number of claims, and by engine?
 
-    python benchmarks/scoring.py --out benchmarks/results
+    python benchmarks/scoring.py
 
-Survey claims under a checkpoint of random weights (6 layers, width 256, made here) or any other
-model. For every method and N: seconds to compile, median seconds of a pass, real and padded tokens,
-peak memory, FLOP/s on real tokens as a share of the matmul rate measured in the same run, and κ,
-the time of a pass over the time of one plain forward over the same claims' N·L tokens, as one text
-(in the JSON also with each claim a row of its own). Beside them, on the same checkpoint and claims:
-transformers on torch with every prompt anew and with a reused prefix, in the fixed order and in the
-tree's, and vLLM with automatic prefix caching where --vllm-python names an environment that has it.
-An engine's time is printed only where its scores equal ours. The tree is measured on one device and
-on all of them (spread), whose scores must be those of the one device or, where that is left out, of
-a sample of prompts that are read whole. On a CPU spread has a process of its own, in which each
-core is a device.
+Claims in the words of a survey under a checkpoint of random weights (6 layers, width 256), both
+made here, or any other claims and model. For every method and N: seconds to compile, median seconds
+of a pass, real and padded tokens, peak memory, FLOP/s on real tokens as a share of the matmul rate
+measured in the same run, and κ, the time of a pass over the time of one plain forward over the same
+claims' N·L tokens, as one text (in the JSON also with each claim a row of its own). Beside them, on
+the same checkpoint and claims: transformers on torch with every prompt anew and with a reused
+prefix, in the fixed order and in the tree's, and vLLM with automatic prefix caching where
+--vllm-python names an environment that has it. An engine's time is printed only where its scores
+equal ours. Where torch is absent, a line says so. The tree is measured on one device and on all of
+them (spread), whose scores must be those of the one device or, where that is left out, of a sample
+of prompts that are read whole. On a CPU spread has a process of its own, in which each core is a
+device.
 
-Cost: --quick takes one minute on 2 cores; N = 16 and 64 beside vLLM took 17 minutes, and N = 256 15
-more; N = 1,024, the last of the default sizes, took an hour without spread and 50 minutes with
-spread alone. What is measured is written row by row.
+The published results are of real survey claims, which are not in this repository:
+`--claim-files .../opinionqa_personas/train --claim-files .../goqa_personas/train`.
+
+Cost on 2 CPU cores: some minutes for N = 16 and 64, the default. --long adds N = 256, some 15
+minutes, and N = 1,024, an hour without spread and 50 minutes with spread alone. vLLM made N = 16 and
+64 take 17 minutes. --quick takes about a minute. What is measured is written row by row.
 On a GPU, --shapes 1b,8b adds random weights in these shapes in bfloat16, with cuDNN's attention and
 without.
 """
@@ -36,9 +40,10 @@ import click
 import jax
 import jax.numpy as jnp
 import numpy as np
-from baselines import sample_of
-from checkpoint import make_checkpoint, real_claims
-from engines import (
+from measure.baselines import sample_of
+from measure.checkpoint import make_checkpoint
+from measure.claims import made_claims, read_claims
+from measure.engines import (
     ENOUGH_SECONDS,
     checked,
     engine_row,
@@ -46,13 +51,13 @@ from engines import (
     measure_engines,
     prompts_of,
 )
-from flops import matmul_rate, pass_flops, rows_of
-from memory import watch_peak
-from shapes import SHAPES, random_lm, random_tokens
-from table import print_table, write_plot
+from measure.flops import matmul_rate, pass_flops, rows_of
+from measure.memory import watch_peak
+from measure.shapes import SHAPES, random_lm, random_tokens
+from measure.table import print_table, write_plot
 
 import icmjax
-from icmjax.errors import CheckpointError, InputError
+from icmjax.errors import CheckpointError, ClaimsError, InputError
 from icmjax.lm import IMPLEMENTATIONS, Implementation
 from icmjax.prompts import TokenizedClaims, check_prompt_lengths, resolve_template, tokenize_claims
 from icmjax.scoring import (
@@ -63,7 +68,8 @@ from icmjax.scoring import (
     make_tree_scorer,
 )
 
-SIZES, QUICK_SIZES = "16,64,256,1024", "4,8"
+SIZES, LONG_SIZES, QUICK_SIZES = "16,64", "16,64,256,1024", "4,8"
+OUT = Path("runs") / "bench"
 METHODS = ("sequential", "tree", "spread", "blockwise", "chain_rule")
 MAKERS = {
     "sequential": lambda lm, tokens, budget: make_sequential_scorer(
@@ -79,6 +85,8 @@ MAKERS = {
         lm, tokens, jax.random.key(0), memory_budget=budget
     ),
 }
+# N → minutes that all methods took on 2 CPU cores with torch and without vLLM.
+MINUTES = {16: 1, 64: 5, 256: 15, 1024: 110}
 MAX_ENGINES = 256  # claims; transformers reads so many on the CPU, wherever we run
 MAX_SEQUENTIAL = 64  # claims; more take N² L tokens of our own, which the tree's test covers
 
@@ -153,7 +161,7 @@ def measure(scorer, labels: np.ndarray, plain: dict, rate: float, repeats: int, 
         start = time.perf_counter()
         logp = np.asarray(compiled(labels))
         steady = time.perf_counter() - start
-    if steady < ENOUGH_SECONDS:
+    if steady < ENOUGH_SECONDS / 2:
         steady = median_seconds(repeats, compiled, labels)
     plan = describe(scorer, budget)
     flops = pass_flops(scorer.lm, rows_of(scorer, labels))
@@ -297,21 +305,36 @@ def environment() -> dict:
     """Versions and the device."""
     device = jax.devices()[0]
     names = ("jax", "jaxlib", "flax", "torch", "transformers", "numpy")
+    installed = {each.name.lower() for each in importlib.metadata.distributions() if each.name}
     return {
         "device": f"{device.device_kind} ({device.platform})",
         "num_cores": num_cores(),
         "python": platform.python_version(),
-        "versions": {name: importlib.metadata.version(name) for name in names}
+        "versions": {name: importlib.metadata.version(name) for name in names if name in installed}
         | {"icmjax": icmjax.__version__},
     }
 
 
-def write_results(out: Path | None, rows: list[dict], rate: float, options: dict) -> None:
-    """Write the rows so far and their plot to a folder, where there is one."""
-    if out is None:
+def cost_line(sizes: list[int], quick: bool, out: Path) -> str:
+    """What a run of all methods is known to take, and where its rows are kept."""
+    if quick:
+        known = "about a minute on 2 CPU cores"
+    elif max(sizes) > max(MINUTES):
+        known = f"not known: N = {max(MINUTES)} is the most that was measured"
+    else:
+        next_sizes = [min(each for each in MINUTES if each >= size) for size in sizes]
+        minutes = sum(MINUTES[each] for each in next_sizes)
+        known = f"about {minutes} minutes on 2 CPU cores, vLLM apart; fewer methods take less"
+    return f"Cost: {known}. Every row is written to {out} as soon as it is measured."
+
+
+def write_results(out: Path, rows: list[dict], rate: float, options: dict) -> None:
+    """Write the rows so far and their plot to a folder; nothing where there is no row."""
+    if not rows:
         return
     out.mkdir(parents=True, exist_ok=True)
-    kept = {name: value for name, value in options.items() if name not in ("vllm_python", "model")}
+    own = ("vllm_python", "model", "claim_files")  # which have this machine's paths
+    kept = {name: value for name, value in options.items() if name not in own}
     content = environment() | {"matmul_rate": rate, "options": kept, "rows": rows}
     name = f"scoring_{jax.default_backend()}{'_quick' if options['quick'] else ''}"
     (out / f"{name}.json").write_text(json.dumps(content, indent=1) + "\n")
@@ -320,7 +343,14 @@ def write_results(out: Path | None, rows: list[dict], rate: float, options: dict
 
 @click.command(help=__doc__)
 @click.option("--model", help="Any model; by default a checkpoint of random weights.")
-@click.option("--claims", "sizes", help=f"N, by commas; by default {SIZES}, or {QUICK_SIZES}.")
+@click.option("--claims", "sizes", help=f"N, by commas; by default {SIZES}.")
+@click.option("--long", "is_long", is_flag=True, help=f"By default N = {LONG_SIZES}.")
+@click.option(
+    "--claim-files",
+    multiple=True,
+    type=click.Path(path_type=Path, exists=True),
+    help="Claims of a file or folder rather than those made here; may be given several times.",
+)
 @click.option("--methods", default=",".join(METHODS), show_default=True)
 @click.option("--repeats", default=3, show_default=True)
 @click.option("--budget", default=4.0, show_default=True, help="Memory of a pass, GiB.")
@@ -334,11 +364,21 @@ def write_results(out: Path | None, rows: list[dict], rate: float, options: dict
     show_default=True,
     help=f"Of --shapes, by commas: {', '.join(IMPLEMENTATIONS)}.",
 )
-@click.option("--quick", is_flag=True, help="A tiny model and few claims: does it run?")
-@click.option("--out", type=click.Path(path_type=Path), help="Folder for JSON, table and plot.")
+@click.option(
+    "--quick", is_flag=True, help=f"A tiny model and by default N = {QUICK_SIZES}: does it run?"
+)
+@click.option(
+    "--out",
+    default=OUT,
+    show_default=True,
+    type=click.Path(path_type=Path),
+    help="Folder for JSON and plot.",
+)
 def main(
     model,
     sizes,
+    is_long,
+    claim_files,
     methods,
     repeats,
     budget,
@@ -360,6 +400,8 @@ def main(
         "num_devices": num_devices or num_sharing(),
         "vllm_python": vllm_python,
         "model": model,
+        "claim_files": claim_files,
+        "claims": ["/".join(path.absolute().parts[-2:]) for path in claim_files] or "made",
         "quick": quick,
         "max_sequential": 8 if quick else MAX_SEQUENTIAL,
         "max_prefix": MAX_SEQUENTIAL,
@@ -367,20 +409,19 @@ def main(
         "shape_length": 6 if quick else 60,
         "matmul_size": 256 if quick else 2048 if jax.default_backend() == "cpu" else 8192,
     }
-    found = real_claims()
-    if found is None:
-        raise click.ClickException(
-            "the benchmark scores survey claims of ../shared/data/goqa_personas, which is absent; "
-            "get the data (see its README) beside this repository"
-        )
-    claims, gold = found
     unknown = sorted(set(options["methods"]) - set(METHODS))
     if unknown:
         raise click.BadParameter(f"{', '.join(unknown)}; choose of {', '.join(METHODS)}")
     if num_devices and num_devices > len(jax.devices()) and jax.default_backend() != "cpu":
         found = f"{num_devices} of {len(jax.devices())}"
         raise click.BadParameter(f"{found} devices; on a CPU alone more can be made of cores")
-    sizes = [int(size) for size in (sizes or (QUICK_SIZES if quick else SIZES)).split(",")]
+    by_default = QUICK_SIZES if quick else LONG_SIZES if is_long else SIZES
+    sizes = [int(size) for size in (sizes or by_default).split(",")]
+    click.echo(cost_line(sizes, quick, out), err=True)
+    try:
+        claims, gold = read_claims(claim_files) if claim_files else made_claims()
+    except ClaimsError as error:
+        raise click.ClickException(str(error)) from error
     rows: list[dict] = []
 
     def keep(row: dict) -> None:

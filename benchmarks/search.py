@@ -1,6 +1,6 @@
 """What does each search find, for how many tokens?
 
-    python benchmarks/search.py --out benchmarks/results
+    python benchmarks/search.py
 
 Tasks of the persona world, several groups, under the bundled model, any model, or (`--observer`)
 the world's Bayes observer. Three tables:
@@ -30,8 +30,9 @@ Few passes have passed where the median ratio is 50 or more and tempering ends a
 are those of the claims that are labelled in it. For the observer, which reads no tokens, passes are
 counted. Seconds leave compilation out: each program runs once before it is timed.
 
-On two cores the default takes some hours; started again with the same settings and --out, it goes
-on after the last task it finished. `--quick` runs everything at toy size.
+On one CPU core 30 tasks took 26 minutes, and 50 small ones an hour, most of it enumeration. Started
+again with the same settings and --out, it goes on after the last task it finished. `--quick` runs
+everything at toy size.
 """
 
 import contextlib
@@ -73,6 +74,9 @@ CRITERION = "a pass each"
 LEAST_RATIO, LEAST_SHARE = 50, 0.95
 TOLERANCE = 1e-3  # of U, in float32
 MAX_BATCH = 1024  # labellings enumerated at a time
+OUT = pathlib.Path("runs") / "bench-search"
+COST = "30 tasks took 26 minutes and 50 small tasks an hour, of the default sizes, on one CPU core"
+QUICK_COST = "some minutes"
 
 
 class Compiled(Exception):
@@ -247,17 +251,17 @@ class Rows:
     """The results of a run, on disk after every task: a run of the same settings goes on from them.
 
     Args:
-      path: of the JSON; None keeps nothing.
+      path: of the JSON.
       settings: all that a row depends on besides its number.
 
     Raises:
       click.UsageError: there are rows of other settings.
     """
 
-    def __init__(self, path: pathlib.Path | None, settings: dict[str, Any]):
+    def __init__(self, path: pathlib.Path, settings: dict[str, Any]):
         self.path = path
         self.content: dict[str, Any] = settings | {"tasks": [], "small_tasks": []}
-        if path is not None and path.exists():
+        if path.exists():
             self.content = json.loads(path.read_text())
             others = [name for name in settings if self.content.get(name) != settings[name]]
             if others:
@@ -271,9 +275,8 @@ class Rows:
         rows = self.content[table]
         if index == len(rows):
             rows.append(run())
-            if self.path is not None:
-                self.path.parent.mkdir(parents=True, exist_ok=True)
-                self.path.write_text(json.dumps(self.content, indent=1) + "\n")
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self.path.write_text(json.dumps(self.content, indent=1) + "\n")
         return rows[index]
 
 
@@ -354,7 +357,13 @@ def _spread(values: list[float]) -> float:
 @click.option(
     "--quick", "is_quick", is_flag=True, help="3 tasks and 2 small ones, all of 8 claims."
 )
-@click.option("--out", type=click.Path(path_type=pathlib.Path), help="Folder for the JSON.")
+@click.option(
+    "--out",
+    default=OUT,
+    show_default=True,
+    type=click.Path(path_type=pathlib.Path),
+    help="Folder for the JSON.",
+)
 def main(
     model: str,
     is_observer: bool,
@@ -367,11 +376,13 @@ def main(
     restarts: int,
     algorithms: str,
     is_quick: bool,
-    out: pathlib.Path | None,
+    out: pathlib.Path,
 ) -> None:
     """The command of this file."""
     if is_quick:
         num_tasks, sizes, num_small_tasks, small_sizes = 3, "8", 2, "8"
+    known = QUICK_COST if is_quick else COST
+    click.echo(f"Cost: {known}. Every task is written to {out} as soon as it is done.", err=True)
     names = algorithms.split(",")
     lm = None if is_observer else icmjax.load_lm(model)
     setting = Setting(make_world(), lm, method, leave)
@@ -389,7 +400,7 @@ def main(
         "python": platform.python_version(),
     }
     name = f"search_{device.platform}{'_quick' if is_quick else ''}.json"
-    rows = Rows(None if out is None else out / name, settings)
+    rows = Rows(out / name, settings)
     tasks = [
         rows.get(
             "tasks",

@@ -1,6 +1,9 @@
 """The benchmark runs at tiny size, checks scores before it gives times, and writes its results."""
 
 import json
+import os
+import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -9,7 +12,16 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+from icmjax.errors import ClaimsError
+from icmjax.prompts import get_template, tokenize_claims
+
+ROOT = Path(__file__).parents[1]
+BENCHMARKS = ROOT / "benchmarks"
+# Says what it is asked to do, and makes an environment of itself.
+FAKE_PYTHON = """#!/bin/sh
+echo "$@" >> LOG
+if [ "$2" = venv ]; then mkdir -p "$3/bin" && cp "$0" "$3/bin/python"; fi
+"""
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +37,7 @@ def benchmark():
 
 @pytest.fixture(scope="module")
 def engines(benchmark):
-    import engines
+    from measure import engines
 
     return engines
 
@@ -40,7 +52,7 @@ def invoke(command, *arguments: str):
 
 
 @pytest.fixture(scope="module")
-def content(benchmark, data, tmp_path_factory):
+def content(benchmark, tmp_path_factory):
     out = tmp_path_factory.mktemp("results")
     result = invoke(benchmark.main, "--quick", "--shapes", "tiny", "--out", str(out))
     assert result.exit_code == 0, result.output
@@ -85,8 +97,8 @@ def test_engines_agree_or_have_no_time(content, engines):
 
 
 def test_operations_are_those_of_the_rows(benchmark):
-    from flops import Rows, pass_flops
-    from shapes import random_lm
+    from measure.flops import Rows, pass_flops
+    from measure.shapes import random_lm
 
     def count(before: int, *seen: int) -> float:
         return pass_flops(lm, Rows(np.array([3]), np.array([before]), np.array(seen, int)))
@@ -101,8 +113,8 @@ def test_operations_are_those_of_the_rows(benchmark):
 
 
 def test_queries_of_all_exact_methods_see_the_same(benchmark):
-    from flops import rows_of
-    from shapes import random_lm, random_tokens
+    from measure.flops import rows_of
+    from measure.shapes import random_lm, random_tokens
 
     lm, labels = random_lm("tiny"), np.zeros(5, np.int8)
     tokens = random_tokens(5, 6, lm.config.vocab_size)
@@ -118,7 +130,7 @@ def test_queries_of_all_exact_methods_see_the_same(benchmark):
     np.testing.assert_array_equal(rows["chain_rule"].seen, expected)
 
 
-def test_several_devices_alone_are_checked_by_whole_prompts(benchmark, data, tmp_path):
+def test_several_devices_alone_are_checked_by_whole_prompts(benchmark, tmp_path):
     result = invoke(benchmark.main, "--quick", "--methods", "spread", "--out", str(tmp_path))
     assert result.exit_code == 0, result.output
     rows = json.loads((tmp_path / "scoring_cpu_quick.json").read_text())["rows"]
@@ -130,13 +142,14 @@ def test_several_devices_alone_are_checked_by_whole_prompts(benchmark, data, tmp
 
 
 @pytest.mark.slow
-def test_cores_that_are_devices_have_a_process_of_their_own(engines, data, tmp_path):
-    from checkpoint import make_checkpoint
+def test_cores_that_are_devices_have_a_process_of_their_own(engines, tmp_path):
+    from measure.checkpoint import make_checkpoint
 
     empty = tmp_path / "empty"
     empty.mkdir()
     folder = make_checkpoint(tmp_path / "model", ["claim"], num_layers=1, hidden_size=32)
     options = {"num_devices": 2, "repeats": 1, "budget": 1 << 30, "sample": 2, "quick": True}
+    options["claim_files"] = ()
     row = engines.measure_cores(4, options | {"model": str(folder)})
     assert (row["method"], row["num_claims"]) == ("tree on 2 devices", 4)
     assert row["score_error"] < 2e-5
@@ -147,20 +160,21 @@ def test_cores_that_are_devices_have_a_process_of_their_own(engines, data, tmp_p
     assert "not measured: " in row["note"]
 
 
-def test_an_unknown_method_is_told(benchmark, data):
-    result = invoke(benchmark.main, "--quick", "--methods", "tree,spred")
+def test_an_unknown_method_is_told(benchmark, tmp_path):
+    result = invoke(benchmark.main, "--quick", "--methods", "tree,spred", "--out", str(tmp_path))
     assert result.exit_code == 2
     assert "spred; choose of sequential, tree, spread" in result.output
 
 
-def test_a_budget_that_nothing_fits_is_told(benchmark, data):
-    result = invoke(benchmark.main, "--quick", "--methods", "tree", "--budget", "1e-6")
+def test_a_budget_that_nothing_fits_is_told(benchmark, tmp_path):
+    arguments = ("--quick", "--methods", "tree", "--budget", "1e-6", "--out", str(tmp_path))
+    result = invoke(benchmark.main, *arguments)
     assert result.exit_code == 1
     for num_claims in (4, 8):
         assert f"{num_claims} claims left out. A scoring pass fits" in result.output
     assert "Error: no number of claims could be measured" in result.output
 
-    from shapes import random_lm, random_tokens
+    from measure.shapes import random_lm, random_tokens
 
     lm = random_lm("tiny")
     inputs = (lm, random_tokens(4, 6, lm.config.vocab_size), np.zeros(4, np.int8))
@@ -175,3 +189,200 @@ def test_a_failed_engine_is_reported_by_its_first_error(engines):
     assert engines._first_error(log) == "ValueError: too little memory"
     assert engines._first_error("killed\n") == "killed"
     assert engines._first_error("") == "no message"
+
+
+def test_claims_of_the_world_are_the_same_and_as_many_as_asked_for(benchmark):
+    from measure.checkpoint import make_tokenizer
+    from measure.claims import MAX_MADE, made_claims
+
+    claims, gold = made_claims()
+    again, _ = made_claims(MAX_MADE)
+    assert claims == again
+    assert len(claims) == len(gold) == len(set(claims.claims)) == 1024
+    assert len({(claim.question, claim.choice) for claim in claims.claims}) == 1024
+    assert len(claims.rules.pairs) == 0
+    assert len(set(claims.personas)) == 8
+    np.testing.assert_array_equal(gold[::2] + gold[1::2], 1)  # a claim and its opposite
+    few, gold_of_few = made_claims(16)
+    assert few == claims.select(range(16))
+    assert few.personas == claims.personas
+    np.testing.assert_array_equal(gold_of_few, gold[:16])
+    with pytest.raises(ClaimsError, match="1025"):
+        made_claims(1025)
+
+    tokenizer = make_tokenizer(claim.question + claim.choice for claim in claims.claims)
+    tokens = tokenize_claims(claims, get_template("persona"), tokenizer)
+    assert tokens.label_forms.shape == (2, 1, 1)
+    lengths = tokens.demonstration_lengths
+    assert 40 <= lengths.min() <= lengths.max() <= 80
+    assert 55 <= lengths.mean() <= 65
+
+
+def test_claims_are_read_from_files_and_folders(benchmark, tmp_path):
+    from measure.claims import read_claims
+
+    rows = [
+        {"question": "Why?", "choice": f"It is {i}", "consistency_id": i, "label": i % 2}
+        for i in range(6)
+    ]
+    for name, part in {"b": rows[:2], "a": rows[2:4], "c": rows[4:]}.items():
+        lines = "".join(json.dumps(row | {"persona": name}) + "\n" for row in part)
+        (tmp_path / f"{name}.jsonl").write_text(lines)
+    (tmp_path / "README.md").write_text("no claims")
+    claims, gold = read_claims([tmp_path])
+    assert [claim.choice[-1] for claim in claims.claims] == [*"230145"]
+    np.testing.assert_array_equal(gold, [0, 1] * 3)
+    claims, _ = read_claims([tmp_path / "c.jsonl", tmp_path / "b.jsonl"])
+    assert [claim.choice[-1] for claim in claims.claims] == [*"4501"]
+    (tmp_path / "none").mkdir()
+    with pytest.raises(ClaimsError, match="has claim files"):
+        read_claims([tmp_path / "none"])
+
+    out = tmp_path / "out"
+    arguments = ("--quick", "--methods", "blockwise", "--claims", "4", "--out", str(out))
+    result = invoke(benchmark.main, *arguments, "--claim-files", str(tmp_path))
+    assert result.exit_code == 0, result.output
+    text = (out / "scoring_cpu_quick.json").read_text()
+    assert json.loads(text)["options"]["claims"] == ["/".join(tmp_path.parts[-2:])]
+    assert f'"{tmp_path}' not in text
+    result = invoke(benchmark.main, *arguments, "--claim-files", str(tmp_path / "none"))
+    assert result.exit_code == 1
+    assert "has claim files" in result.output
+
+
+def test_a_checkpoint_is_read_by_transformers_and_by_us_alike(benchmark, tmp_path):
+    import torch
+    from measure.baselines import load_torch
+    from measure.checkpoint import make_checkpoint
+
+    import icmjax
+
+    folder = make_checkpoint(tmp_path / "a", ["claim"], num_layers=1, hidden_size=32)
+    lm = icmjax.load_lm(folder)
+    assert lm.default_template == "persona"
+    assert min(float(leaf.std()) for leaf in jax.tree.leaves(lm.params)) > 0.01
+    tokens = np.arange(3, 15)[None]
+    with torch.inference_mode():
+        expected = load_torch(folder)(torch.tensor(tokens)).logits[0, -1].numpy()
+    hidden = benchmark.plain_forward(lm, tokens.astype(np.int32), np.array([12], np.int32))
+    found = lm.decoder().logits(hidden[0, -1])
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    again = make_checkpoint(tmp_path / "b", ["claim"], num_layers=1, hidden_size=32)
+    name = "model.safetensors"
+    assert (folder / name).read_bytes() == (again / name).read_bytes()
+
+
+def test_engines_on_torch_are_left_out_with_a_line_where_it_is_absent(
+    benchmark, engines, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(engines, "has_torch", lambda: False)
+    monkeypatch.setattr(engines, "load_torch", None)
+    arguments = ("--quick", "--methods", "tree", "--claims", "4", "--out", str(tmp_path))
+    result = invoke(benchmark.main, *arguments)
+    assert result.exit_code == 0, result.output
+    rows = json.loads((tmp_path / "scoring_cpu_quick.json").read_text())["rows"]
+    assert [row["engine"] for row in rows] == ["icmjax", "transformers", "vLLM"]
+    assert "torch is absent" in result.stdout
+    assert rows[1]["pass_seconds"] is None
+
+
+@pytest.mark.slow
+def test_the_command_runs_with_nothing_beside_it_and_without_torch(tmp_path):
+    shutil.copytree(BENCHMARKS, tmp_path / "clone" / "benchmarks")
+    (tmp_path / "modules" / "torch").mkdir(parents=True)
+    raising = "raise ImportError('torch is not asked for')"
+    (tmp_path / "modules" / "torch" / "__init__.py").write_text(raising)
+    paths = os.pathsep.join([str(tmp_path / "modules"), str(ROOT)])
+    done = subprocess.run(
+        [sys.executable, "benchmarks/scoring.py", "--quick", "--methods", "blockwise,spread"],
+        cwd=tmp_path / "clone",
+        env=os.environ | {"PYTHONPATH": paths, "USE_TORCH": "0"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.startswith("Cost: about a minute")
+    assert "not measured" not in done.stdout
+    assert (tmp_path / "clone" / "runs" / "bench" / "scoring_cpu_quick.json").exists()
+
+
+def test_the_cost_is_told_by_size(benchmark):
+    line = benchmark.cost_line([10, 64], False, Path("runs"))
+    minutes = benchmark.MINUTES[16] + benchmark.MINUTES[64]
+    assert f"about {minutes} minutes" in line
+    assert "not known" in benchmark.cost_line([2048], False, Path("runs"))
+
+
+@pytest.mark.parametrize(
+    ("files", "environment", "has_smi", "expected"),
+    [
+        ([], {}, False, "cpu"),
+        ([], {}, True, "cuda"),
+        (["nvidia0"], {}, False, "cuda"),
+        (["nvidia0", "accel0"], {}, False, "cuda"),
+        (["accel0"], {}, False, "tpu"),
+        (["accel/accel0"], {}, False, "cpu"),  # another maker's
+        (["vfio/0"], {}, False, "cpu"),  # any device
+        (["vfio/0"], {"TPU_WORKER_ID": "0"}, False, "tpu"),
+        (["vfio/vfio"], {"TPU_WORKER_ID": "0"}, False, "cpu"),  # the module without a device
+        ([], {"TPU_WORKER_ID": "0"}, False, "cpu"),
+        ([], {"TPU_NAME": "local"}, False, "tpu"),
+        ([], {"TPU_ACCELERATOR_TYPE": "v5litepod-8"}, False, "tpu"),
+        ([], {"TPU_NAME": ""}, False, "cpu"),
+    ],
+)
+def test_the_accelerator_is_found(benchmark, tmp_path, files, environment, has_smi, expected):
+    from measure.accelerator import find_accelerator
+
+    for name in files:
+        path = tmp_path / "dev" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    assert find_accelerator(tmp_path, environment, lambda: has_smi) == expected
+
+
+@pytest.mark.parametrize(
+    ("script", "expected"),
+    [("echo 'GPU 0: one'", True), ("echo 'GPU 0'; exit 9", False), ("echo none", False)],
+)
+def test_a_working_nvidia_smi_lists_a_gpu(benchmark, tmp_path, monkeypatch, script, expected):
+    from measure.accelerator import smi_works
+
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert not smi_works()
+    command = tmp_path / "nvidia-smi"
+    command.write_text(f"#!/bin/sh\n{script}\n")
+    command.chmod(0o755)
+    assert smi_works() == expected
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="there is no make")
+def test_another_accelerator_installs_the_environment_again(tmp_path):
+    log, python, venv = tmp_path / "log", tmp_path / "python", tmp_path / "venv"
+    python.write_text(FAKE_PYTHON.replace("LOG", str(log)))
+    python.chmod(0o755)
+
+    def make(accelerator: str) -> tuple[int, str]:
+        """The exit status, and what was run."""
+        log.write_text("")
+        command = ["make", f"{venv}/installed", f"VENV={venv}", f"PYTHON={python}"]
+        done = subprocess.run(
+            [*command, f"ACCELERATOR={accelerator}"], cwd=ROOT, capture_output=True, check=False
+        )
+        return done.returncode, log.read_text()
+
+    status, first = make("cpu")
+    assert status == 0
+    assert "--editable .[test,lint]\n" in first
+    assert make("cpu") == (0, "")
+    status, other = make("cuda")
+    assert status == 0
+    assert "--editable .[test,lint,cuda]\n" in other
+    assert "uninstall --quiet --quiet --yes libtpu\n" in other
+    assert make("cuda") == (0, "")
+    status, back = make("cpu")
+    assert status == 0
+    assert "jax-cuda13-plugin" in back
+    assert "--editable .[test,lint]\n" in back
+    assert make("gpu") == (2, "")

@@ -36,6 +36,7 @@ def test_the_command_runs_at_toy_size(benchmark, tmp_path, monkeypatch):
     arguments += ["--algorithms", "icm,tempering,bootstrap"]
     result = CliRunner().invoke(benchmark.main, arguments, catch_exceptions=False)
     assert result.exit_code == 0, result.output
+    assert result.stderr.startswith(f"Cost: {benchmark.QUICK_COST}")
     content = json.loads((tmp_path / "search_cpu_quick.json").read_text())
     assert [row["num_claims"] for row in content["tasks"]] == [8, 8, 8]
     assert [row["num_claims"] for row in content["small_tasks"]] == [8, 8]
@@ -47,7 +48,7 @@ def test_the_command_runs_at_toy_size(benchmark, tmp_path, monkeypatch):
     for text in ("±", "a pass each (criterion)", "as high as icm or higher", "every small task"):
         assert text in result.output
     assert result.output.count("pass\n") + result.output.count("FAIL") >= 4
-    monkeypatch.setattr(benchmark, "search", None)  # what is there is not searched again
+    monkeypatch.setattr(benchmark, "run_search", None)  # what is there is not searched again
     again = CliRunner().invoke(benchmark.main, arguments, catch_exceptions=False)
     assert again.stdout == result.stdout
     other = CliRunner().invoke(benchmark.main, [*arguments, "--leave", "group"])
@@ -92,3 +93,14 @@ def test_every_tier_has_every_size(benchmark):
         for index in range(4 * len(tiers))
     }
     assert len(met) == 4 * len(tiers)
+
+
+def test_the_cost_comes_first_and_rows_are_kept_in_runs(benchmark, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    arguments = ["--observer", "--num-tasks", "0", "--num-small-tasks", "1"]
+    arguments += ["--num-small-claims", "4", "--algorithms", "bootstrap"]
+    result = CliRunner().invoke(benchmark.main, arguments, catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    assert result.stderr.startswith(f"Cost: {benchmark.COST}. Every task is written to runs")
+    content = json.loads((tmp_path / "runs" / "bench-search" / "search_cpu.json").read_text())
+    assert len(content["small_tasks"]) == 1

@@ -3,6 +3,7 @@
 transformers on torch, vLLM, and our own tree where each core is a device.
 """
 
+import importlib.util
 import json
 import os
 import re
@@ -16,11 +17,12 @@ from pathlib import Path
 
 import jax
 import numpy as np
-from baselines import Baseline, load_torch, sample_of, score_naive, score_with_prefix
 
 from icmjax.devices import num_pool_threads
 from icmjax.scoring import make_sequential_scorer
+from measure.baselines import Baseline, load_torch, sample_of, score_naive, score_with_prefix
 
+SCRIPT = Path(__file__).parents[1] / "scoring.py"
 TOLERANCE = 2e-4  # nats between engines, both in float32
 ENOUGH_SECONDS = 60.0  # of repeated calls; what takes so long varies little
 
@@ -63,15 +65,29 @@ def measure_naive(
     return passes[-1]._replace(seconds=statistics.median(each.seconds for each in passes))
 
 
+def has_torch() -> bool:
+    """Whether torch can be imported: the test extra has it, and a TPU VM does without it."""
+    return importlib.util.find_spec("torch") is not None
+
+
 def measure_engines(
     folder: Path, scorer, labels: np.ndarray, expected: np.ndarray, options: dict
 ) -> Iterator[dict]:
-    """transformers and vLLM on the prompts of the tree scorer, and in the fixed order."""
+    """transformers and vLLM on the prompts of the tree scorer, and in the fixed order.
+
+    Without torch one row says so, and vLLM alone reads the tree's order.
+    """
     claims, num_claims = jax.tree.map(np.asarray, scorer.claims), len(labels)
     assert claims.label_forms.shape[1:] == (1, 1), "labels of one token and one form"
     label_tokens = claims.label_forms[:, 0, 0].tolist()
     in_tree_order = prompts_of(scorer, labels)
     walk = np.argsort(np.asarray(scorer.leaves)[:num_claims])
+    walked = [in_tree_order[query] for query in walk]
+    if not has_torch():
+        note = "not measured: torch is absent; pip install '.[test]' has it"
+        yield engine_row("transformers", "all", num_claims, pass_seconds=None, note=note)
+        yield _measure_vllm(folder, "tree order", walked, label_tokens, expected[walk], options)
+        return
     fixed = prompts_of(_in_fixed_order(scorer), labels)
     model = load_torch(folder)
 
@@ -97,13 +113,12 @@ def measure_engines(
         )  # fmt: skip
         yield checked(row, kept.log_probs[chosen], anew.log_probs)
         expected_fixed = kept.log_probs
-    kept = score_with_prefix(model, [in_tree_order[k] for k in walk], label_tokens)
+    kept = score_with_prefix(model, walked, label_tokens)
     row = engine_row(
         "transformers", "reused prefix, tree order", num_claims,
         pass_seconds=kept.seconds, tokens=kept.num_tokens,
     )  # fmt: skip
     yield checked(row, kept.log_probs, expected[walk])
-    walked = [in_tree_order[query] for query in walk]
     for name, prompts, known in (
         ("fixed order", fixed, expected_fixed),
         ("tree order", walked, expected[walk]),
@@ -169,8 +184,10 @@ def measure_cores(num_claims: int, options: dict) -> dict:
         "--sample": options["sample"],
         "--devices": num_devices,
     }
-    command = [sys.executable, str(Path(__file__).with_name("scoring.py"))]
+    command = [sys.executable, str(SCRIPT)]
     command += [str(each) for pair in arguments.items() for each in pair]
+    for path in options["claim_files"]:
+        command += ["--claim-files", str(path)]
     command += ["--quick"] if options["quick"] else []
     setting = {
         "JAX_NUM_CPU_DEVICES": str(num_devices),

@@ -1,6 +1,6 @@
 """Scores prompts by vLLM with automatic prefix caching; run by an environment that has vLLM.
 
-    python benchmarks/vllm_worker.py JOB.json RESULT.json
+    python benchmarks/measure/vllm_worker.py JOB.json RESULT.json
 
 The job has `model` (a folder), `prompts` (lists of tokens), `labels` (token ids), `repeats`, and
 `enough_seconds`, after which passes are not repeated.

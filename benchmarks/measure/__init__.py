@@ -1,0 +1,1 @@
+"""What the benchmarks measure with: claims, models, engines, counts and tables."""
