@@ -15,7 +15,7 @@ from icmjax.cli.commands import main
 from icmjax.cli.options import ALGORITHMS, make_algorithm
 from icmjax.errors import InputError
 from icmjax.runs import plot_search
-from icmjax.search import ICM, FixedAccuracy, ParallelTempering, run_search
+from icmjax.search import ICM, FixedAccuracy, ParallelTempering, run_search, with_fields
 from icmjax.search.diagnostics import (
     count_round_trips,
     effective_sample_size,
@@ -67,13 +67,13 @@ def test_samples_of_one_value_have_no_mixing():
 
 def test_chains_that_are_sure_of_opposite_labels_are_counted():
     scorer = table_scorer(1, 8, coupling=2.0)
-    algorithm = ParallelTempering(
-        num_iterations=40, num_replicas=4, num_chains=2, warm_start="random"
+    algorithm = with_fields(
+        ParallelTempering(), num_iterations=40, num_replicas=4, num_chains=2, warm_start="random"
     )
     trace = run_search(scorer, no_rules(), algorithm, jax.random.key(0), progress=False).trace
     labels = np.zeros_like(trace.cold_labels)
     labels[:, 1, :3] = 1
-    found = tempering_diagnostics(trace._replace(cold_labels=labels), algorithm.num_burn_in)
+    found = tempering_diagnostics(trace._replace(cold_labels=labels), algorithm.phases.burn_in)
     assert found["num_disagreeing_claims"] == 3
     assert found["num_frozen_claims"] == 5
 
@@ -103,7 +103,13 @@ def test_round_trips_are_counted():
 @pytest.mark.parametrize(
     "algorithm",
     [
-        ParallelTempering(num_iterations=40, num_replicas=4, num_chains=2, warm_start="random"),
+        with_fields(
+            ParallelTempering(),
+            num_iterations=40,
+            num_replicas=4,
+            num_chains=2,
+            warm_start="random",
+        ),
         ICM(num_iterations=20),
         FixedAccuracy(target=(1, 0) * 4, num_errors=2, num_iterations=16),
     ],
@@ -169,7 +175,9 @@ def test_the_command_searches_by_any_algorithm(folder, tmp_path, name):
 
 def test_options_without_a_meaning_are_refused():
     made = make_algorithm("tempering", 30.0, "log_odds", {"num_replicas": 6, "num_seeds": None})
-    assert made == ParallelTempering(alpha=30.0, objective="log_odds", num_replicas=6)
+    assert made == with_fields(
+        ParallelTempering(), alpha=30.0, objective="log_odds", num_replicas=6
+    )
     options = {"num_replicas": 6, "num_shots": 2, "num_chains": 2}
     with pytest.raises(InputError, match="algorithm icm") as caught:
         make_algorithm("icm", 50.0, "log_prob", options)

@@ -20,13 +20,18 @@ def test_tempering_finds_the_optimum_and_samples_the_law():
     labellings = jnp.array(list(itertools.product([0, 1], repeat=6)), jnp.int8)
     rules = jax.tree.map(jnp.asarray, task.claims.rules)
     utilities = np.asarray(icmjax.utility(scorer(labellings), labellings, rules), np.float64)
-    algorithm = icmjax.ParallelTempering(
-        num_iterations=240, num_replicas=4, num_chains=2, temperature=2.0, hot_temperature=10.0
+    algorithm = icmjax.search.with_fields(
+        icmjax.ParallelTempering(),
+        num_iterations=240,
+        num_replicas=4,
+        num_chains=2,
+        temperature=2.0,
+        hot_temperature=10.0,
     )
     result = icmjax.run_search(
         scorer, task.claims.rules, algorithm, jax.random.key(0), progress=False
     )
     assert result.utility == pytest.approx(utilities.max(), abs=1e-3)
     exact = boltzmann(utilities, 2.0) @ np.asarray(labellings)
-    samples = result.trace.cold_labels[algorithm.num_burn_in :]
+    samples = result.trace.cold_labels[algorithm.phases.burn_in :]
     assert worst_p_value(samples, exact) > 1e-4

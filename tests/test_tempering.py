@@ -14,7 +14,7 @@ from icmjax.claims import claims_from_rows, count_violations, violated_pairs
 from icmjax.claims.consistency import make_rules, no_rules, penalty_table
 from icmjax.errors import InputError, ScoreError
 from icmjax.runs import open_run
-from icmjax.search import Bootstrap, ParallelTempering, ScreenedScorer, run_search
+from icmjax.search import Bootstrap, ParallelTempering, ScreenedScorer, run_search, with_fields
 from icmjax.search.loop import run_block
 from icmjax.search.schedule import FIRST_ROUND
 
@@ -24,10 +24,11 @@ SOFT, HARD = (
 )
 # Searches of one config and shape share a compiled program, which takes far longer than they do.
 NUM_CLAIMS = 8
-SHORT = ParallelTempering(num_iterations=40, num_replicas=4)
+SHORT = with_fields(ParallelTempering(), num_iterations=40, num_replicas=4)
 # Without a warm start the program is half as large, and the steps after it are the same.
-COLD = dataclasses.replace(SHORT, warm_start="random")
-SAMPLER = ParallelTempering(
+COLD = with_fields(SHORT, warm_start="random")
+SAMPLER = with_fields(
+    ParallelTempering(),
     num_iterations=1200,
     num_replicas=3,
     num_chains=4,
@@ -42,13 +43,13 @@ def run(scorer, rules, algorithm, seed=0, **kwargs):
 
 
 def samples_of(result, algorithm):
-    return result.trace.cold_labels[algorithm.num_burn_in :]
+    return result.trace.cold_labels[algorithm.phases.burn_in :]
 
 
 @pytest.mark.parametrize("rules", [SOFT, HARD], ids=["soft", "hard"])
 def test_reaches_the_enumerated_optimum(rules):
     """Random couplings are rougher than what a model knows of claims: twice the default's steps."""
-    algorithm = ParallelTempering(num_iterations=128)
+    algorithm = with_fields(ParallelTempering(), num_iterations=128)
     for seed in range(15):
         scorer = table_scorer(seed, NUM_CLAIMS, coupling=2.0)
         result = run(scorer, rules, algorithm, seed)
@@ -83,14 +84,14 @@ def test_cold_marginals_are_exact(case):
         clamped[[1, 5]] = 1, 0
     sampler = SAMPLER
     if case == "clamped":
-        sampler = dataclasses.replace(sampler, warm_start="bootstrap")
-    expected = true_shares(scorer, rules, SAMPLER.temperature, clamped)
+        sampler = with_fields(sampler, warm_start="bootstrap")
+    expected = true_shares(scorer, rules, SAMPLER.ladder.temperature, clamped)
     result = run(scorer, rules, sampler, clamped=clamped)
     samples = samples_of(result, sampler)
     assert worst_p_value(samples, expected) > 1e-4
     np.testing.assert_allclose(result.marginals[:, 1], (samples == 1).mean((0, 1)), atol=1e-6)
     # The test has teeth: at half the temperature the law is another.
-    colder = true_shares(scorer, rules, SAMPLER.temperature / 2, clamped)
+    colder = true_shares(scorer, rules, SAMPLER.ladder.temperature / 2, clamped)
     assert worst_p_value(samples, colder) < 1e-4
     if case == "clamped":
         assert (result.trace.cold_labels[..., [1, 5]] == [1, 0]).all()
@@ -113,7 +114,8 @@ def test_a_target_of_two_modes_is_passed_which_one_replica_fails():
     assert both_modes.min() > 0.1
     # From x a reversible chain is in the set L within T steps with probability ≤ T π(L) / π(x);
     # single flips from one mode to the other pass through L, half the labels true.
-    single = ParallelTempering(
+    single = with_fields(
+        ParallelTempering(),
         num_iterations=1200,
         num_replicas=1,
         num_chains=4,
@@ -125,9 +127,9 @@ def test_a_target_of_two_modes_is_passed_which_one_replica_fails():
         warm_start="labels",
         start_labels=(0,) * NUM_CLAIMS,
     )
-    bound = single.num_iterations * law[num_true == NUM_CLAIMS // 2].sum() / law[0]
+    bound = single.schedule.num_iterations * law[num_true == NUM_CLAIMS // 2].sum() / law[0]
     assert bound < 0.01
-    ensemble = dataclasses.replace(single, num_replicas=6)
+    ensemble = with_fields(single, num_replicas=6)
     expected = law @ (labellings == 1)
     alone, together = (run(scorer, rules, config) for config in (single, ensemble))
     assert (samples_of(alone, single)[:, 0].mean(axis=-1) < 0.5).all()
@@ -139,7 +141,7 @@ def test_a_target_of_two_modes_is_passed_which_one_replica_fails():
 def test_chain_does_not_depend_on_the_others():
     scorer = table_scorer(8, NUM_CLAIMS, coupling=2.0)
     alone = run(scorer, SOFT, COLD)
-    together = run(scorer, SOFT, dataclasses.replace(COLD, num_chains=3))
+    together = run(scorer, SOFT, with_fields(COLD, num_chains=3))
     for name in ("cold_labels", "is_accepted", "is_swapped", "replica", "kind"):
         one, several = getattr(alone.trace, name), getattr(together.trace, name)
         np.testing.assert_array_equal(one[:, 0], several[:, 0])
@@ -157,13 +159,13 @@ def test_step_is_traced_once_and_blocks_change_nothing():
             return super()._step(*args)
 
     scorer = table_scorer(9, NUM_CLAIMS)
-    config = Counting(
-        num_iterations=40, num_replicas=4, block_size=16
+    config = with_fields(
+        Counting(), num_iterations=40, num_replicas=4, block_size=16
     )  # the last block has 8 steps
     results = [run(scorer, SOFT, config, seed) for seed in (0, 0, 1)]
     assert num_traces == 1
     jax.tree.map(np.testing.assert_array_equal, results[0].trace, results[1].trace)
-    other = run(scorer, SOFT, dataclasses.replace(config, block_size=7))
+    other = run(scorer, SOFT, with_fields(config, block_size=7))
     jax.tree.map(np.testing.assert_array_equal, results[0].trace, other.trace)
     assert len(other.trace.utility) == config.num_steps(NUM_CLAIMS)
     assert other.diagnostics["num_passes"] == 40 * 4
@@ -204,7 +206,7 @@ def test_the_ensemble_resumes_bit_for_bit(tmp_path):
         rule="none",
     )
     scorer, config = table_scorer(4, NUM_CLAIMS, coupling=2.0), SAMPLER
-    config = dataclasses.replace(config, num_iterations=70, final_temperature=0.5)
+    config = with_fields(config, num_iterations=70, final_temperature=0.5)
     whole = run(scorer, SOFT, config)
     with open_run(tmp_path / "run", claims, {}) as store, pytest.raises(KeyboardInterrupt):
         run(scorer, SOFT, config, run=CutOff(store))
@@ -218,9 +220,9 @@ def test_the_ensemble_resumes_bit_for_bit(tmp_path):
 
 def test_the_ladder_is_adapted_in_the_burn_in_and_then_frozen():
     result = run(table_scorer(3, NUM_CLAIMS, coupling=0.8), SOFT, SAMPLER)
-    beta, end = result.trace.inverse_temperature[:, 0], SAMPLER.num_burn_in
+    beta, end = result.trace.inverse_temperature[:, 0], SAMPLER.phases.burn_in
     changes = np.flatnonzero((np.diff(beta, axis=0) != 0).any(axis=1))
-    assert changes[0] + 1 == SAMPLER.num_warm_steps + FIRST_ROUND
+    assert changes[0] + 1 == SAMPLER.phases.warm_start + FIRST_ROUND
     assert changes[-1] < end
     np.testing.assert_allclose(beta[:, 0], 1 / 4.0, rtol=1e-6)
     np.testing.assert_allclose(beta[:, -1], 1 / 30.0, rtol=1e-6)
@@ -231,20 +233,25 @@ def test_the_ladder_is_adapted_in_the_burn_in_and_then_frozen():
 
 
 def test_the_cold_end_is_annealed():
-    config = dataclasses.replace(COLD, hot_temperature=10.0, final_temperature=0.02)
+    config = with_fields(COLD, hot_temperature=10.0, final_temperature=0.02)
     trace = run(table_scorer(1, NUM_CLAIMS), SOFT, config).trace
     beta = trace.inverse_temperature[:, 0]
     np.testing.assert_allclose(1 / beta[[0, -1], 0], [0.2, 0.02], rtol=1e-4)
     np.testing.assert_allclose(1 / beta[:, -1], 10.0, rtol=1e-4)
-    assert (np.diff(beta[config.num_burn_in + 1 :, 0]) > 0).all()
+    assert (np.diff(beta[config.phases.burn_in + 1 :, 0]) > 0).all()
 
 
 def test_replicas_start_where_the_warm_start_says():
     scorer = table_scorer(5, NUM_CLAIMS)
     labels = {}
     for start, given in (("zero_shot", ()), ("random", ()), ("labels", (1, 0) * 4)):
-        config = ParallelTempering(
-            num_iterations=8, num_replicas=4, warm_start=start, start_labels=given, num_chains=2
+        config = with_fields(
+            ParallelTempering(),
+            num_iterations=8,
+            num_replicas=4,
+            warm_start=start,
+            start_labels=given,
+            num_chains=2,
         )
         state = config.init(jax.random.key(0), no_rules(), np.full(NUM_CLAIMS, -1, np.int8), 2)
         labels[start] = np.asarray(state.current.labels)
@@ -255,7 +262,7 @@ def test_replicas_start_where_the_warm_start_says():
     assert labels["labels"][0, 0].tolist() == [1, 0] * 4
     for first in (labels["random"], labels["zero_shot"][1:]):
         assert 0.2 < first.mean() < 0.8
-    seeded = dataclasses.replace(config, warm_start="zero_shot", start_labels=(), num_seeds=3)
+    seeded = with_fields(config, warm_start="zero_shot", start_labels=(), num_seeds=3)
     clamped = np.full(NUM_CLAIMS, -1, np.int8)
     clamped[2] = 1
     starts = np.asarray(seeded.init(jax.random.key(0), no_rules(), clamped, 2).current.labels)
@@ -272,10 +279,14 @@ def test_replicas_start_where_the_warm_start_says():
 
 def test_other_labels_to_start_from_compile_nothing():
     scorer, rules = table_scorer(5, NUM_CLAIMS), no_rules()
-    config = ParallelTempering(
-        num_iterations=8, num_replicas=2, warm_start="labels", start_labels=(1, 0) * 4
+    config = with_fields(
+        ParallelTempering(),
+        num_iterations=8,
+        num_replicas=2,
+        warm_start="labels",
+        start_labels=(1, 0) * 4,
     )
-    other = dataclasses.replace(config, start_labels=(0, 1) * 4)
+    other = with_fields(config, start_labels=(0, 1) * 4)
     first = run(scorer, rules, config)
     cache_size = run_block._cache_size()
     second = run(scorer, rules, other)
@@ -288,7 +299,7 @@ def test_the_warm_start_takes_one_replica_up_after_another():
     scorer = table_scorer(5, NUM_CLAIMS, coupling=2.0)
     full = scorer.tokens_per_pass(np.zeros(NUM_CLAIMS, np.int8))
     for start, length in (("bootstrap", 4), ("zero_shot", 2), ("random", 1)):
-        config = dataclasses.replace(SHORT, num_iterations=12, warm_start=start)
+        config = with_fields(SHORT, num_iterations=12, warm_start=start)
         state = config.init(jax.random.key(0), SOFT, np.full(NUM_CLAIMS, -1, np.int8), 2)
         result = run(scorer, SOFT, config)
         num_warm = 4 * length if length > 1 else 1
@@ -318,7 +329,7 @@ def test_an_ascent_is_repeated_relabelling():
 
 def test_labels_to_start_from_are_checked():
     def start(labels, rules):
-        config = ParallelTempering(warm_start="labels", start_labels=labels)
+        config = with_fields(ParallelTempering(), warm_start="labels", start_labels=labels)
         run(table_scorer(0, NUM_CLAIMS), rules, config)
 
     with pytest.raises(InputError, match="Every claim has a label"):
@@ -354,8 +365,8 @@ CHANGES = {
 def test_every_field_matters(field):
     scorer = table_scorer(6, NUM_CLAIMS, coupling=2.0)
     config = SHORT if field in ("num_bootstraps", "num_seeds") else COLD
-    config = dataclasses.replace(config, num_iterations=36)
-    changed = dataclasses.replace(config, **{field: CHANGES[field]})
+    config = with_fields(config, num_iterations=36)
+    changed = with_fields(config, **{field: CHANGES[field]})
     one, other = (run(scorer, SOFT, c).trace for c in (config, changed))
     same = [
         np.shape(a) == np.shape(b) and np.array_equal(a, b) for a, b in zip(one, other, strict=True)
@@ -365,18 +376,24 @@ def test_every_field_matters(field):
 
 def test_config_faults_are_reported_together():
     with pytest.raises(InputError) as caught:
-        ParallelTempering(temperature=2.0, hot_temperature=1.0, flip_sizes=(), warm_start="gold")
+        with_fields(
+            ParallelTempering(),
+            temperature=2.0,
+            hot_temperature=1.0,
+            flip_sizes=(),
+            warm_start="gold",
+        )
     assert len(caught.value.faults) == 3
     for fields in ({"warm_start": "labels"}, {"start_labels": (0, 1)}):
         with pytest.raises(InputError, match="start_labels"):
-            ParallelTempering(**fields)
+            with_fields(ParallelTempering(), **fields)
     with pytest.raises(InputError, match="num_iterations"):
-        ParallelTempering(num_iterations=3)
+        with_fields(ParallelTempering(), num_iterations=3)
     with pytest.raises(InputError, match="ScreenedScorer"):
-        run(table_scorer(0, NUM_CLAIMS), SOFT, ParallelTempering(num_screenings=1))
+        run(table_scorer(0, NUM_CLAIMS), SOFT, with_fields(ParallelTempering(), num_screenings=1))
 
 
-SCREENED = dataclasses.replace(SAMPLER, num_screenings=2)
+SCREENED = with_fields(SAMPLER, num_screenings=2)
 
 
 def test_delayed_acceptance_samples_the_exact_law():
@@ -385,8 +402,8 @@ def test_delayed_acceptance_samples_the_exact_law():
     cheap = table_scorer(11, NUM_CLAIMS, coupling=0.4)
     result = run(ScreenedScorer(exact, cheap), SOFT, SCREENED)
     samples = samples_of(result, SCREENED)
-    assert worst_p_value(samples, true_shares(exact, SOFT, SCREENED.temperature)) > 1e-4
-    assert worst_p_value(samples, true_shares(cheap, SOFT, SCREENED.temperature)) < 1e-4
+    assert worst_p_value(samples, true_shares(exact, SOFT, SCREENED.ladder.temperature)) > 1e-4
+    assert worst_p_value(samples, true_shares(cheap, SOFT, SCREENED.ladder.temperature)) < 1e-4
     per_pass = exact.tokens_per_pass(result.labels) + 2 * cheap.tokens_per_pass(result.labels)
     assert result.diagnostics["num_tokens"] == per_pass * result.diagnostics["num_passes"]
 
@@ -408,7 +425,7 @@ def test_a_cheap_score_that_is_not_finite_is_named_though_its_proposal_is_not_ac
             return super().__call__(labels) + jnp.where(is_moved, jnp.nan, 0.0)
 
     jax.tree_util.register_dataclass(Brittle, ["bias", "couplings"], ["delay"])
-    config = dataclasses.replace(
+    config = with_fields(
         SCREENED,
         warm_start="labels",
         start_labels=(0,) * NUM_CLAIMS,

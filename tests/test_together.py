@@ -20,13 +20,16 @@ from icmjax.search import (
     run_search,
     search_together,
     together,
+    with_fields,
 )
 
 NUM_CLAIMS, NUM_PERSONAS = 6, 3
 DIFFER = np.float32([[[1, 0], [0, 1]]])  # a pair has two different labels
 ALGORITHMS = [
     ICM(num_iterations=20, num_chains=2, block_size=7),
-    ParallelTempering(num_iterations=20, num_replicas=3, block_size=8, warm_start="random"),
+    with_fields(
+        ParallelTempering(), num_iterations=20, num_replicas=3, block_size=8, warm_start="random"
+    ),
     Bootstrap(),
 ]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
@@ -143,9 +142,8 @@ def make_algorithm(name: str, alpha: float, objective: str, options: dict[str, A
     Raises:
       InputError: the algorithm has no such field, or the value is out of its range.
     """
-    kind = getattr(icmjax, ALGORITHMS[name])
     given = {field: value for field, value in options.items() if value is not None}
-    known = {field.name for field in dataclasses.fields(kind)}
+    default = getattr(icmjax, ALGORITHMS[name])()
     faults = [
         Fault(
             f"An option means something for the algorithm {name}.",
@@ -153,11 +151,11 @@ def make_algorithm(name: str, alpha: float, objective: str, options: dict[str, A
             f"--algorithm {name}",
             "leave it out, or choose another algorithm",
         )
-        for field in sorted(given.keys() - known)
+        for field in sorted(given.keys() - icmjax.search.field_names(default))
     ]
     if faults:
         raise InputError(faults)
-    return kind(alpha=alpha, objective=objective, **given)
+    return icmjax.search.with_fields(default, alpha=alpha, objective=objective, **given)
 
 
 SCORER_OPTIONS = ("method", "template", "leave", "context_size", "num_orders")

@@ -1,17 +1,21 @@
 """Algorithms that search for the labels of highest utility, and the loop that drives them."""
 
-from icmjax.search.base import Account, Algorithm, Scorer
+from icmjax.search.base import Account, Algorithm, Scorer, field_names, with_fields
 from icmjax.search.bootstrap import Bootstrap
 from icmjax.search.fixed_accuracy import FixedAccuracy
 from icmjax.search.gibbs import Gibbs
 from icmjax.search.greedy import Greedy
 from icmjax.search.icm import ICM
+from icmjax.search.ladder import Ladder
 from icmjax.search.loop import SearchResult, TokenCounter, run_search, start
 from icmjax.search.moves import assignment_scores, best_assignment
+from icmjax.search.replicas import InformedMoves
+from icmjax.search.schedule import TemperingSchedule
 from icmjax.search.screening import ScreenedScorer
 from icmjax.search.tempering import ParallelTempering
 from icmjax.search.together import have_one_shape, search_together
 from icmjax.search.units import labels_of, make_units
+from icmjax.search.warm_start import Start
 
 __all__ = [
     "ICM",
@@ -21,17 +25,23 @@ __all__ = [
     "FixedAccuracy",
     "Gibbs",
     "Greedy",
+    "InformedMoves",
+    "Ladder",
     "ParallelTempering",
     "Scorer",
     "ScreenedScorer",
     "SearchResult",
+    "Start",
+    "TemperingSchedule",
     "TokenCounter",
     "assignment_scores",
     "best_assignment",
+    "field_names",
     "have_one_shape",
     "labels_of",
     "make_units",
     "run_search",
     "search_together",
     "start",
+    "with_fields",
 ]

@@ -1,5 +1,6 @@
 """What every search algorithm, scorer and checkpoint store agrees on."""
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, NamedTuple, Protocol
 
@@ -129,6 +130,54 @@ def check_ranges(config: Any, ranges: Mapping[str, tuple[bool, str]]) -> None:
     ]
     if faults:
         raise InputError(faults)
+
+
+def field_names(config: Any) -> set[str]:
+    """The names of a config's fields and of those of its parts."""
+    names: set[str] = set()
+    for field in dataclasses.fields(config):
+        part = getattr(config, field.name)
+        names |= field_names(part) if dataclasses.is_dataclass(part) else {field.name}
+    return names
+
+
+def with_fields(config: Any, **values: Any) -> Any:
+    """A config with other values of some of its fields, or of those of its parts, by their names.
+
+    Args:
+      config: a frozen dataclass; its parts are those of its fields that are dataclasses.
+      values: by field.
+
+    Raises:
+      InputError: there is no such field, or values are out of their range; all faults found.
+    """
+    own: dict[str, Any] = {}
+    faults = [
+        Fault(
+            f"A field that is set is one of {type(config).__name__}.",
+            f"{name} = {values[name]!r}",
+            f"{type(config).__name__}({name}=...)",
+            f"choose of {', '.join(sorted(field_names(config)))}",
+        )
+        for name in sorted(values.keys() - field_names(config))
+    ]
+    for field in dataclasses.fields(config):
+        part = getattr(config, field.name)
+        if field.name in values:
+            own[field.name] = values[field.name]
+        elif dataclasses.is_dataclass(part):
+            names = field_names(part) & values.keys()
+            try:
+                own[field.name] = with_fields(part, **{name: values[name] for name in names})
+            except InputError as error:
+                faults += error.faults
+    try:
+        changed = dataclasses.replace(config, **own)
+    except InputError as error:
+        faults += error.faults
+    if faults:
+        raise InputError(faults)
+    return changed
 
 
 class Outcome(NamedTuple):
