@@ -1,7 +1,7 @@
 """What does each choice in the bundled model's pretraining bring?
 
-    python experiments/ablations.py --out runs/ablations
-    python experiments/ablations.py --quick --out runs/ablations_quick
+    python experiments/ablations.py
+    python experiments/ablations.py --quick
 
 Every row is a pretraining run of its own that differs from the first in one choice: the curriculum,
 the heads that it starts with, width, depth, learning rates, tokens. Runs are shorter than that of
@@ -20,13 +20,16 @@ eight rows of 3 M tokens took two hours on a core (`docs/design.md` has the tabl
 import dataclasses
 import json
 import pathlib
+import time
 
 import click
 import numpy as np
-from bundled_model import run_answers, run_claims, run_preferences
-from harness import experiment, groups_of, run_units
-from sources import world_config
-from tables import Comparison, Unit, comparison_rows, mean_row, publish
+from harness.command import chosen, experiment
+from harness.costs import Cost, Published
+from harness.sources import groups_of, world_config
+from harness.tables import Comparison, Unit, comparison_rows, mean_row, publish
+from harness.units import run_units
+from harness.world_readings import run_answers, run_claims, run_preferences
 
 from icmjax.lm import load_lm
 from icmjax.persona_world import WorldConfig, make_world
@@ -55,6 +58,10 @@ VARIANTS: dict[str, dict] = {
     "half the tokens": {"num_tokens": 0.5},
     "twice the tokens": {"num_tokens": 2.0},
 }
+TIMED = (
+    "--tokens 3000000 --variants 'as bundled,no curriculum,2 layers,6 layers,width 64,width 192,"
+    "half the tokens,twice the tokens'"
+)
 METRICS = {
     "label loss, 32 labels and more": lambda unit: unit["label_loss"],
     "accuracy, 32 demonstrations": lambda unit: unit["accuracy"][-1],
@@ -91,20 +98,29 @@ def trained(variant: str, num_tokens: int, folder: pathlib.Path) -> pathlib.Path
     return model
 
 
-@experiment
+@experiment(Published(TIMED, 900, "2 hours for 8 rows on one CPU core"))
 @click.option("--tokens", default=8_000_000, show_default=True, help="Of each run.")
 @click.option("--variants", help="Rows, separated by commas; by default all.")
 def main(
-    out: pathlib.Path, tokens: int, variants: str | None, groups: str | None, quick: bool
+    out: pathlib.Path,
+    cost: Cost,
+    tokens: int,
+    variants: str | None,
+    groups: str | None,
+    quick: bool,
 ) -> None:
     """The command of this file."""
     world = make_world()
-    names = list(VARIANTS) if variants is None else variants.split(",")
+    names = chosen(variants, list(VARIANTS), "--variants") if variants else list(VARIANTS)
+    names = names[:2] if quick else names
     tokens = 60_000 if quick else tokens
     config = {"tokens": tokens} | world_config(world)
     by_variant: dict[str, list[Unit]] = {}
-    for name in names[:2] if quick else names:
-        folder = out / name.replace(" ", "_")
+    folders = {name: out / name.replace(" ", "_") for name in names}
+    missing = [name for name, folder in folders.items() if not (folder / "model").exists()]
+    cost.say(len(names) - len(missing), len(names), "rows")
+    for name, folder in folders.items():
+        start = time.monotonic()
         lm = load_lm(str(trained(name, tokens, folder)))
         loss = late_label_loss(folder / LOG_FILE)
 
@@ -118,6 +134,8 @@ def main(
 
         keys = [(group, 0) for group in groups_of(world, groups, quick)]
         by_variant[name] = run_units(folder / "units", config, keys, run_unit)
+        if [name] == missing[:1]:
+            cost.say_rate(time.monotonic() - start, 1, len(missing) - 1, "rows")
     tables = {
         metric: [mean_row(name, units, value_fn) for name, units in by_variant.items()]
         for metric, value_fn in METRICS.items()

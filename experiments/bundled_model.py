@@ -1,7 +1,7 @@
 """How well does the bundled model read its world, and how far is it from the Bayes observer?
 
-    python experiments/bundled_model.py --out runs/bundled_model
-    python experiments/bundled_model.py --quick --out runs/bundled_model_quick
+    python experiments/bundled_model.py
+    python experiments/bundled_model.py --quick
 
 For every group and seed, under the header of a national poll that names the group, on held-out
 claims of topics that no demonstration is about:
@@ -22,124 +22,37 @@ import pathlib
 import click
 import matplotlib.figure
 import numpy as np
-from harness import experiment, groups_of, run_units, tier_of, unit_rng
-from readers import model_config
-from sources import world_config
-from tables import Comparison, Row, comparison_rows, group_means, mean_row, publish, size_of
-
-from icmjax import load_lm, make_steerer
-from icmjax.lm import LanguageModel
-from icmjax.persona_world import (
-    World,
-    make_observer_steerer,
-    make_open_task,
-    make_preference_task,
-    make_task,
-    make_world,
-    text,
+from harness.command import experiment
+from harness.costs import Cost, Published
+from harness.readers import model_config
+from harness.sources import groups_of, members_of, world_config
+from harness.tables import (
+    Comparison,
+    Row,
+    comparison_rows,
+    group_means,
+    mean_row,
+    publish,
+    size_of,
 )
+from harness.units import run_units
+from harness.world_readings import (
+    COUNTS,
+    NUM_FORMAT_DEMOS,
+    run_answers,
+    run_claims,
+    run_preferences,
+)
+
+from icmjax.lm import load_lm
+from icmjax.persona_world import World, make_world
 from icmjax.statistics import summarise
-from icmjax.steering import generate
-
-COUNTS = (0, 1, 2, 4, 8, 16, 32)
-NUM_FORMAT_DEMOS = 16
-NUM_PARTICLES = 2048
-
-
-def shown(gold: np.ndarray, counts: tuple[int, ...]) -> np.ndarray:
-    """The first k gold labels for each count, the others unlabelled: int8 `[counts, N]`."""
-    return np.where(np.arange(len(gold)) < np.array(counts)[:, None], gold, -1).astype(np.int8)
-
-
-def log_odds(label_log_probs: np.ndarray) -> np.ndarray:
-    """log P(True) − log P(False) of `[..., 2]`."""
-    return np.asarray(label_log_probs)[..., 1] - np.asarray(label_log_probs)[..., 0]
-
-
-def run_claims(lm: LanguageModel, world: World, group: str, seed: int) -> dict:
-    """Parts 1 and 2."""
-    sets = [
-        make_task(world, group, seed, split, num, is_paired=False)
-        for split, num in (("search", 32), ("test", 64))
-    ]
-    labels = shown(sets[0].gold.labels, COUNTS)
-    claims = [task.claims for task in sets]
-    model = np.asarray(make_steerer(lm, *claims)(labels))
-    observer = make_observer_steerer(
-        world, *claims, knows_groups=False, num_particles=NUM_PARTICLES
-    )(labels)
-    unnamed = [
-        make_task(world, group, seed, split, num, is_named=False, is_paired=False).claims
-        for split, num in (("search", 32), ("test", 64))
-    ]
-    labels = shown(sets[0].gold.labels, (NUM_FORMAT_DEMOS,))
-    pair = (
-        make_steerer(lm, *unnamed)(labels),
-        make_observer_steerer(world, *unnamed, num_particles=NUM_PARTICLES)(labels),
-    )
-
-    def accuracy(label_log_probs: np.ndarray) -> list[float]:
-        return (label_log_probs.argmax(-1) == sets[1].gold.labels).mean(-1).tolist()
-
-    return {
-        "accuracy": accuracy(model),
-        "observer_accuracy": accuracy(np.asarray(observer)),
-        "log_odds": [log_odds(logp)[0].round(4).tolist() for logp in pair],
-    }
-
-
-def run_preferences(lm: LanguageModel, world: World, group: str, seed: int) -> dict:
-    """Part 3."""
-    queries, gold = make_preference_task(world, group, seed, "test", 32)
-    demonstrations = {
-        "preferences": make_preference_task(world, group, seed, "search", NUM_FORMAT_DEMOS),
-        "claims": make_task(world, group, seed, num_claims=NUM_FORMAT_DEMOS, is_paired=False),
-    }
-    accuracy = {}
-    for name, (claims, labels) in demonstrations.items():
-        logp = make_steerer(lm, claims, queries)(labels.labels)
-        accuracy[f"preferences after {name}"] = float((logp.argmax(-1) == gold.labels).mean())
-    return accuracy
-
-
-def has_stance_of(level: int | None, gold: int) -> bool:
-    """Whether an answer can be read and takes the side that the gold level takes."""
-    return level is not None and text.is_in_favor(level) == text.is_in_favor(gold)
-
-
-def run_answers(lm: LanguageModel, world: World, group: str, seed: int) -> dict:
-    """Part 4."""
-    held_out = make_open_task(world, group, seed, "test")
-    asked = make_open_task(world, group, seed, num_questions=NUM_FORMAT_DEMOS)
-    claims, gold = make_task(world, group, seed, num_claims=NUM_FORMAT_DEMOS, is_paired=False)
-    labelled = [
-        text.claim_query(claim.choice) + text.LABELS[label]
-        for claim, label in zip(claims.claims, gold.labels, strict=True)
-    ]
-    wording = int(unit_rng(group, seed).integers(2**31))  # which words each answer is told in
-    result = {}
-    for name, told in (("answers", asked.demonstrations(wording)), ("claims", labelled)):
-        answers = generate(lm, (held_out.header, *told), held_out.queries)
-        levels = [text.parse_answer(answer) for answer in answers]
-        pairs = list(zip(levels, held_out.levels.tolist(), strict=True))
-        result[f"answers after {name}"] = {
-            "parse": float(np.mean([level is not None for level in levels])),
-            "stance": float(np.mean([has_stance_of(a, b) for a, b in pairs])),
-            "level": float(np.mean([a == b for a, b in pairs])),
-            "texts": answers,
-        }
-    return result
 
 
 def analyse(world: World, units: list[dict]) -> dict[str, list[Row]]:
     """Tables of means over groups, by tier where the tier matters."""
-    by_tier = {
-        tier: [unit for unit in units if tier_of(world, unit["key"][0]) == tier]
-        for tier in world.tiers
-    }
-    by_tier = {tier: members for tier, members in by_tier.items() if members}
     curve, last, gains = [], [], []
-    for tier, members in by_tier.items():
+    for tier, members in members_of(world.tiers, units).items():
         for column, count in enumerate(COUNTS):
             name = f"{tier}, {count} demonstrations"
             curve.append(mean_row(name, members, lambda unit, c=column: unit["accuracy"][c]))
@@ -183,10 +96,7 @@ def plot(world: World, units: list[dict], path: pathlib.Path) -> None:
     """Accuracy by demonstrations, and the model's log-odds against the observer's."""
     figure = matplotlib.figure.Figure(figsize=(9, 3.8), layout="constrained")
     left, right = figure.subplots(1, 2)
-    for tier in world.tiers:
-        members = [unit for unit in units if tier_of(world, unit["key"][0]) == tier]
-        if not members:
-            continue
+    for tier, members in members_of(world.tiers, units).items():
         means = [
             np.mean([unit[who] for unit in members], axis=0)
             for who in ("accuracy", "observer_accuracy")
@@ -203,10 +113,12 @@ def plot(world: World, units: list[dict], path: pathlib.Path) -> None:
     figure.savefig(path, dpi=120)
 
 
-@experiment
+@experiment(Published("", 60 / 90, "1 minute for 90 units on one CPU core"))
 @click.option("--model", default="persona-world", show_default=True)
 @click.option("--seeds", "num_seeds", default=3, show_default=True, help="Draws a group.")
-def main(model: str, out: pathlib.Path, num_seeds: int, groups: str | None, quick: bool) -> None:
+def main(
+    model: str, out: pathlib.Path, cost: Cost, num_seeds: int, groups: str | None, quick: bool
+) -> None:
     """The command of this file."""
     world, lm = make_world(), load_lm(model)
 
@@ -219,7 +131,8 @@ def main(model: str, out: pathlib.Path, num_seeds: int, groups: str | None, quic
 
     names = groups_of(world, groups, quick)
     keys = [(name, seed) for name in names for seed in range(1 if quick else num_seeds)]
-    units = run_units(out, model_config(lm) | world_config(world), keys, run_unit)
+    config = model_config(lm) | world_config(world)
+    units = run_units(out, config, keys, run_unit, cost=cost)
     publish(analyse(world, units), out)
     plot(world, units, out / "bundled_model.png")
 

@@ -1,12 +1,12 @@
 """How much noise does a reader grant each kind of source, and when would it give up on one?
 
-    python experiments/granted_noise.py --out runs/granted_noise
-    python experiments/granted_noise.py --phase runs/phase_diagram --out runs/granted_noise
-    python experiments/granted_noise.py --quick --out runs/granted_noise_quick
+    python experiments/granted_noise.py
+    python experiments/granted_noise.py --phase runs/matched_accuracy_phase
+    python experiments/granted_noise.py --quick
 
-The limits of `phase_diagram.py` hold for a reader that grants a source the error ε that it has in
-the world. What a language model grants is measured here, from what it makes of random errors alone;
-no effect of coherent ones goes into it. For every group, seed and kind of source:
+The limits of `harness/phase_cells.py` hold for a reader that grants a source the error ε that it
+has in the world. What a language model grants is measured here, from what it makes of random errors
+alone; no effect of coherent ones goes into it. For every group, seed and kind of source:
   1. A task under a header that names the source and not the group. In gold, the labels of k random
      pairs are turned round: none, and the numbers of the phase diagram; D draws each.
   2. Label log-probs of held-out claims, by the reader and by Bayes observers that grant every
@@ -28,9 +28,10 @@ from typing import Any
 import click
 import matplotlib.figure
 import numpy as np
-from harness import CONFIG_FILE, UNITS_FILE, experiment, read_units, run_units, unit_rng
-from matched_accuracy import matched_flips
-from phase_diagram import (
+from harness.command import experiment
+from harness.costs import Cost, Published
+from harness.draws import matched_flips, unit_rng
+from harness.phase_cells import (
     METRICS,
     SOURCES,
     Cell,
@@ -40,10 +41,11 @@ from phase_diagram import (
     limits_at,
     wrong_pairs,
 )
-from readers import MODEL_HELP, Reader, load_reader
-from sources import Source as ClaimSource
-from sources import source_options
-from tables import Comparison, Row, Unit, bars, comparison_rows, mean_row, publish, size_of
+from harness.readers import Reader, load_reader, model_option
+from harness.sources import Source as ClaimSource
+from harness.sources import source_options
+from harness.tables import Comparison, Row, Unit, bars, comparison_rows, mean_row, publish, size_of
+from harness.units import CONFIG_FILE, UNITS_FILE, read_units, run_units
 
 from icmjax.errors import Fault, RunError
 from icmjax.persona_world import Source, World, make_observer_steerer, make_task
@@ -234,8 +236,8 @@ def plot(units: list[Unit], world: World, shares: np.ndarray, path: pathlib.Path
     figure.savefig(path, dpi=120)
 
 
-@experiment
-@click.option("--model", default="persona-world", show_default=True, help=MODEL_HELP)
+@experiment(Published("", 240 / 90, "4 minutes for 90 units on one CPU core"))
+@model_option
 @source_options
 @click.option("--draws", "num_draws", default=4, show_default=True, help="Label sets a share.")
 @click.option(
@@ -246,6 +248,7 @@ def plot(units: list[Unit], world: World, shares: np.ndarray, path: pathlib.Path
 def main(
     model: str,
     out: pathlib.Path,
+    cost: Cost,
     source: ClaimSource,
     quick: bool,
     phase: pathlib.Path | None,
@@ -266,6 +269,7 @@ def main(
         source.keys,
         lambda group, seed: run_unit(reader, observed, options, group, seed),
         source.num_together,
+        cost,
     )
     tables = analyse(units, world, counts, num_pairs)
     rows, title = limit_rows(units, world, num_pairs), f"limits at the granted ε, {size_of(units)}"

@@ -1,7 +1,7 @@
 """Do labels found without any label steer a model as well as gold labels do?
 
-    python experiments/icm_vs_gold.py --out runs/icm_vs_gold
-    python experiments/icm_vs_gold.py --quick --out runs/icm_vs_gold_quick
+    python experiments/icm_vs_gold.py
+    python experiments/icm_vs_gold.py --quick
     python experiments/icm_vs_gold.py --model persona-world-acquiescent --out runs/acquiescent
     python experiments/icm_vs_gold.py --model FOLDER --claims CLAIMS --test TEST \\
         [--answers ANSWERS --judge FOLDER] --out runs/real
@@ -17,7 +17,7 @@ group and a seed of the persona world, or a persona of a claim file and a seed. 
      and score the held-out claims; a unit's value is the mean over the orders.
 The world is asked in three formats: claims; preferences between two responses, with a search of
 their own; and open questions, answered greedily after the labelled claims and scored by stance.
-With --answers, a real persona is asked openly too (see open_answers.py for the measures). Open
+With --answers, a real persona is asked openly too; harness/open_answers.py has the measures. Open
 questions are asked once: after the claims in their given order, and of random labels after the
 first draw alone.
 A file with more claims of a persona than --num-claims or --num-test is sampled anew for every seed,
@@ -41,12 +41,15 @@ import click
 import jax
 import matplotlib.figure
 import numpy as np
-from bundled_model import has_stance_of
-from harness import chosen, experiment, run_units, unit_key, unit_rng
-from open_answers import read_answers, run_open_answers
-from readers import model_config
-from sources import Source, source_options
-from tables import (
+from harness.command import chosen, experiment
+from harness.conditions import METRICS, score_conditions
+from harness.costs import Cost, Published
+from harness.draws import orders_of, unit_key, unit_rng
+from harness.open_answers import read_answers, run_open_answers
+from harness.readers import leave_option, model_config
+from harness.rules import hard_rules
+from harness.sources import Source, source_options
+from harness.tables import (
     Comparison,
     Row,
     Unit,
@@ -57,15 +60,17 @@ from tables import (
     publish,
     size_of,
 )
-from together import search
+from harness.together import search
+from harness.units import run_units
+from harness.world_readings import ask, told_claims
 
-from icmjax import UNLABELLED, ClaimSet, GoldLabels, load_lm, make_scorer, make_steerer, utility
-from icmjax.claims import PairRules
-from icmjax.lm import LanguageModel
-from icmjax.persona_world import Task, World, make_open_task, make_preference_task, text
+from icmjax.claims import UNLABELLED, ClaimSet, GoldLabels
+from icmjax.lm import LanguageModel, load_lm
+from icmjax.persona_world import Task, World, make_open_task, make_preference_task
+from icmjax.scoring import make_scorer, utility
 from icmjax.search import ICM, Bootstrap, Gibbs, ParallelTempering, Scorer
 from icmjax.statistics import summarise
-from icmjax.steering import calibrate, chat_zero_shot, generate, random_labels, score_predictions
+from icmjax.steering import random_labels
 
 FORMATS = ("claims", "preferences", "open")
 QUICK = "bootstrap,icm"  # each algorithm is some programs to compile for every format
@@ -76,13 +81,7 @@ ALGORITHMS = {
     "icm_of_8": ICM(num_chains=8),
     "tempering": ParallelTempering(),
 }
-METRICS = ("accuracy", "balanced_accuracy", "log_loss")
 OPEN_METRICS = ("reference_log_prob", "judge_log_prob")  # where no stance can be read
-
-
-def hard_rules(claims: ClaimSet) -> PairRules:
-    """The rules of the claims, none of which a search may break."""
-    return claims.rules._replace(is_hard=np.ones(len(claims.rules.pairs), bool))
 
 
 def search_labels(
@@ -98,43 +97,6 @@ def search_labels(
 def mean_utility(scorer: Scorer, claims: ClaimSet, labels: np.ndarray) -> float:
     """Mean utility U of labellings `[draws, N]`."""
     return float(np.mean(utility(scorer(labels), labels, hard_rules(claims))))
-
-
-def orders_of(num_claims: int, num_orders: int, rng: np.random.Generator) -> np.ndarray:
-    """Shuffled orders of the demonstrations, int32 `[S, N]`."""
-    return np.stack([rng.permutation(num_claims) for _ in range(num_orders)]).astype(np.int32)
-
-
-def score_conditions(
-    lm: LanguageModel,
-    claims: ClaimSet,
-    labellings: dict[str, np.ndarray],
-    queries: ClaimSet,
-    gold: GoldLabels,
-    orders: np.ndarray,
-) -> dict[str, dict[str, float]]:
-    """Metrics of zero-shot and of labellings `[draws, N]`, means over draws and orders `[S, N]`."""
-    steerer = make_steerer(lm, claims, queries)
-    zero_shot = steerer(np.full(len(claims), UNLABELLED, np.int8))
-    predictions = {
-        "zero-shot": zero_shot[None],
-        "calibrated zero-shot": calibrate(zero_shot, queries.rules)[None],
-    }
-    chat = chat_zero_shot(lm, queries)
-    if chat is not None:
-        predictions["chat zero-shot"] = chat[None]
-    for name, labels in labellings.items():
-        draws = np.reshape(labels, (-1, 1, len(claims)))
-        shape = (len(draws), *orders.shape)
-        logp = steerer(np.broadcast_to(draws, shape), np.broadcast_to(orders, shape))
-        predictions[name] = logp.reshape(-1, *logp.shape[2:])
-    return {name: mean_scores(logp, gold) for name, logp in predictions.items()}
-
-
-def mean_scores(predictions: np.ndarray, gold: GoldLabels) -> dict[str, float]:
-    """Means of the metrics over predictions `[draws, M, Y]`."""
-    scores = [score_predictions(logp, gold) for logp in predictions]
-    return {metric: float(np.mean([getattr(one, metric) for one in scores])) for metric in METRICS}
 
 
 def run_task(
@@ -177,23 +139,10 @@ def run_open(
     held_out = make_open_task(world, group, seed, "test")
     result = {}
     for name, labels in {"zero-shot": None, **labellings}.items():
-        told = (
-            []
-            if labels is None
-            else [
-                text.claim_query(claim.choice) + text.LABELS[label]
-                for claim, label in zip(
-                    task.claims.claims, np.reshape(labels, (-1, len(task.claims)))[0], strict=True
-                )
-            ]
-        )
-        answers = generate(lm, (held_out.header, *told), held_out.queries)
-        levels = [text.parse_answer(answer) for answer in answers]
-        is_right = [
-            has_stance_of(level, gold)
-            for level, gold in zip(levels, held_out.levels.tolist(), strict=True)
-        ]
-        result[name] = {"accuracy": float(np.mean(is_right)), "texts": answers}
+        first = None if labels is None else np.reshape(labels, (-1, len(task.claims)))[0]
+        told = [] if first is None else told_claims(task.claims, first)
+        answers = ask(lm, held_out, told)
+        result[name] = {"accuracy": answers["stance"], "texts": answers["texts"]}
     return result
 
 
@@ -372,7 +321,18 @@ def plot(tables: dict[str, list[Row]], path: pathlib.Path) -> None:
     figure.savefig(path, dpi=120)
 
 
-@experiment
+@experiment(
+    Published(
+        "--formats claims --algorithms bootstrap,icm,icm_of_8,tempering",
+        39 * 60 / 90,
+        "39 minutes for 90 units on one CPU core",
+    ),
+    Published(
+        "--formats preferences,open --algorithms bootstrap,icm,tempering",
+        49 * 60 / 90,
+        "49 minutes for 90 units on one CPU core beside another job",
+    ),
+)
 @click.option("--model", default="persona-world", show_default=True)
 @source_options
 @click.option("--answers", "answers_path", help="What people of these personas said openly.")
@@ -385,10 +345,11 @@ def plot(tables: dict[str, list[Row]], path: pathlib.Path) -> None:
 @click.option("--orders", "num_orders", default=3, show_default=True, help="Shuffles a label set.")
 @click.option("--draws", "num_draws", default=5, show_default=True, help="Of random labels.")
 @click.option("--method", default="tree", show_default=True)
-@click.option("--leave", default="group", show_default=True, type=click.Choice(["claim", "group"]))
+@leave_option
 def main(
     model: str,
     out: pathlib.Path,
+    cost: Cost,
     source: Source,
     quick: bool,
     answers_path: str | None,
@@ -413,7 +374,7 @@ def main(
             content = pathlib.Path(answers_path).read_bytes()
             config["answers"] = f"{answers_path} {hashlib.sha256(content).hexdigest()}"
         run_unit = functools.partial(run_file_unit, lm, judge_lm, source, answers_path, options)
-    units = run_units(out, config, source.keys, run_unit, source.num_together)
+    units = run_units(out, config, source.keys, run_unit, source.num_together, cost)
     tables = analyse(units, source)
     publish(tables, out)
     plot(tables, out / "icm_vs_gold.png")

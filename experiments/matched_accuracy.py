@@ -1,8 +1,8 @@
 """Do coherent labels steer better than random errors, at exactly the same accuracy?
 
-    python experiments/matched_accuracy.py --out runs/matched_accuracy
-    python experiments/matched_accuracy.py --part phase --out runs/phase_diagram
-    python experiments/matched_accuracy.py --quick --out runs/matched_accuracy_quick
+    python experiments/matched_accuracy.py
+    python experiments/matched_accuracy.py --part phase
+    python experiments/matched_accuracy.py --quick
     python experiments/matched_accuracy.py --model FOLDER --claims CLAIMS --test TEST \\
         [--personas NAME,NAME] --out runs/real
 
@@ -25,7 +25,7 @@ A group's effect is the mean over its seeds. Over groups: mean effect, 95 % boot
 two-sided sign-flip test, Holm over the table. Units with k = 0 have nothing to compare; they are
 counted and left out.
 
-The second part, the phase diagram, is described in `phase_diagram.py`.
+The docstring of `harness/phase_diagram.py` describes the second part, the phase diagram.
 """
 
 import pathlib
@@ -35,61 +35,64 @@ import click
 import jax
 import matplotlib.figure
 import numpy as np
-import phase_diagram
-from harness import experiment, run_units, unit_key, unit_rng
-from phase_diagram import check_matched
-from readers import MODEL_HELP, Reader, load_reader
-from sources import Source, require_gold, source_options
-from tables import (
+from harness import phase_diagram
+from harness.command import experiment
+from harness.costs import Cost, Published
+from harness.draws import matched_flips, unit_key, unit_rng
+from harness.readers import Reader, leave_option, load_reader, model_option
+from harness.rules import check_matched, check_pairs, hard_rules
+from harness.sources import Source, source_options
+from harness.tables import (
     Comparison,
     Row,
     Unit,
     bars,
     comparison_rows,
     group_means,
+    mark_falls,
     mean_row,
     publish,
     size_of,
 )
-from together import search
+from harness.together import search
+from harness.units import run_units
 
-from icmjax.errors import ClaimsError, Fault
-from icmjax.persona_world import Task, make_world
+from icmjax.persona_world import make_world
 from icmjax.scoring import mutual_predictability
-from icmjax.search import ICM, FixedAccuracy, ParallelTempering
+from icmjax.search import ICM, FixedAccuracy, ParallelTempering, with_fields
 from icmjax.steering import score_predictions
 
-ALGORITHMS = {"icm": ICM, "tempering": ParallelTempering}
+ALGORITHMS = {"icm": ICM(), "tempering": ParallelTempering()}
 METRICS = ("accuracy", "log_loss")
 BETAS = (-2.0, -0.5, -0.1, 0.0, 0.1, 0.2, 0.5, 2.0)
 
-
-def matched_flips(
-    rng: np.random.Generator, gold: np.ndarray, pairs: np.ndarray, num_wrong: int, num_draws: int
-) -> np.ndarray:
-    """Gold labels with both labels of `num_wrong` random pairs flipped: int8 `[num_draws, N]`."""
-    draws = np.repeat(gold[None], num_draws, axis=0)
-    for draw in draws:
-        wrong = pairs[rng.choice(len(pairs), num_wrong, replace=False)].ravel()
-        draw[wrong] = 1 - draw[wrong]
-    return draws
-
-
-def check_pairs(task: Task, name: str) -> None:
-    """Raises unless the claims are opposite pairs whose gold labels say so.
-
-    Raises:
-      ClaimsError: some claims are in no pair, or in several; or gold is missing or breaks a rule.
-    """
-    require_gold(task, name)
-    rules = task.claims.rules
-    times = np.bincount(np.ravel(rules.pairs), minlength=len(task.claims))
-    is_one_true = (np.asarray(rules.penalties) == [[1, 0], [0, 1]]).all() if len(rules.pairs) else 0
-    if not (times == 1).all() or not is_one_true:
-        found = f"{int((times != 1).sum())} of {len(times)} claims in no pair, or in several"
-        rule = "Matched sets are of claims in pairs of which exactly one is true."
-        remedy = "keep two opposite claims of every consistency_id, under such a rule"
-        raise ClaimsError(Fault(rule, found, f"claims of {name or 'all personas'}", remedy))
+PUBLISHED = (
+    Published("", 63, "94 minutes for 90 units on one CPU core beside another job"),
+    Published(
+        "--part phase --repeats 1",
+        63,
+        "94 minutes for 90 units on one CPU core beside another job",
+    ),
+    Published("--part phase --model observer", 240 / 90, "4 minutes for 90 units on one CPU core"),
+    Published(
+        "--part phase --model trusting-observer", 6, "3 minutes for 30 units on one CPU core"
+    ),
+    Published(
+        "--part phase --model trusting-observer --num-claims 64",
+        15,
+        "3 minutes for 12 units on one CPU core",
+    ),
+    Published(
+        "--part phase --repeats 1 --header group",
+        65,
+        "13 minutes for 12 units on one CPU core beside another job",
+    ),
+    Published(
+        "--part phase --repeats 1 --num-claims 64",
+        300,
+        "an hour for 12 units on one CPU core beside another job",
+    ),
+)
 
 
 def run_unit(
@@ -98,9 +101,11 @@ def run_unit(
     """One (group, seed): the search's labels, flips and sets of every β, on held-out claims."""
     task, held_out = source.draw(name, seed)
     check_pairs(task, name)
-    rules = task.claims.rules._replace(is_hard=np.ones(len(task.claims.rules.pairs), bool))
+    rules = hard_rules(task.claims)
     scorer = reader.make_scorer(task.claims)
-    algorithm = ALGORITHMS[options["algorithm"]](num_iterations=options["num_iterations"])
+    algorithm = with_fields(
+        ALGORITHMS[options["algorithm"]], num_iterations=options["num_iterations"]
+    )
     search_key, chains_key = jax.random.split(unit_key(name, seed))
     found = search(scorer, rules, algorithm, search_key)
 
@@ -210,19 +215,19 @@ def analyse(units: list[Unit]) -> dict[str, list[Row]]:
 
 def dose_rows(units: list[Unit]) -> list[Row]:
     """U, coherence and scores by β; U is marked where it falls from one β to the next."""
-    rows, last = [], -np.inf
-    for beta in BETAS:
-        for metric in ("mean_utility", "mutual_predictability", *METRICS):
-            row = mean_row(
+    by_metric = [
+        [
+            mean_row(
                 f"β = {beta:g}, {metric}",
                 units,
                 lambda unit, b=beta, m=metric: mean_dosed(unit, b, m),
             )
-            if metric == "mean_utility":
-                is_falling, last = row.summary.mean < last - 1e-6, row.summary.mean
-                row = row._replace(name=row.name + (" (falls: not mixed)" if is_falling else ""))
-            rows.append(row)
-    return rows
+            for beta in BETAS
+        ]
+        for metric in ("mean_utility", "mutual_predictability", *METRICS)
+    ]
+    by_metric[0] = mark_falls(by_metric[0])
+    return [row for rows in zip(*by_metric, strict=True) for row in rows]
 
 
 def plot(units: list[Unit], path: pathlib.Path) -> None:
@@ -248,8 +253,8 @@ def plot(units: list[Unit], path: pathlib.Path) -> None:
     figure.savefig(path, dpi=120)
 
 
-@experiment
-@click.option("--model", default="persona-world", show_default=True, help=MODEL_HELP)
+@experiment(*PUBLISHED, part="part")
+@model_option
 @click.option("--part", default="labels", show_default=True, type=click.Choice(["labels", "phase"]))
 @source_options
 @click.option("--algorithm", default="tempering", show_default=True, type=click.Choice(ALGORITHMS))
@@ -264,10 +269,11 @@ def plot(units: list[Unit], path: pathlib.Path) -> None:
     type=click.Choice(["source", "group"]),
     help="Of the phase diagram: names the kind of source alone, or the group as well.",
 )
-@click.option("--leave", default="group", show_default=True, type=click.Choice(["claim", "group"]))
+@leave_option
 def main(
     model: str,
     out: pathlib.Path,
+    cost: Cost,
     part: str,
     source: Source,
     quick: bool,
@@ -281,7 +287,7 @@ def main(
     if part == "phase":
         world = source.require_world("the phase diagram")
         readers = {model: reader, "observer": load_reader("observer", world, options["leave"])}
-        tables = phase_diagram.run(readers, source, world, options, config, out)
+        tables = phase_diagram.run(readers, source, world, options, config, out, cost)
     else:
         units = run_units(
             out,
@@ -289,6 +295,7 @@ def main(
             source.keys,
             lambda name, seed: run_unit(reader, source, options, name, seed),
             source.num_together,
+            cost,
         )
         tables = analyse(units)
         plot(units, out / "matched_accuracy.png")

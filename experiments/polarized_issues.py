@@ -1,13 +1,14 @@
 """Turns the polarized-issues dialogues into preference claims by party, and into open answers.
 
-    python experiments/polarized_issues.py --data FOLDER --out runs/polarized_issues
+    python experiments/polarized_issues.py --data FOLDER
 
 A claim says that people of a party prefer one response to another; its gold label is the vote of
 the party's members, their majority where several voted on a pair, and ties are left out. Every pair
 comes in both orders, under the rule that exactly one of them is true. Responses are divided between
 search and test claims, so that no response is in both; votes across the two are left out. The test
 responses, by the party of who wrote them, are the references of the open questions.
-Data: akonya/polarized-issues-data, CC BY 4.0 (the votes that were cast, not the inferred ones).
+FOLDER holds the data: akonya/polarized-issues-data, CC BY 4.0, of which three files are read (the
+votes that were cast, not the inferred ones). The command runs for seconds.
 """
 
 import csv
@@ -17,7 +18,11 @@ import pathlib
 from collections import Counter, defaultdict
 
 import click
+from harness.command import RUNS, out_option, show_faults
 
+from icmjax.errors import Fault, InputError
+
+NAME = "polarized_issues"
 PARTIES = {
     "Democrat": "Democrats",
     "Republican": "Republicans",
@@ -28,9 +33,35 @@ TEST_SHARE = 0.4  # of the responses
 NUM_PREAMBLE = {"verbatim_map": 8, "preference": 8, "participants": 11}
 
 
+def files_of(folder: pathlib.Path, name: str) -> list[pathlib.Path]:
+    """The files of one kind, of which a folder of the data has one."""
+    return sorted(folder.glob(f"*_{name}.csv"))
+
+
+def check_data(folder: pathlib.Path | None) -> pathlib.Path:
+    """The folder, where it holds one file of each kind.
+
+    Raises:
+      InputError: no folder is named, or it has no file of a kind, or several.
+    """
+    names = ", ".join(f"*_{name}.csv" for name in NUM_PREAMBLE)
+    rule = f"The votes are read from files, which are no part of this project: {names}."
+    remedy = "get akonya/polarized-issues-data (CC BY 4.0) and name its folder with --data"
+    if folder is None:
+        raise InputError(Fault(rule, "no folder", "--data", remedy))
+    faults = [
+        Fault(rule, f"{len(files_of(folder, name))} files *_{name}.csv", f"--data {folder}", remedy)
+        for name in NUM_PREAMBLE
+        if len(files_of(folder, name)) != 1
+    ]
+    if faults:
+        raise InputError(faults)
+    return folder
+
+
 def read_table(folder: pathlib.Path, name: str) -> list[list[str]]:
     """Header and rows of one file, without the lines about the dialogue before them."""
-    (path,) = folder.glob(f"*_{name}.csv")
+    (path,) = files_of(folder, name)
     with path.open(newline="", encoding="utf-8-sig") as file:
         return list(csv.reader(file))[NUM_PREAMBLE[name] :]
 
@@ -90,10 +121,13 @@ def make_answers(folder: pathlib.Path) -> list[dict]:
 
 
 @click.command(help=__doc__)
-@click.option("--data", type=click.Path(path_type=pathlib.Path, exists=True), required=True)
-@click.option("--out", type=click.Path(path_type=pathlib.Path), required=True)
-def main(data: pathlib.Path, out: pathlib.Path) -> None:
+@click.option("--data", type=click.Path(path_type=pathlib.Path), help="Folder of the data; needed.")
+@out_option(NAME)
+@show_faults
+def main(data: pathlib.Path | None, out: pathlib.Path | None) -> None:
     """The command of this file."""
+    data, out = check_data(data), out or RUNS / NAME
+    click.echo("cost: seconds (experiments/README.md)", err=True)
     out.mkdir(parents=True, exist_ok=True)
     for (party, split), rows in make_rows(data).items():
         path = out / f"{PARTIES[party].lower()}_{split}.jsonl"

@@ -1,7 +1,7 @@
 """What the labels that a search finds depend on, besides the claims.
 
-    python experiments/robustness.py --out runs/robustness
-    python experiments/robustness.py --quick --out runs/robustness_quick
+    python experiments/robustness.py
+    python experiments/robustness.py --quick
     python experiments/robustness.py --model FOLDER --claims CLAIMS --test TEST \\
         --parts order,start --out runs/real
 
@@ -36,11 +36,23 @@ from typing import Any, NamedTuple
 import click
 import matplotlib.figure
 import numpy as np
-from harness import chosen, experiment, run_units
-from readers import MODEL_HELP, load_reader
-from robustness_parts import PARTS, REPLICAS, TRUE_SHARES, Bench
-from sources import Source, source_options
-from tables import Comparison, Row, Unit, Value, bars, comparison_rows, mean_row, publish, size_of
+from harness.command import chosen, experiment
+from harness.costs import Cost, Published
+from harness.readers import leave_option, load_reader, model_option
+from harness.robustness_parts import PARTS, REPLICAS, TRUE_SHARES, Bench
+from harness.sources import Source, source_options
+from harness.tables import (
+    Comparison,
+    Row,
+    Unit,
+    Value,
+    bars,
+    comparison_rows,
+    mean_row,
+    publish,
+    size_of,
+)
+from harness.units import run_units
 
 from icmjax.persona_world import make_world
 
@@ -146,8 +158,8 @@ def plot(tables: dict[str, list[Row]], path: pathlib.Path) -> None:
     figure.savefig(path, dpi=120)
 
 
-@experiment
-@click.option("--model", default="persona-world", show_default=True, help=MODEL_HELP)
+@experiment(Published("", 70, "70 minutes for 60 units on one CPU core beside another job"))
+@model_option
 @source_options
 @click.option("--parts", default=",".join(PARTS), show_default=True)
 @click.option("--iterations", "num_iterations", default=60, show_default=True)
@@ -159,10 +171,11 @@ def plot(tables: dict[str, list[Row]], path: pathlib.Path) -> None:
     type=click.IntRange(min=2),
     help="Shuffles, two at least, as their spread is measured.",
 )
-@click.option("--leave", default="group", show_default=True, type=click.Choice(["claim", "group"]))
+@leave_option
 def main(
     model: str,
     out: pathlib.Path,
+    cost: Cost,
     source: Source,
     quick: bool,
     parts: str,
@@ -182,7 +195,7 @@ def main(
         bench = Bench(reader, source, options | source.sizes, (name, seed))
         return {part: PARTS[part](bench) for part in options["parts"]}
 
-    units = run_units(out, config, source.keys, run_unit, source.num_together)
+    units = run_units(out, config, source.keys, run_unit, source.num_together, cost)
     tables = analyse(units)
     publish(tables, out)
     plot(tables, out / "robustness.png")

@@ -1,7 +1,7 @@
 """Do human answers help more on the claims that a model is least certain about?
 
-    python experiments/targeted_feedback.py --out runs/targeted_feedback
-    python experiments/targeted_feedback.py --quick --out runs/targeted_feedback_quick
+    python experiments/targeted_feedback.py
+    python experiments/targeted_feedback.py --quick
     python experiments/targeted_feedback.py --model FOLDER --claims CLAIMS --test TEST \\
         [--personas NAME,NAME] --out runs/real
 
@@ -27,10 +27,13 @@ import click
 import jax
 import matplotlib.figure
 import numpy as np
-from harness import chosen, experiment, run_units, unit_key
-from readers import MODEL_HELP, Reader, load_reader
-from sources import Source, require_gold, source_options
-from tables import (
+from harness.command import chosen, experiment
+from harness.costs import Cost, Published
+from harness.draws import unit_key
+from harness.readers import Reader, leave_option, load_reader, model_option
+from harness.rules import hard_rules, require_gold
+from harness.sources import Source, source_options
+from harness.tables import (
     Comparison,
     Row,
     Unit,
@@ -41,13 +44,14 @@ from tables import (
     publish,
     size_of,
 )
-from together import search
+from harness.together import search
+from harness.units import run_units
 
 from icmjax.claims import UNLABELLED
 from icmjax.errors import Fault, InputError
 from icmjax.feedback import Evidence, choose_claims, expected_gain, implied_labels, uncertainty
 from icmjax.persona_world import make_world
-from icmjax.search import ParallelTempering
+from icmjax.search import ParallelTempering, with_fields
 from icmjax.steering import score_predictions
 
 BUDGETS = (1, 2, 4, 8)
@@ -67,11 +71,11 @@ def run_unit(
     """Metrics by selector and K; "none" for K = 0."""
     task, held_out = source.draw(name, seed)
     require_gold(task, name)
-    rules = task.claims.rules._replace(is_hard=np.ones(len(task.claims.rules.pairs), bool))
+    rules = hard_rules(task.claims)
     scorer, groups = reader.make_scorer(task.claims), task.claims.group_index
     check_budgets(options["budgets"], len(task.claims.groups))
     steerer = reader.make_steerer(task.claims, held_out.claims)
-    algorithm = ParallelTempering(num_iterations=options["num_iterations"])
+    algorithm = with_fields(ParallelTempering(), num_iterations=options["num_iterations"])
     search_key, random_key = jax.random.split(unit_key(name, seed))
 
     def search_with(clamped: np.ndarray | None) -> Any:
@@ -206,17 +210,25 @@ def plot(source: Source, units: list[Unit], path: pathlib.Path) -> None:
     figure.savefig(path, dpi=120)
 
 
-@experiment
-@click.option("--model", default="persona-world", show_default=True, help=MODEL_HELP)
+@experiment(
+    Published("", 220, "of 18 units on one CPU core beside another job"),
+    Published(
+        "--selectors zero_shot_entropy,leave_one_out_entropy --budgets 4",
+        37,
+        "of 42 units on one CPU core beside another job",
+    ),
+)
+@model_option
 @source_options
 @click.option("--selectors", default=",".join(CHOSEN_AT), show_default=True)
 @click.option("--budgets", default=",".join(map(str, BUDGETS)), show_default=True, help="Of K.")
 @click.option("--iterations", "num_iterations", default=60, show_default=True)
 @click.option("--draws", "num_draws", default=3, show_default=True, help="Of random claims.")
-@click.option("--leave", default="group", show_default=True, type=click.Choice(["claim", "group"]))
+@leave_option
 def main(
     model: str,
     out: pathlib.Path,
+    cost: Cost,
     source: Source,
     quick: bool,
     selectors: str,
@@ -235,6 +247,7 @@ def main(
         source.keys,
         lambda name, seed: run_unit(reader, source, options, name, seed),
         source.num_together,
+        cost,
     )
     publish(analyse(source, units), out)
     plot(source, units, out / "targeted_feedback.png")

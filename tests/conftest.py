@@ -54,7 +54,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="module")
 def experiments_on_path() -> Iterator[None]:
-    """The experiments are scripts, which import one another by their names."""
+    """The experiments are scripts, which import their parts from the package beside them."""
     sys.path.insert(0, str(EXPERIMENTS))
     yield
     sys.path.remove(str(EXPERIMENTS))

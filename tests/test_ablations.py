@@ -6,7 +6,7 @@ import json
 
 import jax
 import pytest
-from click.testing import CliRunner
+from experiment_commands import check_resumes, invoke_in
 
 from icmjax.persona_world.training import Phase, PretrainConfig
 
@@ -52,20 +52,22 @@ def test_each_row_changes_what_it_names(ablations):
 def test_ablations_run_and_resume(ablations, tmp_path, monkeypatch):
     rows = {ablations.FULL: TOY, "half the tokens": TOY | {"num_tokens": 0.5}}
     monkeypatch.setattr(ablations, "VARIANTS", rows)
-    options = ["--tokens", "6000", "--groups", "hestonia,ilvania", "--out", str(tmp_path)]
-    first = CliRunner().invoke(ablations.main, options, catch_exceptions=False)
+    options = "--tokens 6000 --groups hestonia,ilvania"
+    first = invoke_in(tmp_path, "ablations", options)
     assert first.exit_code == 0, first.output
-    report = (tmp_path / "report.json").read_bytes()
+    assert first.stderr.startswith("cost: 0 of 2 rows are there already; no time is published")
+    assert "cost: the first row took" in first.stderr
+    out = tmp_path / "runs" / "ablations"
+    report = (out / "report.json").read_bytes()
     tables = json.loads(report)
     for metric in ablations.METRICS:
         assert [row["name"] for row in tables[metric]] == list(rows)
-        assert metric in first.output
+        assert metric in first.stdout
     compared = tables["accuracy, none: differences, p by Holm"]
     assert [row["name"] for row in compared] == [f"half the tokens − {ablations.FULL}"]
-    half = json.loads((tmp_path / "half_the_tokens" / "config.json").read_text())
+    half = json.loads((out / "half_the_tokens" / "config.json").read_text())
     assert half["pretrain"]["num_tokens"] == 3000
 
     monkeypatch.setattr(ablations, "train", None)  # what is trained already is not trained again
-    again = CliRunner().invoke(ablations.main, options, catch_exceptions=False)
-    assert again.exit_code == 0, again.output
-    assert (tmp_path / "report.json").read_bytes() == report
+    check_resumes(tmp_path, "ablations", options, monkeypatch)
+    assert (out / "report.json").read_bytes() == report

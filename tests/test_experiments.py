@@ -1,17 +1,18 @@
 """Every experiment runs at toy size, resumes, and gives the same bytes for the same seed."""
 
+import ast
 import functools
 import importlib
 import json
 import pathlib
 
+import click
 import numpy as np
 import pytest
 import torch
 import transformers
 from checkpoints import TINY, make_checkpoint
-from click.testing import CliRunner
-from experiment_commands import check_sets, invoke, read_units, run
+from experiment_commands import check_resumes, check_sets, invoke, invoke_in, read_units, run
 from scorers import table_scorer
 
 from icmjax import claims_from_rows, load_lm, make_scorer, utility
@@ -51,7 +52,7 @@ def one_model_object(experiments_on_path):
     """A folder is loaded once: programs are shared where the tokenizer is the same object."""
     cached = functools.cache(load_lm)
     with pytest.MonkeyPatch.context() as patch:
-        for name in ("readers", "icm_vs_gold", "bundled_model"):
+        for name in ("harness.readers", "icm_vs_gold", "bundled_model"):
             patch.setattr(importlib.import_module(name), "load_lm", cached)
         yield
 
@@ -94,28 +95,96 @@ def claim_files(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def outputs(tmp_path_factory, toy_lm):
-    """Options, folder and printed tables by experiment, each run once."""
+    """Options, default folder and result by experiment, each run once without --out."""
     done = {}
 
     def output_of(name):
         if name not in done:
             options = EXPERIMENTS[name].replace("LM", str(toy_lm))
-            out = tmp_path_factory.mktemp(name)
-            done[name] = (options, out, run(name, options, out))
+            folder = tmp_path_factory.mktemp(name)
+            result = invoke_in(folder, name, options)
+            assert result.exit_code == 0, result.output
+            done[name] = (options, folder / "runs" / name, result)
         return done[name]
 
     return output_of
 
 
+def imported(path):
+    """The first names of all modules that a file imports."""
+    nodes = list(ast.walk(ast.parse(path.read_text())))
+    names = [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
+    names += [node.module or "" for node in nodes if isinstance(node, ast.ImportFrom)]
+    return {name.split(".")[0] for name in names}
+
+
+def test_files_at_the_top_are_commands_that_share_the_harness_alone():
+    folder = ROOT / "experiments"
+    commands = {path.stem for path in folder.glob("*.py")}
+    parts = {path.stem for path in folder.glob("harness/*.py")}
+    assert {"matched_accuracy", "doubt", "ablations", "polarized_issues"} < commands
+    for name in commands:
+        assert isinstance(importlib.import_module(name).main, click.Command)
+    for path in (*folder.glob("*.py"), *folder.glob("harness/*.py")):
+        assert not imported(path) & (commands | parts), path
+
+
+def test_parts_and_quick_looks_have_folders_of_their_own():
+    command = importlib.import_module("matched_accuracy").main
+    folder_of = importlib.import_module("harness.command").default_folder
+    for words, name in (
+        ("", "matched_accuracy"),
+        ("--quick --seeds 1", "matched_accuracy_quick"),
+        ("--part phase", "matched_accuracy_phase"),
+        ("--quick --part phase", "matched_accuracy_phase_quick"),
+    ):
+        context = command.make_context("matched_accuracy", words.split())
+        assert folder_of("matched_accuracy", context, "part") == pathlib.Path("runs") / name
+
+
+def test_the_cost_is_that_of_a_run_that_was_timed_or_of_none(capsys):
+    costs = importlib.import_module("harness.costs")
+
+    @click.command("x")
+    @click.option("--steps", default=3)
+    @click.option("--seeds", "num_seeds", default=3)
+    @click.option("--quick", is_flag=True)
+    def command(**options):
+        published = [
+            costs.Published("", 10, "an hour for 360 units"),
+            costs.Published("--steps 4", 20, "a minute for 3 units"),
+        ]
+        costs.Cost(click.get_current_context(), published).say(num_done=2, num_units=9)
+
+    for words, expected in (
+        (
+            "--seeds 8",
+            "10 s a unit (an hour for 360 units; experiments/README.md); at that rate 70",
+        ),
+        (
+            "--steps 4",
+            "20 s a unit (a minute for 3 units; experiments/README.md); at that rate 2 m",
+        ),
+        (
+            "--steps 5",
+            "no time is published of these options, the first unit will tell; the nearest",
+        ),
+        ("--quick", "less than 3 minutes for all of them on two CPU cores"),
+    ):
+        command.main(words.split(), standalone_mode=False)
+        line = capsys.readouterr().err
+        assert line.startswith(f"cost: 2 of 9 units are there already; {expected}")
+
+
 @pytest.mark.parametrize("name", EACH)
 def test_every_cell_states_what_it_is_of(outputs, name):
-    _, out, printed = outputs(name)
+    _, out, result = outputs(name)
     content = (out / "report.json").read_text()
     assert "NaN" not in content
     report = json.loads(content)
     num_compared = 0
     for title, rows in report.items():
-        assert title in printed
+        assert title in result.stdout
         for row in rows:
             assert {"num", "mean", "spread", "low", "high", "p_value", "num_needed"} <= row.keys()
             assert np.isfinite(row["mean"])
@@ -140,9 +209,20 @@ def test_the_same_seed_gives_the_same_bytes_and_a_broken_run_goes_on(outputs, na
         assert (tmp_path / file).read_bytes() == (out / file).read_bytes()
 
 
+@pytest.mark.parametrize("name", EACH)
+def test_the_cost_comes_first_and_a_second_call_runs_nothing(outputs, name, monkeypatch):
+    options, out, result = outputs(name)
+    first, *others = result.stderr.splitlines()
+    assert first.startswith("cost: 0 of 2 units are there already; no time is published of these")
+    assert sum("cost: the first unit took" in line for line in others) == 1
+    report = (out / "report.json").read_bytes()
+    check_resumes(out.parents[1], name, options, monkeypatch)
+    assert (out / "report.json").read_bytes() == report
+
+
 @pytest.mark.slow
 def test_units_that_search_together_find_what_each_finds_alone(outputs, tmp_path, monkeypatch):
-    together = importlib.import_module("together")
+    together = importlib.import_module("harness.together")
     options, out, _ = outputs("matched_accuracy")
     sizes, whole = [], together.search_together
 
@@ -163,8 +243,8 @@ def test_units_that_search_together_find_what_each_finds_alone(outputs, tmp_path
 
 
 def test_what_the_objective_makes_of_each_label_set_is_told(outputs, toy_lm):
-    _, out, printed = outputs("icm_vs_gold")
-    assert "differences in U, 2 groups" in printed
+    _, out, result = outputs("icm_vs_gold")
+    assert "differences in U, 2 groups" in result.stdout
     for unit in read_units(out):
         claims, gold = make_task(make_world(), *unit["key"], num_claims=8)
         scorer = make_scorer(load_lm(toy_lm), claims, "sequential", leave="group")
@@ -187,7 +267,7 @@ def assert_close(found, expected):
 
 
 def test_a_fault_in_one_of_several_units_is_raised():
-    together = importlib.import_module("together")
+    together = importlib.import_module("harness.together")
 
     def fail():
         raise InputError(Fault("A rule.", "a fault", "here", "a remedy"))
@@ -202,6 +282,8 @@ def test_another_configuration_is_refused(outputs):
     result = invoke("matched_accuracy", options.replace("--swaps 4", "--swaps 5"), out)
     assert result.exit_code == 2
     assert "4 then, 5 now" in result.output
+    assert "name another folder with --out" in result.output
+    assert "cost:" not in result.output
 
 
 @pytest.mark.parametrize(
@@ -218,7 +300,7 @@ def test_other_weights_worlds_and_versions_do_not_mix(outputs, tmp_path, field, 
 
 
 def test_groups_are_the_units_of_statistics():
-    tables = importlib.import_module("tables")
+    tables = importlib.import_module("harness.tables")
     # Three equal seeds of each group: what one seed says, and n the number of groups.
     units = [
         {"key": [f"g{i}", seed], "x": 0.5 + i / 8, "y": 0.25} for i in range(6) for seed in range(3)
@@ -248,7 +330,9 @@ def test_groups_are_the_units_of_statistics():
 
 
 def test_what_is_not_a_number_is_null(tmp_path):
-    importlib.import_module("harness").write_json(tmp_path / "a.json", {"a": [np.nan, np.inf, 1.0]})
+    importlib.import_module("harness.tables").write_json(
+        tmp_path / "a.json", {"a": [np.nan, np.inf, 1.0]}
+    )
     assert json.loads((tmp_path / "a.json").read_text()) == {"a": [None, None, 1.0]}
 
 
@@ -270,7 +354,7 @@ def test_matched_sets_are_matched(outputs):
 
 
 def test_sets_that_are_not_matched_are_caught():
-    module = importlib.import_module("matched_accuracy")
+    module = importlib.import_module("harness.rules")
     gold, pairs = np.array([1, 0, 0, 1], np.int8), np.array([[0, 1], [2, 3]])
     module.check_matched(np.array([[0, 1, 0, 1]]), gold, pairs, 1)
     with pytest.raises(InputError, match="one accuracy"):
@@ -310,7 +394,7 @@ def test_personas_of_a_claim_file(toy_lm, claim_files, tmp_path, monkeypatch):
 
     The search is over a table, whose programs are small.
     """
-    readers = importlib.import_module("readers")
+    readers = importlib.import_module("harness.readers")
     monkeypatch.setattr(readers, "make_scorer", lambda lm, claims, *_, **__: table_scorer(0, 8))
     options = f"--model {toy_lm} {claim_files} --seeds 2 --iterations 12"
     run("matched_accuracy", f"{options} --swaps 4 --draws 2 --repeats 1", tmp_path / "matched")
@@ -340,7 +424,7 @@ def test_personas_of_a_claim_file(toy_lm, claim_files, tmp_path, monkeypatch):
 
 
 def test_a_file_is_sampled_by_whole_groups_or_has_one_seed(claim_files):
-    sources = importlib.import_module("sources")
+    sources = importlib.import_module("harness.sources")
     words = claim_files.split()
     paths, personas = (words[1], words[3]), words[5]
     source = sources.load_source(*paths, personas, None, 3, 8, 8, False)
@@ -358,7 +442,7 @@ def test_a_file_is_sampled_by_whole_groups_or_has_one_seed(claim_files):
 
 
 def test_claims_that_are_no_pairs_are_refused():
-    module = importlib.import_module("matched_accuracy")
+    module = importlib.import_module("harness.rules")
     rows = [{"question": "q", "choice": c, "consistency_id": c} for c in "ab"]
     task = Task(claims_from_rows(rows, rule="none"), GoldLabels(np.array([0, 1], np.int8)))
     with pytest.raises(ClaimsError, match="exactly one is true"):
@@ -369,7 +453,7 @@ def test_claims_that_are_no_pairs_are_refused():
 
 
 def test_shares_of_true_claims_are_exact_or_refused():
-    module = importlib.import_module("robustness_parts")
+    module = importlib.import_module("harness.robustness_parts")
     gold = np.array([1, 0, 0, 1, 1, 0, 1, 1, 1, 1])
     assert gold[module.with_share_true(gold, 0.7, 10)].sum() == 7
     with pytest.raises(InputError, match="8 claims that are True"):
@@ -377,7 +461,7 @@ def test_shares_of_true_claims_are_exact_or_refused():
 
 
 def test_hidden_labels_have_structure_and_are_not_gold():
-    module, rng = importlib.import_module("robustness_parts"), np.random.default_rng(0)
+    module, rng = importlib.import_module("harness.robustness_parts"), np.random.default_rng(0)
     claims, gold = make_task(make_world(), "hestonia", 0, num_claims=256)
     members, topics = module.few_topics(claims, 32, rng)
     assert len(set(members.tolist())) == 32
@@ -403,7 +487,7 @@ def test_a_planted_header_is_measured_against_baselines(outputs):
 
 
 def test_what_open_questions_follow_is_what_demonstrations_show(toy_lm):
-    module = importlib.import_module("open_answers")
+    module = importlib.import_module("harness.open_answers")
     claims, _ = make_task(make_world(), "hestonia", 0, num_claims=4)
     lm, labels = load_lm(toy_lm), np.array([1, -1, 0, -1], np.int8)
     shown = [(claims.claims[0], 1), (claims.claims[2], 0)]
@@ -497,24 +581,31 @@ def test_a_real_persona_is_asked_openly(tmp_path):
 )
 def test_an_answer_file_that_does_not_fit(tmp_path, rows, message):
     (tmp_path / "answers.json").write_text(json.dumps(rows))
-    module = importlib.import_module("open_answers")
+    module = importlib.import_module("harness.open_answers")
     with pytest.raises(ClaimsError, match=message):
         module.read_answers(str(tmp_path / "answers.json"), "Peruvians", None)
+
+
+def test_the_votes_are_asked_for(tmp_path):
+    for options, found in (("", "no folder"), (f"--data {tmp_path}", "0 files *_preference.csv")):
+        result = invoke_in(tmp_path, "polarized_issues", options)
+        assert result.exit_code == 2
+        assert found in result.stderr
+        assert "akonya/polarized-issues-data" in result.stderr
+    assert not (tmp_path / "runs").exists()
 
 
 def test_votes_become_preferences_by_party(tmp_path):
     folder = DATA / "polarized_issues"
     if not folder.exists():
         pytest.skip(f"needs the public data in {folder}")
-    command = importlib.import_module("polarized_issues").main
-    result = CliRunner().invoke(command, ["--data", str(folder), "--out", str(tmp_path)])
+    result = invoke_in(tmp_path, "polarized_issues", f"--data {folder}")
     assert result.exit_code == 0, result.output
+    assert result.stderr.startswith("cost: seconds")
     texts = {}
     for split in ("search", "test"):
-        rows = [
-            json.loads(line)
-            for line in (tmp_path / f"democrats_{split}.jsonl").read_text().splitlines()
-        ]
+        path = tmp_path / f"runs/polarized_issues/democrats_{split}.jsonl"
+        rows = [json.loads(line) for line in path.read_text().splitlines()]
         assert len(rows) > 300
         for first, second in zip(rows[::2], rows[1::2], strict=True):
             assert first["choice"] == second["choice_2"]

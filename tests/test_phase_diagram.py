@@ -5,8 +5,14 @@ import json
 
 import numpy as np
 import pytest
-from click.testing import CliRunner
-from experiment_commands import check_sets, invoke, read_units, run
+from experiment_commands import (
+    check_resumes,
+    check_sets,
+    invoke,
+    invoke_in,
+    read_units,
+    run,
+)
 
 from icmjax.errors import InputError
 from icmjax.persona_world import Source, make_task, make_world
@@ -16,10 +22,13 @@ pytestmark = pytest.mark.usefixtures("experiments_on_path")
 
 @pytest.fixture(scope="module")
 def phase_units(tmp_path_factory):
-    out = tmp_path_factory.mktemp("phase")
+    folder = tmp_path_factory.mktemp("phase")
     options = "--model trusting-observer --part phase --groups ilvania --seeds 1 --num-test 8"
-    printed = run("matched_accuracy", f"{options} --num-claims 32 --swaps 16 --repeats 1", out)
-    return out, printed
+    options += " --num-claims 32 --swaps 16 --repeats 1"
+    result = invoke_in(folder, "matched_accuracy", options)
+    assert result.exit_code == 0, result.output
+    check_resumes(folder, "matched_accuracy", options, pytest.MonkeyPatch())
+    return folder / "runs" / "matched_accuracy_phase", result.stdout
 
 
 def test_the_phase_diagram_at_toy_size(phase_units):
@@ -54,7 +63,7 @@ def test_coherent_sets_of_the_phase_diagram_are_coherent(phase_units):
 
 @pytest.mark.parametrize("header", ["source", "group"])
 def test_the_header_of_the_phase_diagram_names_what_it_is_asked_to(header):
-    module, seen = importlib.import_module("phase_diagram"), []
+    module, seen = importlib.import_module("harness.phase_diagram"), []
 
     class Stop(Exception):
         """Raised once the claims are known."""
@@ -73,7 +82,7 @@ def test_the_header_of_the_phase_diagram_names_what_it_is_asked_to(header):
 
 def test_doubt_leaves_the_signs_of_what_an_observer_predicts():
     """An unreliable source says nothing of other claims: doubt mixes predictions with even ones."""
-    world, readers = make_world(), importlib.import_module("readers")
+    world, readers = make_world(), importlib.import_module("harness.readers")
     options = {"source": Source.NATIONAL, "is_named": False}
     task = make_task(world, "Ilvania", 0, "search", 32, **options)
     held_out = make_task(world, "Ilvania", 0, "test", 32, **options)
@@ -94,7 +103,7 @@ def test_doubt_leaves_the_signs_of_what_an_observer_predicts():
 
 def test_doubt_is_seen_in_sampled_accuracy():
     """Log-odds that shrink towards even ones move it to one half, and accuracy not at all."""
-    module = importlib.import_module("phase_diagram")
+    module = importlib.import_module("harness.phase_diagram")
     probabilities, gold = np.array([[0.1, 0.9], [0.8, 0.2], [0.6, 0.4]]), np.array([1, 1, 0])
     even = np.full_like(probabilities, 0.5)
     found = [
@@ -135,18 +144,23 @@ def test_the_lowest_point_of_a_parabola():
     assert module.lowest(-module.ERRORS) == module.ERRORS[-1]
 
 
-def test_doubt_at_toy_size():
-    module = importlib.import_module("doubt")
-    result = CliRunner().invoke(module.main, ["--num-claims", "8", "--wrong", "1"])
+def test_doubt_at_toy_size(tmp_path, monkeypatch):
+    options = "--num-claims 8 --wrong 1"
+    result = invoke_in(tmp_path, "doubt", options)
     assert result.exit_code == 0, result.output
-    rows = [line.split(": ")[1].split() for line in result.output.splitlines()[1:]]
-    assert len(rows) == 2
-    for doubting, trusting, *_, same_signs, ties in rows:
-        assert (doubting, same_signs, ties) == (trusting, "1.000", "0.000")
+    assert result.stderr.startswith("cost: 0 of 1 units are there already; no time is published")
+    report = json.loads((tmp_path / "runs/doubt/report.json").read_text())
+    assert report.keys() == {"NATIONAL 1", "STREET 1"}
+    for name, values in report.items():
+        printed = next(line for line in result.stdout.splitlines() if line.startswith(name))
+        assert printed.split(": ")[1].split() == [f"{value:.3f}" for value in values.values()]
+        assert values["accuracy, doubting"] == values["accuracy, trusting"]
+        assert (values["same signs"], values["ties of the doubting one"]) == (1.0, 0.0)
+    check_resumes(tmp_path, "doubt", options, monkeypatch)
 
 
 def test_critical_shares():
-    module, world = importlib.import_module("phase_diagram"), make_world()
+    module, world = importlib.import_module("harness.phase_cells"), make_world()
     found = list(module.limits_of(world, 16).values())
     np.testing.assert_allclose(found, [[0.149, 0.195], [0.191, 0.252], [0.268, 0.364]], atol=0.0006)
     # Where the two likelihoods, times their priors, are equal.
@@ -156,7 +170,7 @@ def test_critical_shares():
 
 
 def test_shares_that_coincide_are_refused():
-    module = importlib.import_module("phase_diagram")
+    module = importlib.import_module("harness.phase_cells")
     assert module.wrong_pairs(32).tolist() == [1, 2, 3, 4, 5, 6]
     with pytest.raises(InputError, match="another number of pairs"):
         module.wrong_pairs(16)

@@ -12,11 +12,17 @@ from typing import Any
 import jax
 import numpy as np
 
-from icmjax import run_search as search_alone
-from icmjax import search_together
 from icmjax.claims import PairRules
 from icmjax.errors import InputError
-from icmjax.search import Algorithm, Scorer, SearchResult, have_one_shape, start
+from icmjax.search import (
+    Algorithm,
+    Scorer,
+    SearchResult,
+    have_one_shape,
+    run_search,
+    search_together,
+    start,
+)
 
 _local = threading.local()
 
@@ -45,10 +51,10 @@ def search(
     rng_key: jax.Array,
     clamped: np.ndarray | None = None,
 ) -> SearchResult:
-    """As `icmjax.search`; inside of `run_together`, with the searches of the other units."""
+    """As `icmjax.run_search`; inside of `run_together`, with the searches of the other units."""
     gathering = getattr(_local, "gathering", None)
     if gathering is None:
-        return search_alone(scorer, rules, algorithm, rng_key, clamped=clamped, progress=False)
+        return run_search(scorer, rules, algorithm, rng_key, clamped=clamped, progress=False)
     return gathering.wait_for(_Request(scorer, rules, algorithm, rng_key, clamped))
 
 
@@ -120,7 +126,7 @@ class _Gathering:
             try:
                 found = (
                     [
-                        search_alone(
+                        run_search(
                             first.scorer,
                             first.rules,
                             first.algorithm,

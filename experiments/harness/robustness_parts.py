@@ -5,12 +5,12 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from harness import unit_key, unit_rng
-from icm_vs_gold import orders_of
-from readers import Reader
-from sources import Source, require_gold
-from together import search
 
+from harness.draws import orders_of, unit_key, unit_rng
+from harness.readers import Reader
+from harness.rules import hard_rules, require_gold
+from harness.sources import Source
+from harness.together import search
 from icmjax.claims import UNLABELLED, ClaimSet, GoldLabels
 from icmjax.errors import Fault, InputError
 from icmjax.feedback import implied_labels
@@ -22,6 +22,7 @@ from icmjax.search import (
     best_assignment,
     labels_of,
     make_units,
+    with_fields,
 )
 from icmjax.steering import score_predictions
 
@@ -55,16 +56,16 @@ class Bench:
         self, claims: ClaimSet, algorithm: Any = None, clamped: np.ndarray | None = None
     ) -> Any:
         """The labels of a search under hard rules, and its U."""
-        rules = claims.rules._replace(is_hard=np.ones(len(claims.rules.pairs), bool))
-        algorithm = algorithm or ParallelTempering(num_iterations=self.options["num_iterations"])
+        algorithm = algorithm or with_fields(
+            ParallelTempering(), num_iterations=self.options["num_iterations"]
+        )
         scorer, key = self.reader.make_scorer(claims), unit_key(*self.key)
-        return search(scorer, rules, algorithm, key, clamped)
+        return search(scorer, hard_rules(claims), algorithm, key, clamped)
 
     def zero_shot(self, claims: ClaimSet) -> np.ndarray:
         """The most probable labels within the hard rules before any demonstration: int8 `[N]`."""
-        rules = claims.rules._replace(is_hard=np.ones(len(claims.rules.pairs), bool))
         free = np.full(len(claims), UNLABELLED, np.int8)
-        units = make_units(rules, free, len(claims.options))
+        units = make_units(hard_rules(claims), free, len(claims.options))
         logp = self.reader.make_scorer(claims)(free)
         scores = assignment_scores(units, logp, 1.0, "log_prob")
         return np.asarray(labels_of(units, best_assignment(scores), len(claims)))
@@ -100,7 +101,8 @@ def run_start(bench: Bench) -> dict[str, Run]:
     result = {}
     for name, start in starts.items():
         for num_replicas in (1, 4):
-            algorithm = ParallelTempering(
+            algorithm = with_fields(
+                ParallelTempering(),
                 num_iterations=bench.options["num_iterations"],
                 num_replicas=num_replicas,
                 warm_start="labels",
@@ -247,7 +249,7 @@ def run_salient(bench: Bench) -> dict[str, Run]:
     given = pairs[given[: max(1, round(GIVEN_SHARE * len(pairs)))], 0]
     clamped = np.full(len(gold), UNLABELLED, np.int8)
     clamped[given] = gold[given]
-    clamped = implied_labels(clamped, task.claims.rules._replace(is_hard=np.ones(len(pairs), bool)))
+    clamped = implied_labels(clamped, hard_rules(task.claims))
     is_free = clamped == UNLABELLED
     is_differing = is_free & (answers[other] != gold)
     wording = np.array([not is_reversed for *_, is_reversed in parts])

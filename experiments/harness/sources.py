@@ -2,15 +2,14 @@
 
 import functools
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import click
 import numpy as np
-from harness import groups_of, unit_rng
 
-from icmjax import load_claims, load_gold
-from icmjax.claims import UNLABELLED
+from harness.draws import unit_rng
+from icmjax.claims import load_claims, load_gold
 from icmjax.errors import ClaimsError, Fault, InputError
 from icmjax.persona_world import Task, World, make_task, make_world
 
@@ -30,11 +29,7 @@ class Source(NamedTuple):
 
     def members(self, units: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
         """The units of each tier that has any."""
-        by_tier = {
-            tier: [unit for unit in units if unit["key"][0] in names]
-            for tier, names in self.tiers.items()
-        }
-        return {tier: members for tier, members in by_tier.items() if members}
+        return members_of(self.tiers, units)
 
     def require_world(self, part: str) -> World:
         """The world.
@@ -164,6 +159,23 @@ def load_source(
     )
 
 
+def groups_of(world: World, groups: str | None, is_quick: bool) -> list[str]:
+    """The groups asked for: named, or one a tier for a quick look, or all of the world."""
+    if groups:
+        return [world.group_names[world.group_index(name)] for name in groups.split(",")]
+    return [tier[0] for tier in world.tiers.values()] if is_quick else list(world.group_names)
+
+
+def members_of(
+    tiers: Mapping[str, Sequence[str]], units: Sequence[dict[str, Any]]
+) -> dict[str, list[dict[str, Any]]]:
+    """The units of each tier of groups that has any."""
+    by_tier = {
+        tier: [unit for unit in units if unit["key"][0] in names] for tier, names in tiers.items()
+    }
+    return {tier: members for tier, members in by_tier.items() if members}
+
+
 def world_config(world: World) -> dict[str, Any]:
     """All that a world's claims depend on."""
     return {"world": vars(world.config)}
@@ -180,31 +192,6 @@ def sample(task: Task, num_claims: int, rng: np.random.Generator) -> Task:
             kept += members
     kept.sort()
     return Task(task.claims.select(kept), task.gold.select(kept))
-
-
-def require_gold(task: Task, name: str) -> None:
-    """Raises unless every search claim has a gold label that keeps the claims' pair rules."""
-    claims, gold = task
-    faults = []
-    if (gold.labels == UNLABELLED).any():
-        found = f"{int((gold.labels == UNLABELLED).sum())} claims without"
-        rule, remedy = "Every search claim has a gold label.", "label them, or leave them out"
-        faults.append(Fault(rule, found, f"claims of {name or 'all personas'}", remedy))
-    if faults:
-        raise ClaimsError(faults)
-    first, second = gold.labels[claims.rules.pairs].T.astype(int)
-    costs = np.asarray(claims.rules.penalties)[np.arange(len(first)), first, second]
-    faults = [
-        Fault(
-            "Gold labels keep the pair rules.",
-            f"{claims.options[gold.labels[one]]} and {claims.options[gold.labels[other]]}",
-            f"claims {claims.claims[one].id} and {claims.claims[other].id}",
-            "correct one of them, or leave the pair out",
-        )
-        for one, other in np.asarray(claims.rules.pairs)[costs > 0]
-    ]
-    if faults:
-        raise ClaimsError(faults)
 
 
 @functools.cache

@@ -16,8 +16,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from icmjax import UNLABELLED, Claim, ClaimSet
-from icmjax.claims import read_rows
+from icmjax.claims import UNLABELLED, Claim, ClaimSet, read_rows
 from icmjax.errors import ClaimsError, Fault
 from icmjax.lm import LanguageModel
 from icmjax.prompts import get_template, resolve_template

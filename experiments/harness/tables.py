@@ -5,13 +5,13 @@ and agree with one another, so they are averaged before anything is summarised o
 is therefore the number of groups.
 """
 
+import json
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import click
 import numpy as np
-from harness import write_json
 
 from icmjax.statistics import Summary, cluster_means, compare_paired, holm, summarise, units_needed
 
@@ -67,6 +67,15 @@ def comparison_rows(compared: Sequence[Comparison]) -> list[Row]:
     ]
 
 
+def mark_falls(rows: Sequence[Row]) -> list[Row]:
+    """The same rows, by rising β; one whose mean is below that of the row before it is marked."""
+    means = [row.summary.mean for row in rows]
+    return [
+        row._replace(name=row.name + " (falls: not mixed)") if mean < last - 1e-6 else row
+        for row, mean, last in zip(rows, means, [-np.inf, *means], strict=False)
+    ]
+
+
 def size_of(units: Sequence[Unit]) -> str:
     """How many groups and seeds there are, in words."""
     num_groups = len({unit["key"][0] for unit in units})
@@ -102,6 +111,19 @@ def publish(tables: Mapping[str, Sequence[Row]], out: pathlib.Path) -> None:
     for title, rows in filled.items():
         click.echo(table(rows, title) + "\n")
     write_json(out / "report.json", {title: as_json(rows) for title, rows in filled.items()})
+
+
+def write_json(path: pathlib.Path, content: Any) -> None:
+    """Writes a result such that the same result is the same bytes; NaN and infinities are null."""
+    path.write_text(json.dumps(_finite(content), indent=1, allow_nan=False) + "\n")
+
+
+def _finite(content: Any) -> Any:
+    if isinstance(content, dict):
+        return {name: _finite(value) for name, value in content.items()}
+    if isinstance(content, list | tuple):
+        return [_finite(value) for value in content]
+    return None if isinstance(content, float) and not np.isfinite(content) else content
 
 
 def as_json(rows: Sequence[Row]) -> list[dict[str, Any]]:

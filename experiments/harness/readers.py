@@ -4,17 +4,28 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import click
 import numpy as np
 
-from icmjax import ClaimSet, load_lm, make_scorer, make_steerer
-from icmjax.lm import LanguageModel
+from icmjax.claims import ClaimSet
+from icmjax.lm import LanguageModel, load_lm
 from icmjax.persona_world import World, make_observer_scorer, make_observer_steerer
 from icmjax.runs import pytree_fingerprint
+from icmjax.scoring import make_scorer
 from icmjax.search import Scorer
+from icmjax.steering import make_steerer
 
 OBSERVER = "observer"
 TRUSTING_OBSERVER = "trusting-observer"  # to whom no source is unreliable
-MODEL_HELP = f'A model, "{OBSERVER}" or "{TRUSTING_OBSERVER}".'
+model_option = click.option(
+    "--model",
+    default="persona-world",
+    show_default=True,
+    help=f'A model, "{OBSERVER}" or "{TRUSTING_OBSERVER}".',
+)
+leave_option = click.option(
+    "--leave", default="group", show_default=True, type=click.Choice(["claim", "group"])
+)
 # Labels int8 [..., N] and orders int32 [..., N], or none → label log-probs float32 [..., M, Y].
 Steer = Callable[..., np.ndarray]
 

@@ -1,0 +1,86 @@
+"""What an experiment costs: the times that were published, and what its first unit took."""
+
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import click
+from tqdm import tqdm
+
+QUICK = "less than 3 minutes for all of them on two CPU cores (experiments/README.md)"
+SIZES = ("out", "groups", "personas", "num_seeds")  # options that no unit depends on
+
+
+class Published(NamedTuple):
+    """A run that was timed, and whose time stands in experiments/README.md."""
+
+    options: str  # as on the command line, without those of its size
+    seconds: float  # a unit
+    run: str  # how long how much of it took, and on what
+
+    def describe(self, noun: str) -> str:
+        """Its time a unit, and where that is from."""
+        each = f"{duration(self.seconds)} a {noun.removesuffix('s')}"
+        return f"{each} ({self.run}; experiments/README.md)"
+
+
+class Cost:
+    """The cost of one call of a command, of whose runs some were timed."""
+
+    def __init__(self, context: click.Context, published: Sequence[Published]):
+        self.asked = _without_sizes(context.params)
+        self.known = [(one, _options_of(context.command, one.options)) for one in published]
+        is_quick = any(option.name == "quick" for option in context.command.params)
+        self.quick = _options_of(context.command, "--quick") if is_quick else None
+
+    def say(self, num_done: int, num_units: int, noun: str = "units") -> None:
+        """One line on stderr: what is there, what is left, and the time that is known of it."""
+        time = self._time(num_units - num_done, noun)
+        line = f"cost: {num_done} of {num_units} {noun} are there already; {time}"
+        click.echo(line, err=True)
+
+    def say_rate(self, seconds: float, num_run: int, num_left: int, noun: str = "units") -> None:
+        """One line on stderr: what the first units took, and what the others take at that rate."""
+        if num_left:
+            one = noun.removesuffix("s")
+            first = f"first {one}" if num_run == 1 else f"first {num_run} {noun}"
+            others = f"1 more {one}" if num_left == 1 else f"{num_left} more {noun}"
+            left = duration(seconds / num_run * num_left)
+            line = f"cost: the {first} took {duration(seconds)}, with compilation; "
+            tqdm.write(f"{line}{others} at that rate: {left}", file=sys.stderr)
+
+    def _time(self, num_left: int, noun: str) -> str:
+        if not num_left:
+            return "nothing is left to run"
+        if self.asked == self.quick:
+            return QUICK
+        if not self.known:
+            return f"no time is published; the first {noun.removesuffix('s')} will tell"
+        nearest, options = min(self.known, key=lambda known: self._num_other(known[1]))
+        known = nearest.describe(noun)
+        if options == self.asked:
+            left = duration(nearest.seconds * num_left)
+            return f"{known}; at that rate {left} for the {num_left} left"
+        named = f"of `{nearest.options}`" if nearest.options else "without options"
+        first = f"the first {noun.removesuffix('s')} will tell"
+        return f"no time is published of these options, {first}; the nearest is {named}, {known}"
+
+    def _num_other(self, options: Mapping[str, Any]) -> int:
+        return sum(self.asked[name] != value for name, value in options.items())
+
+
+def duration(seconds: float) -> str:
+    """A time in words, to two digits or three."""
+    if seconds < 100:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} minutes" if seconds < 7200 else f"{seconds / 3600:.1f} hours"
+
+
+def _options_of(command: click.Command, words: str) -> dict[str, Any]:
+    """Options and their values, by default where the words do not name them."""
+    return _without_sizes(command.make_context(command.name, shlex.split(words)).params)
+
+
+def _without_sizes(options: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if name not in SIZES}
