@@ -12,7 +12,7 @@ from scorers import table_scorer
 
 from icmjax.claims.consistency import no_rules
 from icmjax.cli.commands import main
-from icmjax.cli.options import ALGORITHMS, make_algorithm
+from icmjax.cli.options import ALGORITHMS, UtilityOptions, make_algorithm
 from icmjax.errors import InputError
 from icmjax.runs import plot_search
 from icmjax.search import ICM, FixedAccuracy, ParallelTempering, run_search, with_fields
@@ -174,11 +174,13 @@ def test_the_command_searches_by_any_algorithm(folder, tmp_path, name):
 
 
 def test_options_without_a_meaning_are_refused():
-    made = make_algorithm("tempering", 30.0, "log_odds", {"num_replicas": 6, "num_seeds": None})
+    made = make_algorithm(
+        "tempering", UtilityOptions(30.0, "log_odds"), {"num_replicas": 6, "num_seeds": None}
+    )
     assert made == with_fields(
         ParallelTempering(), alpha=30.0, objective="log_odds", num_replicas=6
     )
     options = {"num_replicas": 6, "num_shots": 2, "num_chains": 2}
     with pytest.raises(InputError, match="algorithm icm") as caught:
-        make_algorithm("icm", 50.0, "log_prob", options)
+        make_algorithm("icm", UtilityOptions(50.0, "log_prob"), options)
     assert len(caught.value.faults) == 2

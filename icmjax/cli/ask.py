@@ -12,7 +12,7 @@ import icmjax
 from icmjax.cli.faults import reports_faults
 from icmjax.cli.inputs import clamped_labels, recorded_options
 from icmjax.cli.machine import Machine, machine_options
-from icmjax.cli.options import SELECTORS, scorer_of
+from icmjax.cli.options import SELECTORS, ModelOptions, ScorerOptions, UtilityOptions, recorded
 
 if TYPE_CHECKING:
     from icmjax.feedback import Evidence
@@ -31,8 +31,9 @@ def _evidence(run: RunRecord, folder: str, selector: str, machine: Machine) -> E
     if selector not in NEEDS_MODEL:
         return evidence
     options = recorded_options(run, folder)
-    lm = icmjax.load_lm(options["model"], options["dtype"], options["attention"])
-    scorer = scorer_of(lm, run.claims, options, machine)
+    model = recorded(ModelOptions, options)
+    scoring = recorded(ScorerOptions, options)
+    scorer = scoring.make(model.load(), run.claims, model.template, machine)
     if selector == "zero_shot_entropy":
         unlabelled = jnp.full(len(run.claims), icmjax.UNLABELLED, jnp.int8)
         return evidence._replace(zero_shot=np.asarray(scorer(unlabelled)))
@@ -41,8 +42,7 @@ def _evidence(run: RunRecord, folder: str, selector: str, machine: Machine) -> E
         run.labels,
         run.label_log_probs,
         run.claims.rules,
-        options["alpha"],
-        options["objective"],
+        *recorded(UtilityOptions, options),
         clamped_labels(run),
     )
     return evidence._replace(expected_gain=gains)

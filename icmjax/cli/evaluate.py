@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import json
 import pathlib
-from typing import TYPE_CHECKING
 
 import click
 
 import icmjax
 from icmjax.cli.faults import reports_faults
-from icmjax.cli.inputs import gold_of, read_claims
+from icmjax.cli.inputs import gold_of
 from icmjax.cli.machine import memory_bytes, memory_option
-from icmjax.cli.options import claims_options, model_options
+from icmjax.cli.options import ClaimsOptions, ModelOptions, claims_options, model_options
 from icmjax.errors import ClaimsError, Fault
-
-if TYPE_CHECKING:
-    from icmjax.lm import Implementation
 
 
 @click.command("evaluate")
@@ -29,16 +25,9 @@ if TYPE_CHECKING:
 @memory_option
 @reports_faults
 def command(
-    model: str,
-    dtype: str,
-    attention: Implementation,
-    template: str | None,
+    model: ModelOptions,
     demos: str,
-    source: str,
-    persona: str | None,
-    limit: int | None,
-    rule: str,
-    is_hard: bool,
+    source: ClaimsOptions,
     gold_source: str | None,
     draws: int,
     seed: int,
@@ -50,10 +39,10 @@ def command(
     """
     memory_budget = memory_bytes(memory_gib)
     run = icmjax.read_run(demos)
-    queries, gold = read_claims(source, persona, rule, limit, is_hard)
+    queries, gold = source.read()
     if gold is None:
         raise ClaimsError(
-            Fault("Held-out claims have gold labels.", "none", source, "add a column label")
+            Fault("Held-out claims have gold labels.", "none", source.source, "add a column label")
         )
     labellings = {
         "random labels": icmjax.steering.random_labels(seed, draws, run.claims),
@@ -61,9 +50,9 @@ def command(
     }
     if gold_source is not None:
         labellings["gold labels"] = gold_of(run.claims, gold_source)
-    lm = icmjax.load_lm(model, dtype, attention)
+    lm = model.load()
     conditions = icmjax.steering.compare(
-        lm, run.claims, labellings, queries, gold, template, memory_budget
+        lm, run.claims, labellings, queries, gold, model.template, memory_budget
     )
     click.echo(icmjax.runs.comparison_table(conditions))
     folder = pathlib.Path(demos)
@@ -71,7 +60,9 @@ def command(
         {"condition": condition.name, "draws": [scores._asdict() for scores in condition.draws]}
         for condition in conditions
     ]
-    content = {"model": model, "claims": source, "seed": seed, "conditions": rows}
+    content = {"model": model.model, "claims": source.source, "seed": seed, "conditions": rows}
     (folder / "evaluation.json").write_text(json.dumps(content, indent=1) + "\n")
-    icmjax.runs.plot_comparison(conditions, folder / "evaluation.png", f"{source}, {model}")
+    icmjax.runs.plot_comparison(
+        conditions, folder / "evaluation.png", f"{source.source}, {model.model}"
+    )
     click.echo(f"wrote {folder / 'evaluation.json'} and {folder / 'evaluation.png'}")

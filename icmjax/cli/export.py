@@ -10,6 +10,7 @@ import click
 import icmjax
 from icmjax.cli.faults import reports_faults
 from icmjax.cli.inputs import recorded_options
+from icmjax.cli.options import ModelOptions, recorded
 
 EXPORT_FILES = {
     "prompt": "prompt.txt",
@@ -37,12 +38,12 @@ def command(folder: str, form: str) -> None:
     options = recorded_options(run, folder)
     path = pathlib.Path(folder) / EXPORT_FILES[form]
     if form == "tree-order":
-        lm = icmjax.load_lm(options["model"], options["dtype"], options["attention"])
+        model = recorded(ModelOptions, options)
         scorer = icmjax.make_scorer(
-            lm,
+            model.load(),
             run.claims,
             "tree",
-            options["template"],
+            model.template,
             options["leave"],
             memory_budget=sys.maxsize,  # of a scorer that tells its order and reads nothing
         )

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import click
 
 import icmjax
+from icmjax.cli.inputs import read_claims
 from icmjax.errors import Fault, InputError
 
 if TYPE_CHECKING:
-    from icmjax.claims import ClaimSet
+    from icmjax.claims import ClaimSet, GoldLabels
     from icmjax.cli.machine import Machine
-    from icmjax.lm import LanguageModel
-    from icmjax.scoring import Scorer
+    from icmjax.lm import Implementation, LanguageModel
+    from icmjax.scoring import Leave, Method, Objective, Scorer
     from icmjax.search import Algorithm
+
+T = TypeVar("T", bound=tuple)
 
 # Spelt out, so that help and mistakes import nothing; the tests hold them to the code's own.
 IMPLEMENTATIONS = ("einsum", "xla", "cudnn")
@@ -35,14 +38,95 @@ CLAIMS_HELP = (
 RULES = "auto|none|exactly_one_true|not_both_true|asymmetric_preference|same_answer_same_label"
 
 
-def grouped_options(*decorators: Callable) -> Callable:
-    """Several click options as one decorator, in the order in which help shows them."""
-    return lambda command: functools.reduce(
-        lambda f, option: option(f), reversed(decorators), command
-    )
+class ModelOptions(NamedTuple):
+    """Which model, and how it is read."""
+
+    model: str
+    dtype: str
+    attention: Implementation
+    template: str | None
+
+    def load(self) -> LanguageModel:
+        """The model; raises as `load_lm` does."""
+        return icmjax.load_lm(self.model, self.dtype, self.attention)
 
 
-model_options = grouped_options(
+class ClaimsOptions(NamedTuple):
+    """Which claims, and how they are tied."""
+
+    source: str
+    persona: str | None
+    limit: int | None
+    rule: str
+    is_hard: bool
+
+    def read(self) -> tuple[ClaimSet, GoldLabels | None]:
+        """The claims and, apart, their gold labels; raises as `read_claims` does."""
+        return read_claims(self.source, self.persona, self.rule, self.limit, self.is_hard)
+
+
+class ScorerOptions(NamedTuple):
+    """How scores are computed."""
+
+    method: Method
+    leave: Leave
+    context_size: int | None
+    num_orders: int
+
+    def make(
+        self, lm: LanguageModel, claims: ClaimSet, template: str | None, machine: Machine
+    ) -> Scorer:
+        """A scorer of the claims; raises as `make_scorer` does."""
+        return icmjax.make_scorer(
+            lm,
+            claims,
+            **self._asdict(),
+            template=template,
+            batch_size=machine.batch_size,
+            memory_budget=machine.memory_budget,
+            devices=machine.devices,
+        )
+
+
+class UtilityOptions(NamedTuple):
+    """What is maximised."""
+
+    alpha: float
+    objective: Objective
+
+
+def recorded(kind: type[T], options: Mapping[str, Any]) -> T:
+    """The options of one kind that a run recorded."""
+    return kind(**{name: options[name] for name in kind._fields})  # type: ignore[attr-defined]
+
+
+def grouped(name: str, kind: type[T], *options: Callable) -> Callable:
+    """Click options, in the order in which help shows them, that a command is handed as one value.
+
+    Args:
+      name: of the command's argument.
+      kind: a NamedTuple with a field for each option.
+    """
+
+    def add(command: Callable[..., None]) -> Callable[..., None]:
+        @functools.wraps(command)
+        def wrapped(*args: Any, **kwargs: Any) -> None:
+            value = kind(**{field: kwargs.pop(field) for field in kind._fields})  # type: ignore[attr-defined]
+            command(*args, **kwargs | {name: value})
+
+        return functools.reduce(lambda f, option: option(f), reversed(options), wrapped)
+
+    return add
+
+
+def together(*options: Callable) -> Callable:
+    """Click options as one decorator."""
+    return lambda command: functools.reduce(lambda f, option: option(f), reversed(options), command)
+
+
+model_options = grouped(
+    "model",
+    ModelOptions,
     click.option("--model", required=True, help="persona-world, a folder, or a hub id."),
     click.option("--dtype", default="float32", show_default=True, help="Of the weights."),
     click.option(
@@ -54,7 +138,9 @@ model_options = grouped_options(
     ),
     click.option("--template", help="By default the model's own, then the data's."),
 )
-claims_options = grouped_options(
+claims_options = grouped(
+    "source",
+    ClaimsOptions,
     click.option("--claims", "source", required=True, help=CLAIMS_HELP),
     click.option("--persona", help="Take this persona's claims alone."),
     click.option("--limit", type=int, help="Take the first so many claims."),
@@ -67,7 +153,9 @@ claims_options = grouped_options(
     ),
     click.option("--hard", "is_hard", is_flag=True, help="Keep the rule instead of paying for it."),
 )
-utility_options = grouped_options(
+scorer_options = grouped(
+    "scoring",
+    ScorerOptions,
     click.option(
         "--method",
         default="tree",
@@ -87,6 +175,10 @@ utility_options = grouped_options(
     click.option(
         "--orders", "num_orders", default=1, show_default=True, help="Averaged over, at random."
     ),
+)
+utility_options = grouped(
+    "utility",
+    UtilityOptions,
     click.option("--alpha", default=50.0, show_default=True, help="Weight of predictability in U."),
     click.option(
         "--objective",
@@ -105,7 +197,7 @@ ALGORITHMS = {
     "bootstrap": "Bootstrap",
     "greedy": "Greedy",
 }
-algorithm_options = grouped_options(
+algorithm_options = together(
     click.option(
         "--algorithm",
         default="icm",
@@ -133,7 +225,7 @@ algorithm_options = grouped_options(
 )
 
 
-def make_algorithm(name: str, alpha: float, objective: str, options: dict[str, Any]) -> Algorithm:
+def make_algorithm(name: str, utility: UtilityOptions, options: Mapping[str, Any]) -> Algorithm:
     """The algorithm of a name with the options that are given, its own defaults elsewhere.
 
     Args:
@@ -155,25 +247,4 @@ def make_algorithm(name: str, alpha: float, objective: str, options: dict[str, A
     ]
     if faults:
         raise InputError(faults)
-    return icmjax.search.with_fields(default, alpha=alpha, objective=objective, **given)
-
-
-SCORER_OPTIONS = ("method", "template", "leave", "context_size", "num_orders")
-
-
-def scorer_of(
-    lm: LanguageModel, claims: ClaimSet, options: Mapping[str, Any], machine: Machine
-) -> Scorer:
-    """The scorer that a command's options ask for.
-
-    Raises:
-      InputError, PromptError: see `make_scorer`.
-    """
-    return icmjax.make_scorer(
-        lm,
-        claims,
-        **{name: options[name] for name in SCORER_OPTIONS},
-        batch_size=machine.batch_size,
-        memory_budget=machine.memory_budget,
-        devices=machine.devices,
-    )
+    return icmjax.search.with_fields(default, **utility._asdict(), **given)

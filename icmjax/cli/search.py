@@ -6,31 +6,32 @@ import json
 import pathlib
 import shlex
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 import icmjax
 from icmjax.cli.faults import reports_faults
-from icmjax.cli.inputs import read_claims, read_labels
+from icmjax.cli.inputs import read_labels
 from icmjax.cli.machine import Machine, machine_options
 from icmjax.cli.options import (
-    SCORER_OPTIONS,
+    ClaimsOptions,
+    ModelOptions,
+    ScorerOptions,
+    UtilityOptions,
     algorithm_options,
     claims_options,
     make_algorithm,
     model_options,
-    scorer_of,
+    scorer_options,
     utility_options,
 )
-
-if TYPE_CHECKING:
-    from icmjax.lm import Implementation
 
 
 @click.command("search")
 @model_options
 @claims_options
+@scorer_options
 @utility_options
 @algorithm_options
 @click.option("--seed", default=0, show_default=True, help="Of all random numbers.")
@@ -41,16 +42,10 @@ if TYPE_CHECKING:
 @reports_faults
 @machine_options
 def command(
-    model: str,
-    dtype: str,
-    attention: Implementation,
-    source: str,
-    persona: str | None,
-    limit: int | None,
-    rule: str,
-    is_hard: bool,
-    alpha: float,
-    objective: str,
+    model: ModelOptions,
+    source: ClaimsOptions,
+    scoring: ScorerOptions,
+    utility: UtilityOptions,
     algorithm: str,
     machine: Machine,
     seed: int,
@@ -63,21 +58,20 @@ def command(
     """Label claims without labels; write DIR/labels.jsonl, summary.json and diagnostics.png."""
     import jax
 
-    settings = {name: value for name, value in options.items() if name not in SCORER_OPTIONS}
-    chosen = make_algorithm(algorithm, alpha, objective, settings)
-    claims, gold = read_claims(source, persona, rule, limit, is_hard)
+    chosen = make_algorithm(algorithm, utility, options)
+    claims, gold = source.read()
     clamped = None if clamp is None else read_labels(clamp, claims)
-    lm = icmjax.load_lm(model, dtype, attention)
-    scorer = scorer_of(lm, claims, options, machine)
+    lm = model.load()
+    scorer = scoring.make(lm, claims, model.template, machine)
     if not quiet:
         click.echo(str(icmjax.scoring.describe(scorer, machine.memory_budget)), err=True)
-    wording = icmjax.prompts.resolve_template(options["template"], lm.default_template, claims)
+    wording = icmjax.prompts.resolve_template(model.template, lm.default_template, claims)
     recorded = click.get_current_context().params | {"template": wording.name}
     for name in ("out", "resume", "quiet", "clamp", *Machine._fields):
         recorded.pop(name)
     rng_key = jax.random.key(seed)
     configuration = icmjax.search_configuration(
-        scorer, claims, chosen, rng_key, model=model, clamped=clamped
+        scorer, claims, chosen, rng_key, model=model.model, clamped=clamped
     )
     command = shlex.join(["icmjax", *sys.argv[1:]])
     with icmjax.open_run(
@@ -88,7 +82,7 @@ def command(
         )
         summary = run.write_results(result, gold)
         icmjax.runs.plot_search(
-            result, pathlib.Path(out) / "diagnostics.png", f"{source}, {algorithm}"
+            result, pathlib.Path(out) / "diagnostics.png", f"{source.source}, {algorithm}"
         )
     shown = {key: value for key, value in summary.items() if key not in ("diagnostics", "versions")}
     click.echo(json.dumps(shown, indent=1))

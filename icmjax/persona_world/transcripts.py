@@ -148,11 +148,7 @@ def answer_claims(
     by_values = ((margins > 0) ^ is_error)[rows, topics, strengths] ^ is_reversed
     by_item = (rng.random(grid) < 0.5)[rows, topics, strengths] ^ is_reversed
     by_claim = rng.random(topics.shape) < 0.5
-    styles = respondents.styles[:, None]
-    return np.select(
-        [styles == style for style in Style],
-        [by_values, by_item, by_claim, np.ones_like(by_claim), np.zeros_like(by_claim)],
-    ).astype(np.int64)
+    return _by_style(respondents, by_values, by_item, by_claim, highest=1)
 
 
 def answer_preferences(
@@ -167,11 +163,7 @@ def answer_preferences(
     errors = np.asarray(world.config.source_errors)[respondents.sources][:, None]
     by_values = (utilities[..., 0] > utilities[..., 1]) ^ (rng.random(shape) < errors)
     by_coin = rng.random(shape) < 0.5
-    styles = respondents.styles[:, None]
-    return np.select(
-        [styles == style for style in Style],
-        [by_values, by_coin, by_coin, np.ones_like(by_coin), np.zeros_like(by_coin)],
-    ).astype(np.int64)
+    return _by_style(respondents, by_values, by_coin, by_coin, highest=1)
 
 
 def answer_levels(
@@ -187,17 +179,22 @@ def answer_levels(
     highest = len(text.STANCES) - 1
     by_coin = rng.integers(1 + highest, size=topics.shape)
     by_values = np.where(rng.random(topics.shape) < errors, by_coin, by_values)
+    return _by_style(respondents, by_values, by_coin, by_coin, highest)
+
+
+def _by_style(
+    respondents: Respondents,
+    by_values: np.ndarray,
+    by_item: np.ndarray,
+    by_claim: np.ndarray,
+    highest: int,
+) -> np.ndarray:
+    """The answers of each respondent's style, int64 `[B, M]`, in the order of `Style`."""
+    always = np.full_like(by_claim, highest), np.zeros_like(by_claim)
     styles = respondents.styles[:, None]
     return np.select(
-        [styles == style for style in Style],
-        [
-            by_values,
-            by_coin,
-            by_coin,
-            np.full_like(by_coin, highest),
-            np.zeros_like(by_coin),
-        ],
-    )
+        [styles == style for style in Style], [by_values, by_item, by_claim, *always]
+    ).astype(np.int64)
 
 
 def _shuffled(rng: np.random.Generator, num: int, size: int) -> np.ndarray:
