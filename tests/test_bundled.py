@@ -58,7 +58,7 @@ def test_gold_demonstrations_steer_it(lm):
 def test_icm_reaches_the_enumerated_optimum_of_a_small_set(lm):
     """Up to 10 claims: `benchmarks/search.py`, whose docstring has the command."""
     task = make_task(make_world(), "hestonia", 0, num_claims=6)
-    scorer = icmjax.make_scorer(lm, task.claims, batch_size=128)
+    scorer = icmjax.make_scorer(lm, task.claims, "sequential", batch_size=128)
     labellings = jnp.array(list(itertools.product([0, 1], repeat=6)), jnp.int8)
     rules = jax.tree.map(jnp.asarray, task.claims.rules)
     optimum = float(icmjax.utility(scorer(labellings), labellings, rules).max())

@@ -79,7 +79,7 @@ def test_scores_are_those_of_torch_on_real_claims(models, claims, gold, leave):
     model, lm = models
     labels = gold.copy()
     labels[[2, 5]] = -1  # unlabelled: scored, never shown
-    scorer = make_scorer(lm, claims, leave=leave)
+    scorer = make_scorer(lm, claims, "sequential", leave=leave)
     expected = brute_force(model, lm, claims, labels, TEMPLATES["persona"], leave)
     np.testing.assert_allclose(scorer(labels), expected, atol=1e-4)
 
@@ -109,7 +109,7 @@ def lm(tmp_path_factory, claims):
 
 
 def test_padding_batches_and_leading_axes_change_nothing(lm, claims, gold):
-    scorer = make_scorer(lm, claims)
+    scorer = make_scorer(lm, claims, "sequential")
     assert len(scorer.widths) > 1  # of each of which a program is compiled
     expected = scorer(gold)
     widest = dataclasses.replace(scorer, widths=scorer.widths[-1:])
@@ -127,7 +127,7 @@ def test_padding_batches_and_leading_axes_change_nothing(lm, claims, gold):
 
 
 def test_a_label_is_never_read_by_its_own_query(lm, claims, gold):
-    scorer = make_scorer(lm, claims)
+    scorer = make_scorer(lm, claims, "sequential")
     flipped = gold.copy()
     flipped[3] = 1 - flipped[3]
     before, after = scorer(gold), scorer(flipped)
@@ -136,7 +136,7 @@ def test_a_label_is_never_read_by_its_own_query(lm, claims, gold):
 
 
 def test_one_program_serves_all_labels(lm, claims, gold):
-    scorer = make_scorer(lm, claims)
+    scorer = make_scorer(lm, claims, "sequential")
     traces = []
 
     @jax.jit
@@ -150,7 +150,7 @@ def test_one_program_serves_all_labels(lm, claims, gold):
 
 
 def test_orders_and_token_counts(lm, claims, gold):
-    scorer = make_scorer(lm, claims)
+    scorer = make_scorer(lm, claims, "sequential")
     orders = scorer.demonstration_orders()
     assert orders.shape == (8, 7)
     assert all(sorted({*order, query}) == list(range(8)) for query, order in enumerate(orders))
@@ -162,7 +162,7 @@ def test_orders_and_token_counts(lm, claims, gold):
     )
     forms = np.maximum(np.asarray(tokens.label_form_lengths) - 1, 0).sum()
     assert scorer.tokens_per_pass(gold) == expected + 8 * forms
-    apart = make_scorer(lm, claims, leave="group").demonstration_orders()
+    apart = make_scorer(lm, claims, "sequential", leave="group").demonstration_orders()
     assert (apart[:, -1] == -1).all()
 
 
@@ -170,7 +170,7 @@ def test_a_shared_context_is_the_full_prompt(lm, claims, gold):
     # Steering a held-out claim is scoring it with all others labelled.
     queries, demonstrations = claims.select([7]), claims.select(range(7))
     steered = evaluate(lm, demonstrations, gold[:7], queries).label_log_probs
-    scored = make_scorer(lm, claims)(gold)[7]
+    scored = make_scorer(lm, claims, "sequential")(gold)[7]
     np.testing.assert_allclose(steered[0], scored, atol=1e-5)
 
 

@@ -91,8 +91,8 @@ def test_claims_may_exceed_the_context_window(tmp_path):
     rows = [{"question": "q", "choice": f"Yes {k}", "consistency_id": k} for k in range(24)]
     claims = claims_from_rows(rows)
     with pytest.raises(PromptError, match="more than the 128"):
-        make_scorer(lm, claims)
-    scorer = make_scorer(lm, claims, context_size=1)
+        make_scorer(lm, claims, "sequential")
+    scorer = make_scorer(lm, claims, "sequential", context_size=1)
     assert scorer.widths[-1] <= 128
     assert (scorer.demonstration_orders()[:, 1] == -1).all()
 
@@ -126,7 +126,9 @@ def test_scores_are_the_mean_over_random_trees(mean_of_trees):
 
 def test_scores_are_the_mean_over_random_sequences(models):  # noqa: F811
     rows = [{"question": "q", "choice": word, "consistency_id": word} for word in "abcd"]
-    scorer = make_scorer(models["llama"], claims_from_rows(rows), num_orders=2, batch_size=4)
+    scorer = make_scorer(
+        models["llama"], claims_from_rows(rows), "sequential", num_orders=2, batch_size=4
+    )
     labels = np.array([0, 1, 1, -1], np.int8)
     orders = scorer.demonstration_orders()
     assert (orders[0] != orders[1]).any()

@@ -216,7 +216,7 @@ def test_make_scorer_by_tree(models):
     for leave in ("claim", "group"):
         scorer = make_scorer(lm, claims, method="tree", leave=leave)
         assert_exact(scorer, labels)
-        by_prompts = make_scorer(lm, claims, leave=leave)
+        by_prompts = make_scorer(lm, claims, "sequential", leave=leave)
         for read, given_order in zip(
             scorer.demonstration_orders(), by_prompts.demonstration_orders(), strict=True
         ):
@@ -225,7 +225,7 @@ def test_make_scorer_by_tree(models):
     pair = claims.select([1, 3])
     np.testing.assert_allclose(
         make_scorer(lm, pair, method="tree")(labels[:2]),
-        make_scorer(lm, pair)(labels[:2]),
+        make_scorer(lm, pair, "sequential")(labels[:2]),
         **TOLERANCE,
     )
 

@@ -2,6 +2,7 @@
 
 from icmjax.claims.claim_set import BINARY_OPTIONS, UNLABELLED, Claim, ClaimSet, GoldLabels
 from icmjax.claims.consistency import (
+    RULES,
     PairRules,
     Rule,
     consistent_options,
@@ -20,6 +21,7 @@ from icmjax.claims.writing import write_claims
 
 __all__ = [
     "BINARY_OPTIONS",
+    "RULES",
     "UNLABELLED",
     "Claim",
     "ClaimSet",

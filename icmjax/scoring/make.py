@@ -27,7 +27,7 @@ Scorer = SequentialScorer | TreeScorer | BlockwiseScorer | ChainRuleScorer | Ord
 def make_scorer(
     lm: LanguageModel,
     claims: ClaimSet,
-    method: Method = "sequential",
+    method: Method = "tree",
     template: str | None = None,
     leave: Leave = "claim",
     batch_size: int | None = None,
@@ -44,9 +44,9 @@ def make_scorer(
     """A scorer of these claims under this model.
 
     Args:
-      method: "sequential", where every query reads the others in their given order; "tree", where
-        it reads them in an order of its own, for a fraction of the tokens; "blockwise", where it
-        reads them side by side, an approximation; "chain_rule", where it reads those before it.
+      method: "tree", where every query reads the others in an order of its own; "sequential", where
+        it reads them in their given order, for many times the tokens; "blockwise", where it reads
+        them side by side, an approximation; "chain_rule", where it reads those before it.
       template: name of the template; by default the model's own, then the one of the claims.
       leave: what a query's context leaves out: the claim itself (as the reference does), or its
         whole consistency group, so that an opposite cannot give its label away.
