@@ -18,9 +18,9 @@ device.
 The published results are of real survey claims, which are not in this repository:
 `--claim-files .../opinionqa_personas/train --claim-files .../goqa_personas/train`.
 
-Cost on 2 CPU cores: some minutes for N = 16 and 64, the default. --long adds N = 256, some 15
-minutes, and N = 1,024, an hour without spread and 50 minutes with spread alone. vLLM made N = 16 and
-64 take 17 minutes. --quick takes about a minute. What is measured is written row by row.
+Cost: N = 16 and 64, the default, took 13 minutes of CPU time with installation, and 17 minutes on 2
+cores that other jobs shared. --long adds N = 256, some 15 minutes, and N = 1,024, an hour without
+spread and 50 minutes with spread alone. What is measured is written row by row.
 On a GPU, --shapes 1b,8b adds random weights in these shapes in bfloat16, with cuDNN's attention and
 without.
 """
@@ -85,8 +85,8 @@ MAKERS = {
         lm, tokens, jax.random.key(0), memory_budget=budget
     ),
 }
-# N → minutes that all methods took on 2 CPU cores with torch and without vLLM.
-MINUTES = {16: 1, 64: 5, 256: 15, 1024: 110}
+# N → minutes that all methods took on 2 CPU cores, those of the default sizes beside other jobs.
+MINUTES = {16: 2, 64: 14, 256: 15, 1024: 110}
 MAX_ENGINES = 256  # claims; transformers reads so many on the CPU, wherever we run
 MAX_SEQUENTIAL = 64  # claims; more take N² L tokens of our own, which the tree's test covers
 
@@ -324,7 +324,7 @@ def cost_line(sizes: list[int], quick: bool, out: Path) -> str:
     else:
         next_sizes = [min(each for each in MINUTES if each >= size) for size in sizes]
         minutes = sum(MINUTES[each] for each in next_sizes)
-        known = f"about {minutes} minutes on 2 CPU cores, vLLM apart; fewer methods take less"
+        known = f"took {minutes} minutes on 2 CPU cores, vLLM apart; fewer methods take less"
     return f"Cost: {known}. Every row is written to {out} as soon as it is measured."
 
 

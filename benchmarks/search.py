@@ -76,7 +76,7 @@ TOLERANCE = 1e-3  # of U, in float32
 MAX_BATCH = 1024  # labellings enumerated at a time
 OUT = pathlib.Path("runs") / "bench-search"
 COST = "30 tasks took 26 minutes and 50 small tasks an hour, of the default sizes, on one CPU core"
-QUICK_COST = "some minutes"
+QUICK_COST = "toy size takes more than 3 minutes on 2 CPU cores that other jobs share"
 
 
 class Compiled(Exception):

@@ -310,7 +310,7 @@ def test_the_command_runs_with_nothing_beside_it_and_without_torch(tmp_path):
 def test_the_cost_is_told_by_size(benchmark):
     line = benchmark.cost_line([10, 64], False, Path("runs"))
     minutes = benchmark.MINUTES[16] + benchmark.MINUTES[64]
-    assert f"about {minutes} minutes" in line
+    assert f"took {minutes} minutes" in line
     assert "not known" in benchmark.cost_line([2048], False, Path("runs"))
 
 
@@ -340,6 +340,20 @@ def test_the_accelerator_is_found(benchmark, tmp_path, files, environment, has_s
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
     assert find_accelerator(tmp_path, environment, lambda: has_smi) == expected
+
+
+@pytest.mark.parametrize(("kind", "expected"), [("0x0063", "tpu"), ("0x0042", "cpu")])
+def test_a_tpu_is_told_from_other_devices_on_the_bus(benchmark, tmp_path, kind, expected):
+    from measure.accelerator import find_accelerator
+
+    device = tmp_path / "sys/bus/pci/devices/0000:00:04.0"
+    for path, text in {device / "vendor": "0x1ae0\n", device / "device": f"{kind}\n"}.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    assert find_accelerator(tmp_path, {}, lambda: False) == "cpu"  # which no one may open
+    (tmp_path / "dev/vfio").mkdir(parents=True)
+    (tmp_path / "dev/vfio/0").touch()
+    assert find_accelerator(tmp_path, {}, lambda: False) == expected
 
 
 @pytest.mark.parametrize(
