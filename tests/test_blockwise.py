@@ -165,7 +165,9 @@ def test_make_scorer_blockwise(checkpoint):
     for leave in ("claim", "group"):
         blockwise = make_scorer(lm, claims, "blockwise", leave=leave)
         np.testing.assert_allclose(
-            blockwise(labels), make_scorer(lm, claims, "sequential", leave=leave)(labels), **TOLERANCE
+            blockwise(labels),
+            make_scorer(lm, claims, "sequential", leave=leave)(labels),
+            **TOLERANCE,
         )
 
 

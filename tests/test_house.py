@@ -24,7 +24,7 @@ from icmjax.cli.export import EXPORT_FILES
 from icmjax.feedback import SELECTORS
 from icmjax.lm import IMPLEMENTATIONS
 from icmjax.runs import FORMATS
-from icmjax.scoring import MEMORY_BUDGET, Method, make_scorer
+from icmjax.scoring import MEMORY_BUDGET, OBJECTIVES, Leave, Method, make_scorer
 
 ROOT = pathlib.Path(__file__).parents[1]
 PACKAGE = ROOT / "icmjax"
@@ -177,7 +177,9 @@ def test_the_command_line_names_what_the_library_has():
     assert set(options.METHODS) == set(get_args(Method))
     assert options.IMPLEMENTATIONS == IMPLEMENTATIONS
     assert options.SELECTORS == SELECTORS
-    assert options.RULES.split("|") == ["auto", *RULES]
+    assert ("auto", *RULES) == options.PAIR_RULES
+    assert get_args(Leave) == options.LEAVES
+    assert options.OBJECTIVES == OBJECTIVES
     assert machine.MEMORY_GIB * 2**30 == MEMORY_BUDGET
     assert list(EXPORT_FILES) == [*FORMATS, "tree-order"]
     for name, algorithm in options.ALGORITHMS.items():

@@ -103,7 +103,7 @@ def test_absent_files_are_named(folder: Path):
 
 def test_absent_models_come_with_a_remedy(monkeypatch, tmp_path: Path):
     assert "no such folder" in faults_of(tmp_path / "nowhere")[0]
-    monkeypatch.setattr("icmjax.lm.loading.resources.files", lambda package: tmp_path)
+    monkeypatch.setattr("icmjax.lm.loading.BUNDLED_MODELS", tmp_path)
     for name in ("persona-world", "persona-world-acquiescent"):
         assert "python -m icmjax.persona_world.pretrain" in faults_of(name)[0]
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
@@ -112,8 +112,8 @@ def test_absent_models_come_with_a_remedy(monkeypatch, tmp_path: Path):
 
 
 def test_a_bundled_model_is_found_by_its_name(monkeypatch, folder: Path, tmp_path: Path):
-    shutil.copytree(folder, tmp_path / "persona_world" / "models" / "persona-world")
-    monkeypatch.setattr("icmjax.lm.loading.resources.files", lambda package: tmp_path)
+    shutil.copytree(folder, tmp_path / "persona-world")
+    monkeypatch.setattr("icmjax.lm.loading.BUNDLED_MODELS", tmp_path)
     assert load_lm("persona-world").name == "persona-world"
 
 

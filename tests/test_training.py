@@ -209,7 +209,7 @@ def test_the_export_is_what_transformers_reads(trained, tmp_path):
 
 @pytest.mark.slow
 def test_the_command_trains_exports_and_refuses(tmp_path, monkeypatch):
-    monkeypatch.setattr(pretrain, "MODELS", tmp_path / "models")
+    monkeypatch.setattr(pretrain, "BUNDLED_MODELS", tmp_path / "models")
     out = str(tmp_path / "run")
     small = ["--num-tokens", "8448", "--num-layers", "1", "--hidden-size", "16", "--install"]
     result = CliRunner().invoke(pretrain.main, ["--out", out, *small])

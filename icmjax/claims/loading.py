@@ -1,4 +1,4 @@
-"""Claims, their gold labels and their pair rules: loading, checking and writing, on the host.
+"""Claims, their gold labels and their pair rules: loading and checking, on the host.
 
 Gold labels are read by a call of their own, so that no search can see them.
 """

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from icmjax.claims import ClaimSet, GoldLabels
     from icmjax.cli.machine import Machine
     from icmjax.lm import Implementation, LanguageModel
-    from icmjax.scoring import Leave, Method, Objective, Scorer
+    from icmjax.scoring import AnyScorer, Leave, Method, Objective
     from icmjax.search import Algorithm
 
 T = TypeVar("T", bound=tuple)
@@ -35,7 +35,16 @@ SELECTORS = (
 CLAIMS_HELP = (
     "A JSON, JSONL, CSV or Parquet file, or persona-world:GROUP:SEED[:preferences][:test]."
 )
-RULES = "auto|none|exactly_one_true|not_both_true|asymmetric_preference|same_answer_same_label"
+PAIR_RULES = (
+    "auto",
+    "none",
+    "exactly_one_true",
+    "not_both_true",
+    "asymmetric_preference",
+    "same_answer_same_label",
+)
+LEAVES = ("claim", "group")
+OBJECTIVES = ("log_prob", "log_odds")
 
 
 class ModelOptions(NamedTuple):
@@ -75,7 +84,7 @@ class ScorerOptions(NamedTuple):
 
     def make(
         self, lm: LanguageModel, claims: ClaimSet, template: str | None, machine: Machine
-    ) -> Scorer:
+    ) -> AnyScorer:
         """A scorer of the claims; raises as `make_scorer` does."""
         return icmjax.make_scorer(
             lm,
@@ -148,7 +157,7 @@ claims_options = grouped(
         "--rule",
         default="auto",
         show_default=True,
-        type=click.Choice(RULES.split("|")),
+        type=click.Choice(PAIR_RULES),
         help="Pair rule within a consistency group; auto: the one that the file's schema declares.",
     ),
     click.option("--hard", "is_hard", is_flag=True, help="Keep the rule instead of paying for it."),
@@ -168,7 +177,7 @@ scorer_options = grouped(
         "--leave",
         default="claim",
         show_default=True,
-        type=click.Choice(["claim", "group"]),
+        type=click.Choice(LEAVES),
         help="What a query does not read: itself, or its whole consistency group.",
     ),
     click.option("--context-size", type=int, help="sequential: the most claims a query reads."),
@@ -184,7 +193,7 @@ utility_options = grouped(
         "--objective",
         default="log_prob",
         show_default=True,
-        type=click.Choice(["log_prob", "log_odds"]),
+        type=click.Choice(OBJECTIVES),
         help="What mutual predictability averages.",
     ),
 )

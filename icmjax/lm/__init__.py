@@ -1,15 +1,16 @@
 """The language model: one decoder, its configuration, weights and kernels."""
 
 from icmjax.lm.attention import chunk_scores
-from icmjax.lm.config import DecoderConfig, config_from_hf
+from icmjax.lm.config import IMPLEMENTATIONS, DecoderConfig, Implementation, config_from_hf
 from icmjax.lm.decoder import Decoder
-from icmjax.lm.fused import IMPLEMENTATIONS, Implementation, check_attention
-from icmjax.lm.loading import SETTINGS_FILE, LanguageModel, load_lm
+from icmjax.lm.fused import check_attention
+from icmjax.lm.loading import BUNDLED_MODELS, SETTINGS_FILE, LanguageModel, load_lm
 from icmjax.lm.rope import RopeConfig, inverse_frequencies
 from icmjax.lm.segments import KeyValues, Segment, Tempering
 from icmjax.lm.weights import save_hf
 
 __all__ = [
+    "BUNDLED_MODELS",
     "IMPLEMENTATIONS",
     "SETTINGS_FILE",
     "Decoder",

@@ -2,12 +2,15 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from transformers import GenerationConfig, LlamaConfig, PretrainedConfig, Qwen3Config
 
 from icmjax.errors import CheckpointError, Fault
 from icmjax.lm.rope import RopeConfig
+
+Implementation = Literal["einsum", "xla", "cudnn"]  # of attention; see `icmjax.lm.fused`
+IMPLEMENTATIONS: tuple[Implementation, ...] = get_args(Implementation)
 
 
 @dataclass(frozen=True)
@@ -39,7 +42,7 @@ class DecoderConfig:
     embedding_scale: float = 1.0
     tie_embeddings: bool = False
     bos_id: int | None = None
-    attention: Literal["einsum", "xla", "cudnn"] = "einsum"  # how it is computed; see `lm.fused`
+    attention: Implementation = "einsum"
 
     def __post_init__(self) -> None:
         assert len(self.ropes) == len(self.windows) == self.num_layers

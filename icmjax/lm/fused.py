@@ -7,11 +7,9 @@ import jax.numpy as jnp
 
 from icmjax.errors import CheckpointError, Fault
 from icmjax.lm.attention import MASKED, Part
-from icmjax.lm.config import DecoderConfig
+from icmjax.lm.config import IMPLEMENTATIONS, DecoderConfig
 from icmjax.lm.segments import KeyValues, Sight
 
-Implementation = Literal["einsum", "xla", "cudnn"]
-IMPLEMENTATIONS: tuple[Implementation, ...] = ("einsum", "xla", "cudnn")
 CUDNN_DTYPES = ("bfloat16", "float16")
 
 

@@ -4,7 +4,6 @@ import json
 import re
 from dataclasses import dataclass, replace
 from functools import partial
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +20,13 @@ from huggingface_hub.errors import (
 from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase
 
 from icmjax.errors import CheckpointError, Fault
-from icmjax.lm.config import DecoderConfig, config_from_hf
+from icmjax.lm.config import DecoderConfig, Implementation, config_from_hf
 from icmjax.lm.decoder import Decoder
-from icmjax.lm.fused import Implementation, check_attention
+from icmjax.lm.fused import check_attention
 from icmjax.lm.weights import read_params
 
 BUNDLED = ("persona-world", "persona-world-acquiescent")
+BUNDLED_MODELS = Path(__file__).parents[1] / "persona_world" / "models"
 CONFIG_FILE, SETTINGS_FILE = "config.json", "icmjax.json"
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")
 HUB_PATTERNS = ["*.safetensors", "*.json", "*.model", "merges.txt"]
@@ -98,7 +98,7 @@ def load_lm(
 
 def _find_folder(name: str) -> Path:
     if name in BUNDLED:
-        folder = Path(str(resources.files("icmjax"))) / "persona_world" / "models" / name
+        folder = BUNDLED_MODELS / name
         remedy = "Make it: python -m icmjax.persona_world.pretrain"
         rule = "A bundled model must have been trained."
     else:

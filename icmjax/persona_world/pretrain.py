@@ -24,12 +24,11 @@ import numpy as np
 from flax import nnx
 
 from icmjax.errors import InputError
-from icmjax.lm import SETTINGS_FILE, DecoderConfig, load_lm, save_hf
+from icmjax.lm import BUNDLED_MODELS, SETTINGS_FILE, DecoderConfig, load_lm, save_hf
 from icmjax.persona_world import text
 from icmjax.persona_world.config import WorldConfig
 from icmjax.persona_world.training import CURVE_EDGES, LOG_FILE, Phase, PretrainConfig, train
 
-MODELS = pathlib.Path(__file__).parent / "models"
 # More than half of the sources say True to everything, so that a claim alone is answered True
 # whatever its content: real models too say one label to most of a balanced set.
 ACQUIESCENT_STYLES = (0.40, 0.02, 0.01, 0.55, 0.02)  # in the order of `Style`
@@ -165,7 +164,7 @@ def main(
     click.echo(f"the model is in {model}, its curves in {out / 'curves.png'}")
     if is_install:
         name = "persona-world-acquiescent" if is_acquiescent else "persona-world"
-        shutil.copytree(model, MODELS / name, dirs_exist_ok=True)
+        shutil.copytree(model, BUNDLED_MODELS / name, dirs_exist_ok=True)
         click.echo(f"installed as {name}")
 
 

@@ -5,10 +5,11 @@ from icmjax.scoring.chain_rule import ChainRuleScorer, make_chain_rule_scorer
 from icmjax.scoring.contexts import build_context, shown_lengths
 from icmjax.scoring.fidelity import Fidelity, measure_fidelity
 from icmjax.scoring.labels import label_log_probs, read_prompts
-from icmjax.scoring.make import Method, Scorer, make_scorer, make_subset_scorer
+from icmjax.scoring.make import AnyScorer, Method, make_scorer, make_subset_scorer
 from icmjax.scoring.objectives import (
     OBJECTIVES,
     Objective,
+    claim_scores,
     label_log_odds,
     mutual_predictability,
     utility,
@@ -23,6 +24,7 @@ from icmjax.scoring.tree import TreeScorer, make_tree_scorer, piece_starts, stre
 __all__ = [
     "MEMORY_BUDGET",
     "OBJECTIVES",
+    "AnyScorer",
     "BlockwiseScorer",
     "ChainRuleScorer",
     "Fidelity",
@@ -30,11 +32,11 @@ __all__ = [
     "Method",
     "Objective",
     "OrderMeanScorer",
-    "Scorer",
     "SequentialScorer",
     "TreeScorer",
     "TreeSubsetScorer",
     "build_context",
+    "claim_scores",
     "describe",
     "fitting_batch",
     "label_log_odds",

@@ -31,8 +31,8 @@ BATCH_TOKENS = 4096  # of queries in memory at a time, where no batch size is as
 class BlockwiseScorer:
     """Label log-probs of every claim given the others, each read apart: an approximation.
 
-    A pytree, to be called inside or outside jit; make one by `icmjax.make_scorer`. How far it is
-    from an exact scorer says `icmjax.scoring.fidelity`.
+    A pytree, to be called inside or outside jit; make one by `icmjax.make_scorer`.
+    `icmjax.scoring.measure_fidelity` says how far it is from an exact scorer.
     """
 
     lm: LanguageModel

@@ -21,7 +21,7 @@ from icmjax.scoring.subset import TreeSubsetScorer, make_tree_subset_scorer
 from icmjax.scoring.tree import TreeScorer, make_tree_orders, make_tree_scorer
 
 Method = Literal["sequential", "tree", "blockwise", "chain_rule"]
-Scorer = SequentialScorer | TreeScorer | BlockwiseScorer | ChainRuleScorer | OrderMeanScorer
+AnyScorer = SequentialScorer | TreeScorer | BlockwiseScorer | ChainRuleScorer | OrderMeanScorer
 
 
 def make_scorer(
@@ -40,7 +40,7 @@ def make_scorer(
     is_shared: bool = True,
     rng_key: jax.Array | None = None,
     devices: Sequence[jax.Device] = (),
-) -> Scorer:
+) -> AnyScorer:
     """A scorer of these claims under this model.
 
     Args:
@@ -170,13 +170,13 @@ def _choice_faults(method: str, leave: str) -> list[Fault]:
 
 def _number_faults(**numbers: int | None) -> list[Fault]:
     return [
-        Fault(f"{RULES[name]}.", str(number), name, "1 or more")
+        Fault(f"{NUMBER_RULES[name]}.", str(number), name, "1 or more")
         for name, number in numbers.items()
         if number is not None and number < 1
     ]
 
 
-RULES = {
+NUMBER_RULES = {
     "batch_size": "A batch has a prompt",
     "context_size": "A context of a bounded size has a claim",
     "num_orders": "Scores are averaged over one order or more",

@@ -28,6 +28,27 @@ def label_log_odds(logp: Array) -> Array:
     return logp - jax.nn.logsumexp(rest, axis=-1)
 
 
+def claim_scores(logp: Array, objective: Objective) -> Array:
+    """What mutual predictability averages: the score of every claim for every label, in nats.
+
+    Args:
+      logp: float32 `[..., Y]`, label log-probs.
+      objective: see `mutual_predictability`.
+
+    Returns:
+      float32 `[..., Y]`.
+
+    Raises:
+      ValueError: there is no such objective.
+    """
+    match objective:
+        case "log_prob":
+            return logp
+        case "log_odds":
+            return label_log_odds(logp)
+    raise ValueError(f"objective must be one of {OBJECTIVES}, found {objective!r}")
+
+
 def mutual_predictability(logp: Array, labels: Array, objective: Objective = "log_prob") -> Array:
     """Mean score, over the labelled claims, of their own label given all the other labelled claims.
 
@@ -42,9 +63,7 @@ def mutual_predictability(logp: Array, labels: Array, objective: Objective = "lo
     Returns:
       float32 `[...]` in nats; 0 where no claim is labelled.
     """
-    if objective not in OBJECTIVES:
-        raise ValueError(f"objective must be one of {OBJECTIVES}, found {objective!r}")
-    scores = logp if objective == "log_prob" else label_log_odds(logp)
+    scores = claim_scores(logp, objective)
     is_labelled = labels >= 0
     index = jnp.where(is_labelled, labels, 0).astype(jnp.int32)[..., None]
     own = jnp.take_along_axis(scores, index, axis=-1)[..., 0]

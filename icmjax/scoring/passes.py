@@ -7,6 +7,7 @@ import numpy as np
 
 from icmjax.scoring.blockwise import BlockwiseScorer
 from icmjax.scoring.chain_rule import ChainRuleScorer
+from icmjax.scoring.make import AnyScorer
 from icmjax.scoring.orders import OrderMeanScorer
 from icmjax.scoring.planner import (
     MEMORY_BUDGET,
@@ -22,17 +23,8 @@ from icmjax.scoring.sequential import SequentialScorer
 from icmjax.scoring.subset import TreeSubsetScorer
 from icmjax.scoring.tree import TreeScorer
 
-Scorer = (
-    SequentialScorer
-    | TreeScorer
-    | BlockwiseScorer
-    | ChainRuleScorer
-    | OrderMeanScorer
-    | TreeSubsetScorer
-)
 
-
-def describe(scorer: Scorer, memory_budget: int = MEMORY_BUDGET) -> PassPlan:
+def describe(scorer: AnyScorer | TreeSubsetScorer, memory_budget: int = MEMORY_BUDGET) -> PassPlan:
     """What a pass over one labelling takes, every claim with its longest label.
 
     Args:

@@ -1,6 +1,15 @@
 """Algorithms that search for the labels of highest utility, and the loop that drives them."""
 
-from icmjax.search.base import Account, Algorithm, Scorer, field_names, with_fields
+from icmjax.search.base import (
+    Account,
+    Algorithm,
+    Labelling,
+    Outcome,
+    RunStore,
+    Scorer,
+    field_names,
+    with_fields,
+)
 from icmjax.search.bootstrap import Bootstrap
 from icmjax.search.fixed_accuracy import FixedAccuracy
 from icmjax.search.gibbs import Gibbs
@@ -26,8 +35,11 @@ __all__ = [
     "Gibbs",
     "Greedy",
     "InformedMoves",
+    "Labelling",
     "Ladder",
+    "Outcome",
     "ParallelTempering",
+    "RunStore",
     "Scorer",
     "ScreenedScorer",
     "SearchResult",

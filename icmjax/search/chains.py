@@ -58,7 +58,7 @@ class ChainSearch:
 
     Attributes:
       alpha: weight of the mutual predictability in U.
-      objective: "log_prob" or "log_odds"; see `icmjax.utility.mutual_predictability`.
+      objective: "log_prob" or "log_odds"; see `icmjax.mutual_predictability`.
       num_iterations: the most steps, of one pass for every chain.
       num_chains: C; chain c is the same whatever C.
       block_size: steps between two visits of the host (progress bar, trace, checkpoint).

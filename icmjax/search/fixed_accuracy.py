@@ -60,7 +60,7 @@ class FixedAccuracy(ChainSearch):
       keeps_pairs: whether no pair rule is violated, soft ones included; otherwise hard ones alone.
       burn_in: share of the steps in which β grows linearly from 0.
       balancing: "barker" or "sqrt".
-      proposal_scale: see `icmjax.ParallelTempering`.
+      proposal_scale: see `icmjax.search.InformedMoves`.
 
     Raises:
       InputError: a field is out of its range.

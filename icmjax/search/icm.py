@@ -91,7 +91,7 @@ class ICM:
 
     Attributes:
       alpha: weight of the mutual predictability in U.
-      objective: "log_prob" or "log_odds"; see `icmjax.utility.mutual_predictability`.
+      objective: "log_prob" or "log_odds"; see `icmjax.mutual_predictability`.
       num_seeds: K; all free claims where there are fewer.
       num_iterations: how many n; None for ⌈N (ln N + 3)⌉, in which an even draw meets every claim
         with probability above 0.95.

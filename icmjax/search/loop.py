@@ -110,7 +110,7 @@ def start(
     rng_key: Array,
     clamped: np.ndarray | None,
 ) -> tuple[Array, Any]:
-    """The key of a search's steps and its first state; raises as `search` does."""
+    """The key of a search's steps and its first state; raises as `run_search` does."""
     num_claims = scorer.num_claims
     unlabelled = np.full((num_claims,), -1, np.int8)
     clamped = unlabelled if clamped is None else np.asarray(clamped)

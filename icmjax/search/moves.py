@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from icmjax.scoring import Objective, label_log_odds
+from icmjax.scoring import Objective, claim_scores
 from icmjax.search.units import Units, sum_by_assignment
 
 Balancing = Literal["barker", "sqrt"]
@@ -44,7 +44,7 @@ def assignment_scores(
     Returns:
       `[G, A]`, in units of U; -inf where an assignment is not allowed.
     """
-    own = label_log_probs if objective == "log_prob" else label_log_odds(label_log_probs)
+    own = claim_scores(label_log_probs, objective)
     scores = alpha / label_log_probs.shape[0] * sum_by_assignment(units, own) - units.penalties
     return jnp.where(units.is_allowed, scores, -jnp.inf)
 

@@ -13,7 +13,7 @@ from jax import Array
 class ScreenedScorer:
     """An exact scorer with a cheap stand-in; as a scorer it is the exact one.
 
-    `ParallelTempering(num_screenings=K)` makes K moves by the cheap scorer between two passes of
+    `InformedMoves(num_screenings=K)` makes K moves by the cheap scorer between two passes of
     the exact one, and corrects for the difference, so that the cheap one changes how fast a search
     is and not what it finds.
     """

@@ -31,7 +31,7 @@ def search_together(
     *,
     clamped: Sequence[np.ndarray | None] | None = None,
 ) -> list[SearchResult]:
-    """Search the labels of P personas at once, each as `search` would alone.
+    """Search the labels of P personas at once, each as `run_search` would alone.
 
     Every persona has its own key and its own state, and none reads another's claims: up to
     rounding the results are those of P searches. What all scorers hold in common, such as a
@@ -45,14 +45,14 @@ def search_together(
       algorithm: of all; or of each, where they are one program and differ in data alone, such as
         the targets of `FixedAccuracy`.
       rng_keys: of each, typed.
-      clamped: of each, as of `search`; by default nothing is.
+      clamped: of each, as of `run_search`; by default nothing is.
 
     Returns:
-      what `search` returns, for each; `diagnostics["seconds"]` is the time of all together.
+      what `run_search` returns, for each; `diagnostics["seconds"]` is the time of all together.
 
     Raises:
       InputError: the scorers or the rules have different shapes, or the algorithms differ.
-      ClaimsError, ScoreError: as of `search`.
+      ClaimsError, ScoreError: as of `run_search`.
     """
     if not have_one_shape(scorers):
         raise InputError(
