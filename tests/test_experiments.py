@@ -146,6 +146,7 @@ def test_the_cost_is_that_of_a_run_that_was_timed_or_of_none(capsys):
     costs = importlib.import_module("harness.costs")
 
     @click.command("x")
+    @click.option("--part", default="one")
     @click.option("--steps", default=3)
     @click.option("--seeds", "num_seeds", default=3)
     @click.option("--quick", is_flag=True)
@@ -153,8 +154,9 @@ def test_the_cost_is_that_of_a_run_that_was_timed_or_of_none(capsys):
         published = [
             costs.Published("", 10, "an hour for 360 units"),
             costs.Published("--steps 4", 20, "a minute for 3 units"),
+            costs.Published("--part two --steps 4", 5, "5 s for 1 unit"),
         ]
-        costs.Cost(click.get_current_context(), published).say(num_done=2, num_units=9)
+        costs.Cost(click.get_current_context(), published, "part").say(num_done=2, num_units=9)
 
     for words, expected in (
         (
@@ -163,11 +165,16 @@ def test_the_cost_is_that_of_a_run_that_was_timed_or_of_none(capsys):
         ),
         (
             "--steps 4",
-            "20 s a unit (a minute for 3 units; experiments/README.md); at that rate 2 m",
+            "20 s a unit (a minute for 3 units; experiments/README.md); at that rate 140",
         ),
         (
             "--steps 5",
             "no time is published of these options, the first unit will tell; the nearest",
+        ),
+        (
+            "--part two",
+            "no time is published of these options, the first unit will tell; the nearest is of "
+            "`--part two --steps 4`, 5.0 s a unit (5 s for 1 unit;",
         ),
         ("--quick", "less than 3 minutes for all of them on two CPU cores"),
     ):

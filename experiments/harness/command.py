@@ -35,11 +35,11 @@ def experiment(
         def command(*, out: pathlib.Path | None, **options: Any) -> None:
             start, context = time.monotonic(), click.get_current_context()
             out = out or default_folder(name, context, part)
-            function(out=out, cost=Cost(context, published), **options)
+            function(out=out, cost=Cost(context, published, part), **options)
             click.echo(f"{time.monotonic() - start:.0f} s; results in {out}")
 
-        by_part = "" if part is None else f"_PART for another --{part}, "
-        by_quick = f"; {by_part}_quick for --quick after it" if is_sized else ""
+        by_part = "" if part is None else f"_{part.upper()} for another --{part}, "
+        by_quick = f", with {by_part}_quick for --quick" if is_sized else ""
         decorated = out_option(name, by_quick)(command)
         if is_sized:
             quick = click.option("--quick", is_flag=True, help="A look in under three minutes.")

@@ -26,9 +26,18 @@ class Published(NamedTuple):
 
 
 class Cost:
-    """The cost of one call of a command, of whose runs some were timed."""
+    """The cost of one call of a command, of whose runs some were timed.
 
-    def __init__(self, context: click.Context, published: Sequence[Published]):
+    Args:
+      context: of the call.
+      published: the runs that were timed.
+      part: an option whose values are experiments of their own, which are not near one another.
+    """
+
+    def __init__(
+        self, context: click.Context, published: Sequence[Published], part: str | None = None
+    ):
+        self.part = part
         self.asked = _without_sizes(context.params)
         self.known = [(one, _options_of(context.command, one.options)) for one in published]
         is_quick = any(option.name == "quick" for option in context.command.params)
@@ -57,7 +66,7 @@ class Cost:
             return QUICK
         if not self.known:
             return f"no time is published; the first {noun.removesuffix('s')} will tell"
-        nearest, options = min(self.known, key=lambda known: self._num_other(known[1]))
+        nearest, options = min(self.known, key=lambda known: self._distance(known[1]))
         known = nearest.describe(noun)
         if options == self.asked:
             left = duration(nearest.seconds * num_left)
@@ -66,13 +75,14 @@ class Cost:
         first = f"the first {noun.removesuffix('s')} will tell"
         return f"no time is published of these options, {first}; the nearest is {named}, {known}"
 
-    def _num_other(self, options: Mapping[str, Any]) -> int:
-        return sum(self.asked[name] != value for name, value in options.items())
+    def _distance(self, options: Mapping[str, Any]) -> tuple[bool, int]:
+        others = [name for name, value in options.items() if self.asked[name] != value]
+        return self.part in others, len(others)
 
 
 def duration(seconds: float) -> str:
     """A time in words, to two digits or three."""
-    if seconds < 100:
+    if seconds < 240:
         return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} minutes" if seconds < 7200 else f"{seconds / 3600:.1f} hours"
 
