@@ -14,7 +14,7 @@ the same groups:
   3. the correlation of log-odds with the Bayes observer's;
   4. preferences after 16 gold preferences; short answers of the right stance after 16 answers.
 Statistics are over groups, and each row is compared with the first one, paired by group. Cost:
-eight rows of 3 M tokens took two hours on a core (`docs/design.md` has the table).
+eight rows of 3 M tokens took two hours on a core (`docs/measured.md` has the table).
 """
 
 import dataclasses
