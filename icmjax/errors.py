@@ -1,7 +1,26 @@
 """Errors that say the rule, what was found, where, and what to do about it."""
 
+import re
 from collections.abc import Sequence
 from typing import NamedTuple
+
+# Controls move a terminal's cursor or colour it, some turn the direction of writing round, and
+# halves of surrogate pairs cannot be printed at all.
+_UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def printable(text: str, keep: str = "\n\t") -> str:
+    """The text with all that would steer a terminal written as escapes, such as \\x1b.
+
+    Args:
+      text: any text.
+      keep: control characters that stay as they are; "" keeps the text on one line.
+    """
+    return _UNPRINTABLE.sub(lambda found: _escape(found[0], keep), text)
+
+
+def _escape(character: str, keep: str) -> str:
+    return character if character in keep else repr(character)[1:-1]
 
 
 class Fault(NamedTuple):
@@ -13,7 +32,8 @@ class Fault(NamedTuple):
     remedy: str  # what to do
 
     def __str__(self) -> str:
-        return f"{self.rule}\n  found: {self.found}\n  where: {self.where}\n  to do: {self.remedy}"
+        rule, found, where, remedy = (printable(text, keep="") for text in self)
+        return f"{rule}\n  found: {found}\n  where: {where}\n  to do: {remedy}"
 
 
 class InputError(ValueError):
