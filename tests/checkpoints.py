@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 import transformers
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
 # The configuration of each family, and the fields of TINY that it does not have.
 FAMILIES: dict[str, tuple[type[transformers.PretrainedConfig], set[str]]] = {
@@ -75,6 +75,9 @@ def make_tokenizer(texts: Iterable[str]) -> transformers.PreTrainedTokenizerFast
         show_progress=False,
     )
     tokenizer.train_from_iterator(list(texts), trainer)
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A", special_tokens=[("<s>", 0)]
+    )
     return transformers.PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", pad_token="<pad>"
     )

@@ -24,9 +24,7 @@ def lm(tmp_path_factory):
 
 def naive(lm, query, stop, choose_fn):
     """The text of one answer, all tokens read again for each new one."""
-    tokens = [lm.tokenizer.bos_token_id]
-    for piece in (*CONTEXT, query):
-        tokens += lm.tokenizer(piece, add_special_tokens=False).input_ids
+    tokens = list(lm.tokenizer("".join(CONTEXT) + query).input_ids)
     start = len(tokens)
     decoder = lm.decoder()
     width = start + NUM_NEW
@@ -73,10 +71,9 @@ CONTINUATIONS = (" Rice, thanks.", " Tea", " Bread and rice and tea in Japan.")
 def test_likelihoods_are_those_of_whole_prompts(lm, context):
     found = continuation_likelihood(lm, context, QUERIES, CONTINUATIONS)
     for index, (query, continuation) in enumerate(zip(QUERIES, CONTINUATIONS, strict=True)):
-        tokens = [lm.tokenizer.bos_token_id]
-        for piece in (*context, query, continuation):
-            tokens += lm.tokenizer(piece, add_special_tokens=False).input_ids
-        num_after = len(lm.tokenizer(continuation, add_special_tokens=False).input_ids)
+        prompt = "".join(context) + query
+        tokens = lm.tokenizer(prompt + continuation).input_ids
+        num_after = len(tokens) - len(lm.tokenizer(prompt).input_ids)
         row = np.array([tokens], np.int32)
         positions = np.arange(len(tokens), dtype=np.int32)[None]
         hidden, _ = lm.decoder()(row, positions, np.ones_like(row, bool))

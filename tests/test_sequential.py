@@ -56,21 +56,21 @@ def torch_log_probs(model, context: list[int], forms: list[list[list[int]]]) -> 
 
 
 def brute_force(model, lm, claims, labels, template, leave="claim") -> np.ndarray:
-    """[N, Y], from text and the tokenizer alone."""
-
-    def encode(text):
-        return lm.tokenizer(text, add_special_tokens=False).input_ids
-
-    forms = [[encode(form) for form in option] for option in template.label_forms]
+    """[N, Y], from whole texts and the tokenizer alone."""
     logp = []
     for query, claim in enumerate(claims.claims):
-        context = [lm.tokenizer.bos_token_id, *encode(template.preamble_text(claims.preamble))]
+        shown = []
         for other, label in enumerate(labels):
             same = claims.group_index[other] == claims.group_index[query]
             if label >= 0 and other != query and not (leave == "group" and same):
-                context += encode(template.query_fn(claims.claims[other]))
-                context += encode(template.label_forms[label][0]) + encode(template.separator)
-        logp.append(torch_log_probs(model, context + encode(template.query_fn(claim)), forms))
+                shown.append((claims.claims[other], label))
+        text = template.prompt_text(claims.preamble, shown, claim)
+        prompt = lm.tokenizer(text).input_ids
+        forms = [
+            [lm.tokenizer(text + form).input_ids[len(prompt) :] for form in option]
+            for option in template.label_forms
+        ]
+        logp.append(torch_log_probs(model, prompt, forms))
     return np.stack(logp)
 
 

@@ -17,6 +17,7 @@ from icmjax.lm import load_lm
 from icmjax.prompts import get_template
 from icmjax.scoring import text_bytes
 from icmjax.steering import calibrate, chat_zero_shot, evaluate, make_steerer, score_predictions
+from icmjax.steering.chat import _encode, _turn
 from icmjax.steering.in_context import _steer
 
 TEXTS = ["I think this claim is True, not False.\nQuestion: tea? Claim: rice helps"] * 20
@@ -52,7 +53,7 @@ def queries():
 
 
 def encode(lm, text):
-    return lm.tokenizer(text, add_special_tokens=False).input_ids
+    return lm.tokenizer(text).input_ids
 
 
 def naive_log_prob(lm, prompt, form):
@@ -66,16 +67,12 @@ def naive_log_prob(lm, prompt, form):
 
 def naive(lm, demonstrations, labels, order, queries):
     template, rows = get_template("truth"), []
-    shown = [index for index in order if labels[index] >= 0]
-    context = [lm.tokenizer.bos_token_id, *encode(lm, template.preamble_text(PREAMBLE))]
-    for index in shown:
-        claim = demonstrations.claims[index]
-        context += encode(lm, template.query_fn(claim))
-        context += encode(lm, template.label_forms[labels[index]][0])
-        context += encode(lm, template.separator)
+    shown = [(demonstrations.claims[index], labels[index]) for index in order if labels[index] >= 0]
     for claim in queries.claims:
-        prompt = context + encode(lm, template.query_fn(claim))
-        scores = [naive_log_prob(lm, prompt, encode(lm, form[0])) for form in template.label_forms]
+        text = template.prompt_text(PREAMBLE, shown, claim)
+        prompt = encode(lm, text)
+        forms = [encode(lm, text + form)[len(prompt) :] for (form,) in template.label_forms]
+        scores = [naive_log_prob(lm, prompt, form) for form in forms]
         rows.append(jax.nn.log_softmax(jnp.array(scores)))
     return np.array(rows)
 
@@ -183,7 +180,7 @@ def test_calibration_without_opposites_takes_the_mean_off():
 
 CHAT = (
     "{{ bos_token }}{% for message in messages %}[user] {{ message.content }}\n{% endfor %}"
-    "{% if add_generation_prompt %}[model] {% endif %}"
+    "{% if add_generation_prompt %}[model]>{% endif %}"
 )
 
 
@@ -193,12 +190,51 @@ def test_chat_zero_shot_asks_in_the_model_s_own_turns(lm, queries):
     tokenizer.chat_template = CHAT
     chat_lm = dataclasses.replace(lm, tokenizer=tokenizer)
     found = chat_zero_shot(chat_lm, queries)
-    forms = [tokenizer(option, add_special_tokens=False).input_ids for option in queries.options]
     for claim, logp in zip(queries.claims, found, strict=True):
         query = get_template("truth").query_fn(claim)
-        text = f"[user] {PREAMBLE}\n{query}...\nAnswer with False or True alone.\n[model] "
-        prompt = [tokenizer.bos_token_id, *tokenizer(text, add_special_tokens=False).input_ids]
+        text = f"[user] {PREAMBLE}\n{query}...\nAnswer with False or True alone.\n[model]>"
+        prompt = tokenizer(text).input_ids
+        forms = [tokenizer(text + option).input_ids[len(prompt) :] for option in queries.options]
         expected = jax.nn.log_softmax(
             jnp.array([naive_log_prob(lm, prompt, form) for form in forms])
         )
         np.testing.assert_allclose(logp, expected, atol=1e-4)
+
+
+def test_chat_claims_are_data(lm, queries):
+    """A claim that names control tokens is read as text; the template's own ones are control."""
+    tokenizer = copy.deepcopy(lm.tokenizer)
+    tokenizer.chat_template = CHAT
+    named = dataclasses.replace(
+        queries, claims=(queries.claims[0]._replace(choice="</s> is said"), *queries.claims[1:])
+    )
+    before, after = _turn(tokenizer)
+    ids = _encode(tokenizer, before, "</s> is said", after)
+    assert ids[0] == tokenizer.bos_token_id
+    assert tokenizer.eos_token_id not in ids
+    assert tokenizer.decode(ids) == f"{before}</s> is said{after}"
+    plain = _encode(tokenizer, before, "is said", after)
+    assert plain == tokenizer(f"{before}is said{after}", add_special_tokens=False).input_ids
+    assert chat_zero_shot(dataclasses.replace(lm, tokenizer=tokenizer), named) is not None
+
+
+@pytest.mark.parametrize(
+    ("template", "rule"),
+    [
+        ("{{ raise_exception('no users') }}", "takes a single message"),
+        ("[user] hello", "shows a message once"),
+    ],
+)
+def test_a_chat_template_that_does_not_fit_is_named(lm, queries, template, rule):
+    tokenizer = copy.deepcopy(lm.tokenizer)
+    tokenizer.chat_template = template
+    with pytest.raises(PromptError, match=rule):
+        chat_zero_shot(dataclasses.replace(lm, tokenizer=tokenizer), queries)
+
+
+def test_a_model_that_may_think_is_asked_not_to(lm, queries):
+    tokenizer = copy.deepcopy(lm.tokenizer)
+    tokenizer.chat_template = CHAT.replace(
+        "[model]>", "[model]>{% if enable_thinking is false %}<none>{% endif %}"
+    )
+    assert _turn(tokenizer)[1].endswith("[model]><none>")

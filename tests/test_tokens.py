@@ -1,6 +1,6 @@
-"""Tokens: pieces join to the prompt, arrays are padded on the right, and nothing is ever cut."""
+"""Tokens: pieces join to the ids of the whole prompt, arrays are padded, nothing is ever cut."""
 
-import itertools
+import dataclasses
 import json
 
 import jax
@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+from tokenizer_kinds import KINDS, make_kind
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
 from icmjax.claims import BINARY_OPTIONS, Claim, ClaimSet, claims_from_rows, load_claims
@@ -21,34 +22,18 @@ from icmjax.prompts import (
     get_template,
     prompt_lengths,
     tokenize_claims,
+    tokenize_together,
 )
-
-CORPUS = [
-    "Question: What do people drink?\nClaim: People from Japan would say: 'Tea'\n",
-    "I think this claim is True\n\nI think this claim is False\n\n",
-    "Claim: no\nClaim: maybe\nClaim: yes\nClaim: perhaps\nClaim: true indeed\n" * 3,
-    "Query: Response A: Response B: is more helpful and harmless than the other\n",
-]
-
-
-def train_bpe(**special) -> PreTrainedTokenizerFast:
-    """A byte-level BPE tokenizer, as GPT-2, Llama 3 and Qwen have: an open vocabulary."""
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=400,
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        special_tokens=["<s>"],
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator(CORPUS, trainer)
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **special)
 
 
 @pytest.fixture(scope="module")
 def bpe():
-    return train_bpe(bos_token="<s>")
+    return make_kind("llama3")
+
+
+@pytest.fixture(scope="module", params=sorted(KINDS))
+def kind(request):
+    return make_kind(request.param)
 
 
 def make_words(*words) -> PreTrainedTokenizerFast:
@@ -60,32 +45,6 @@ def make_words(*words) -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="<unk>")
 
 
-def make_sentencepiece() -> PreTrainedTokenizerFast:
-    """A space goes before every text and unknown characters fall back to bytes, as in Llama 2."""
-    words = ["Question:", "Claim:", "I", "think", "this", "claim", "is", "True", "False", "tea"]
-    vocab, merges = {"<unk>": 0, "<s>": 1}, []
-    for byte in range(256):
-        vocab[f"<0x{byte:02X}>"] = len(vocab)
-    for piece in ["▁", *sorted({letter for word in words for letter in word})]:
-        vocab[piece] = len(vocab)
-    for word in words:
-        ends = range(2, len(word) + 1)
-        for left, right in [*((word[: end - 1], word[end - 1]) for end in ends), ("▁", word)]:
-            if left + right not in vocab:
-                vocab[left + right] = len(vocab)
-                merges.append((left, right))
-    tokenizer = Tokenizer(
-        models.BPE(vocab, merges, unk_token="<unk>", byte_fallback=True, fuse_unk=True)
-    )
-    tokenizer.normalizer = normalizers.Sequence(
-        [normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")]
-    )
-    tokenizer.decoder = decoders.Sequence(
-        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()]
-    )
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="<unk>", bos_token="<s>")
-
-
 def make_claims(*choices, preamble="", options=BINARY_OPTIONS, choice_2=None) -> ClaimSet:
     claims = tuple(
         Claim(str(index), "p", str(index), f"Question {index}?", choice, choice_2)
@@ -94,13 +53,14 @@ def make_claims(*choices, preamble="", options=BINARY_OPTIONS, choice_2=None) ->
     return ClaimSet(claims, no_rules(len(options)), None, preamble, options)
 
 
-def pieces_of(tokens, order, labels, query):
-    """The tokens of a prompt, from the padded arrays."""
+def pieces_of(tokens, order, labels, query, queries=None):
+    """The tokens of a prompt, from the padded arrays; queries may be another set's."""
     ids = list(tokens.preamble)
     for claim in order:
         length = tokens.demonstration_lengths[claim, labels[claim]]
         ids += list(tokens.demonstrations[claim, labels[claim], :length])
-    return ids + list(tokens.queries[query, : tokens.query_lengths[query]])
+    queries = queries or tokens
+    return ids + list(queries.queries[query, : queries.query_lengths[query]])
 
 
 def faults_of(call, *args, **kwargs):
@@ -112,33 +72,35 @@ def faults_of(call, *args, **kwargs):
 any_text = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(
     st.lists(any_text, min_size=2, max_size=4),
     any_text,
     st.sampled_from(sorted(TEMPLATES)),
+    st.sampled_from([(), ("no", "maybe", "yes, 12"), ("(A)", "(B)"), ("1", "2", "3")]),
     st.data(),
 )
-def test_pieces_join_to_the_tokens_of_the_prompt(bpe, choices, preamble, name, data):
-    claims = make_claims(*choices, preamble=preamble, choice_2="tea")
-    template = get_template(name)
-    tokens = tokenize_claims(claims, template, bpe)
+def test_pieces_join_to_the_tokens_of_the_whole_prompt(
+    kind, choices, preamble, name, options, data
+):
+    """The ids that the tokenizer gives the whole text, the first token that it adds among them."""
+    options = options or BINARY_OPTIONS
+    claims = make_claims(*choices, preamble=preamble, choice_2="tea", options=options)
+    template = get_template(name).for_options(options)
+    tokens = tokenize_claims(claims, template, kind)
     order = data.draw(st.permutations(range(len(choices))))
-    labels = data.draw(st.lists(st.integers(0, 1), min_size=len(order), max_size=len(order)))
-    *shown, query = order
-
-    ids = pieces_of(tokens, shown, labels, query)
-    demonstrations = [(claims.claims[index], labels[index]) for index in shown]
-    prompt = template.prompt_text(preamble, demonstrations, claims.claims[query])
-    assert ids[0] == bpe.bos_token_id
-    assert bpe.decode(ids[1:], clean_up_tokenization_spaces=False) == prompt
-
-    parts = [template.preamble_text(preamble)]
-    for claim, label in demonstrations:
-        parts += [template.query_fn(claim), template.label_forms[label][0], template.separator]
-    parts.append(template.query_fn(claims.claims[query]))
-    apart = [bpe(part, add_special_tokens=False)["input_ids"] for part in parts]
-    assert ids[1:] == list(itertools.chain(*apart))
+    labels = data.draw(
+        st.lists(st.integers(0, len(options) - 1), min_size=len(order), max_size=len(order))
+    )
+    for num_shown in range(len(order)):
+        *shown, query = order[: num_shown + 1]
+        demonstrations = [(claims.claims[index], labels[index]) for index in shown]
+        prompt = template.prompt_text(preamble, demonstrations, claims.claims[query])
+        label = labels[query]
+        ids = pieces_of(tokens, shown, labels, query)
+        ids += list(tokens.label_forms[label, 0, : tokens.label_form_lengths[label, 0]])
+        text = prompt + template.label_forms[label][0]
+        assert ids == kind(text, split_special_tokens=True)["input_ids"]
 
 
 @settings(max_examples=30, deadline=None)
@@ -157,28 +119,48 @@ def test_rows_are_padded_on_the_right_with_zeros(bpe, choices):
         is_padding = np.arange(array.shape[-1]) >= lengths[..., None]
         assert not array[is_padding].any()
     assert all(isinstance(leaf, np.ndarray) for leaf in jax.tree.leaves(tokens))
-    queries_in_demonstrations = tokens.demonstrations[:, :, : tokens.queries.shape[1]]
-    is_query = np.arange(tokens.queries.shape[1]) < tokens.query_lengths[:, None, None]
-    same = queries_in_demonstrations == tokens.queries[:, None]
-    assert (same | ~is_query).all()
 
 
-@pytest.mark.parametrize("has_bos", [True, False])
-def test_the_preamble_begins_with_the_bos_that_a_tokenizer_has(has_bos):
-    tokenizer = train_bpe(**({"bos_token": "<s>"} if has_bos else {}))
-    (bos,) = tokenizer.convert_tokens_to_ids(["<s>"])
-    bare = tokenize_claims(make_claims("a", "b"), get_template("truth"), tokenizer)
-    assert bare.preamble.tolist() == ([bos] if has_bos else [])
-    claims = make_claims("a", "b", preamble="Tea.")
-    opened = tokenize_claims(claims, get_template("truth"), tokenizer)
-    text = tokenizer("Tea.\n\n", add_special_tokens=False)["input_ids"]
-    assert opened.preamble.tolist() == bare.preamble.tolist() + text
+def test_the_first_token_is_the_one_that_the_tokenizer_adds(kind):
+    """All of these name one; three of them add it."""
+    template, claims = get_template("truth"), make_claims("a", "b", preamble="Tea.")
+    tokens = tokenize_claims(claims, template, kind)
+    whole = kind(template.prompt_text("Tea.", [], claims.claims[0]))["input_ids"]
+    assert kind.bos_token_id == 0
+    assert pieces_of(tokens, [], [], 0) == whole
+    assert (whole[0] == 0) == (kind("")["input_ids"] == [0])
+
+
+@pytest.mark.parametrize("name", ["gpt2", "llama2"])
+def test_pieces_read_apart_would_be_others(name):
+    """What this contract is for: both kinds read a piece otherwise alone than in its prompt."""
+    tokenizer, template = make_kind(name), get_template("truth")
+    claims = make_claims("a", "b")
+    parts = [template.demonstration_text(claims.claims[0], 1), template.query_fn(claims.claims[1])]
+    apart = [
+        token for part in parts for token in tokenizer(part, add_special_tokens=False)["input_ids"]
+    ]
+    assert apart != tokenizer("".join(parts), add_special_tokens=False)["input_ids"]
+    tokens = tokenize_claims(claims, template, tokenizer)
+    whole = tokenizer("".join(parts))["input_ids"]
+    assert pieces_of(tokens, [0], [1, 1], 1) == whole
+
+
+def test_two_claim_sets_share_their_border(kind):
+    """Queries join to demonstrations of another set."""
+    template = get_template("truth")
+    shown, asked = make_claims("a", "b"), make_claims("c c", "d (e)", "f")
+    demonstrations, queries = tokenize_together([shown, asked], template, kind)
+    text = template.prompt_text("", [(shown.claims[1], 1), (shown.claims[0], 0)], asked.claims[2])
+    ids = pieces_of(demonstrations, [1, 0], [0, 1], 2, queries)
+    assert ids == kind(text)["input_ids"]
+    assert queries.queries.shape[0] == 3
 
 
 def test_names_of_special_tokens_in_a_claim_are_plain_text(bpe):
     tokens = tokenize_claims(make_claims("<s> tea", "b"), get_template("truth"), bpe)
     assert bpe.bos_token_id not in tokens.queries[0, : tokens.query_lengths[0]]
-    assert tokens.preamble.tolist() == [bpe.bos_token_id]
+    assert list(tokens.preamble).count(bpe.bos_token_id) == 1
     assert bpe("<s>", add_special_tokens=False)["input_ids"] == [bpe.bos_token_id]
 
 
@@ -198,47 +180,79 @@ def test_options_have_as_many_forms_as_they_like(bpe):
         assert text.endswith(f"claim is{texts[0]}\n")
 
 
-# SentencePiece.
-
-
-def test_no_space_is_put_before_a_piece():
-    tokenizer = make_sentencepiece()
-    template = get_template("truth")
-    claims = make_claims("tea is", "is ünknown")
-    tokens = tokenize_claims(claims, template, tokenizer)
-    labels = [tokenizer.convert_ids_to_tokens(form) for form in tokens.label_forms[:, 0].tolist()]
-    assert labels == [["▁False"], ["▁True"]]
-    ids = pieces_of(tokens, [0], [1, 1], 1)
-    prompt = template.prompt_text("", [(claims.claims[0], 1)], claims.claims[1])
-    assert tokenizer.decode(ids[1:]) == prompt
-    # Apart or in one: the space that the tokenizer adds before the whole text is all that differs.
-    whole = tokenizer(prompt, add_special_tokens=False)["input_ids"]
-    assert tokenizer.decode(whole) == " " + prompt
-    assert ids[-8:] == whole[-8:]
-
-
-def test_a_space_that_merges_with_a_line_break_is_refused():
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(
-        vocab_size=300, initial_alphabet=alphabet, min_frequency=1, show_progress=False
-    )
-    tokenizer.train_from_iterator(["\n", "\n\n"], trainer)
-    spaced = PreTrainedTokenizerFast(tokenizer_object=tokenizer)
-    faults = faults_of(tokenize_claims, make_claims("a", "b"), get_template("truth"), spaced)
-    assert "add_prefix_space" in faults[0].remedy
-
-
 # Faults.
 
 
-def test_labels_that_begin_alike_are_refused(bpe):
-    forms = ((" xylophone",), (" xylograph",))
-    template = Template("alike", get_template("truth").query_fn, forms, "\n")
-    (fault,) = faults_of(tokenize_claims, make_claims("a", "b"), template, bpe)
-    assert "first token" in fault.rule
-    assert " xylophone" in fault.found
+def test_claims_that_begin_otherwise_are_refused_where_a_first_word_is_special():
+    """Llama 2 puts a space before a text: no border serves both "Question" and "Claim"."""
+    llama2, template = make_kind("llama2"), get_template("truth")
+    mixed = make_claims("a", "b")
+    mixed = dataclasses.replace(
+        mixed, claims=(mixed.claims[0], mixed.claims[1]._replace(question=""))
+    )
+    (fault,) = faults_of(tokenize_claims, mixed, template, llama2)
+    assert "start of a text" in fault.found
+    assert "preamble" in fault.remedy
+    opened = dataclasses.replace(mixed, preamble="Poll.")
+    assert tokenize_claims(opened, template, llama2).queries.shape[0] == 2
+    assert tokenize_claims(mixed, template, make_kind("gpt2")).queries.shape[0] == 2
+
+
+def test_labels_that_share_their_first_token_are_told_apart(bpe):
+    """Likert scales and lettered options; only one that begins another is refused."""
+    options = ("very (A)", "very (B)", "very much")
+    template = get_template("truth").for_options(options)
+    tokens = tokenize_claims(make_claims("a", "b", options=options), template, bpe)
+    firsts = tokens.label_forms[:, 0, 0]
+    assert len(set(firsts.tolist())) < 3
+    options = ("very", "very much")
+    template = get_template("truth").for_options(options)
+    (fault,) = faults_of(tokenize_claims, make_claims("a", "b", options=options), template, bpe)
+    assert "begins with another one" in fault.rule
+    assert "'very'" in fault.found.replace("' very'", "'very'")
+
+
+def test_a_label_that_merges_with_the_query_is_refused(bpe):
+    template = Template("merged", lambda claim: f"{claim.choice} is T", (("rue",), ("ea",)), "\n\n")
+    merged = tokenize_claims
+    (fault,) = faults_of(merged, make_claims("a", "b"), template, bpe)
+    assert "across the border" in fault.found or "changes" in fault.found
+    assert "begin with a space" in fault.remedy
+
+
+def test_tokens_without_a_row_are_refused(bpe):
+    claims, template = make_claims("a", "b"), get_template("truth")
+    tokens = tokenize_claims(claims, template, bpe)
+    highest = max(int(array.max()) for array in (tokens.queries, tokens.label_forms))
+    tokenize_claims(claims, template, bpe, vocab_size=len(bpe))
+    faults = faults_of(tokenize_claims, claims, template, bpe, vocab_size=highest)
+    assert {"row in the model's embedding" in fault.rule for fault in faults} == {True}
+    assert f"token {highest}" in faults[0].found
+
+
+def test_a_tokenizer_that_loses_spaces_is_refused():
+    """As versions of transformers made of byte-level tokenizers that name Llama's class."""
+    tokenizer = make_kind("gpt2")
+    tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.WhitespaceSplit(),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    (fault,) = faults_of(
+        tokenize_claims, make_claims("a b", "b c"), get_template("truth"), tokenizer
+    )
+    assert "gives back" in fault.rule or "join" in fault.rule
+    assert "transformers" in fault.remedy or "space" in fault.remedy
+
+
+def test_a_tokenizer_that_ends_every_text_is_refused():
+    tokenizer = make_kind("gpt2")
+    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single="$A </s>", special_tokens=[("</s>", 1)]
+    )
+    (fault,) = faults_of(tokenize_claims, make_claims("a", "b"), get_template("truth"), tokenizer)
+    assert "'</s>' after it" in fault.found
 
 
 def test_a_form_that_begins_with_another_one_is_refused(bpe):

@@ -20,6 +20,7 @@ class Template:
     label_forms: tuple[tuple[str, ...], ...]  # [Y][F]; the first form is shown in demonstrations
     separator: str  # text after a label, before the next claim
     needs_choice_2: bool = False
+    is_label_apart: bool = False  # the label is no part of the text: the prompt ends in a space
 
     def for_options(self, options: Sequence[str]) -> "Template":
         """This template with the label options of a claim set.

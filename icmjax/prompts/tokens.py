@@ -1,11 +1,7 @@
-"""Claims as padded integer arrays, each piece tokenised apart.
-
-Pieces are the preamble, every claim's query text, every label form and the separator; text never
-merges across their borders, so that a demonstration has the same tokens wherever it stands.
-"""
+"""Claims as padded integer arrays, in pieces that join to the tokens of whole prompts."""
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import jax
@@ -14,18 +10,17 @@ from transformers import PreTrainedTokenizerBase
 
 from icmjax.claims import ClaimSet
 from icmjax.errors import Fault, PromptError
+from icmjax.prompts.encoding import Encoded, Encoder, Tokens, encoder_of
+from icmjax.prompts.pieces import Pieces, Wording, cut_pieces
 from icmjax.prompts.templates import Template
 
 Array = np.ndarray | jax.Array
-Tokens = list[int]
-
-_SPACE_MARKS = ("▁", "Ġ")  # how SentencePiece and byte-level BPE write a space inside of a token
 
 
 class TokenizedClaims(NamedTuple):
     """The pieces of N claims with Y label options of up to F forms; a pytree, padded with 0."""
 
-    preamble: Array  # int32 [P], with the tokenizer's BOS where it has one
+    preamble: Array  # int32 [P], after the special tokens that the tokenizer adds
     queries: Array  # int32 [N, Tq], text up to the label
     query_lengths: Array  # int32 [N]
     demonstrations: Array  # int32 [N, Y, Td]: query, first form of the label, separator
@@ -39,61 +34,89 @@ def tokenize_claims(
     template: Template,
     tokenizer: PreTrainedTokenizerBase,
     max_length: int | None = None,
+    vocab_size: int | None = None,
 ) -> TokenizedClaims:
     """Tokenises claims under a template; the result holds numpy arrays.
 
-    Names of special tokens inside of a claim are plain text, and nothing is ever cut.
+    The ids of every prompt, pieces joined, are those of the tokenizer on the whole text, with the
+    special tokens that it adds itself (see `icmjax.prompts.pieces`). Names of special tokens inside
+    of a claim are plain text, and nothing is ever cut.
 
     Args:
       claims: N claims.
       template: their wording, with one set of label forms for each of the Y options.
       tokenizer: of the model that is to read them.
       max_length: the most tokens of a prompt, for `check_prompt_lengths`; None to leave that out.
+      vocab_size: rows of the model's embedding; None to leave that check out.
 
     Raises:
       PromptError: the template does not fit the claims, a piece has no tokens or words that the
-        tokenizer does not know, label options cannot be told apart by their first token, or a
-        prompt is too long; all faults found.
+        tokenizer does not know or that have no row in the embedding, a label begins with another
+        one, pieces do not join, or a prompt is too long; all faults found.
     """
-    _check_template(claims, template)
-    encode = _make_encoder(tokenizer)
-    forms = [encode(option) for option in template.label_forms]
-    texts = [template.preamble_text(claims.preamble), template.separator]
-    texts += [template.query_fn(claim) for claim in claims.claims]
-    places = ["the preamble", "the separator", *(f"claim {claim.id!r}" for claim in claims.claims)]
-    preamble, separator, *queries = pieces = encode(texts)
-    faults = _unknown_faults(places, texts, pieces, tokenizer)
-    faults += [
-        Fault("A claim has tokens.", "none", place, "give it words that the tokenizer keeps")
-        for place, query in zip(places[2:], queries, strict=True)
-        if not query
-    ]
-    faults += _label_faults(forms, template, tokenizer)
-    if faults:
-        raise PromptError(faults)
-
-    bos = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
-    num_forms = max(len(option) for option in forms)
-    by_claim, by_option = (len(queries), len(forms)), (len(forms), num_forms)
-    query_tokens, query_lengths = pad_tokens(queries)
-    demonstrations, demonstration_lengths = pad_tokens(
-        [query + option[0] + separator for query in queries for option in forms]
-    )
-    label_forms, label_form_lengths = pad_tokens(
-        [form for option in forms for form in option + [[]] * (num_forms - len(option))]
-    )
-    tokens = TokenizedClaims(
-        preamble=np.array(bos + preamble, np.int32),
-        queries=query_tokens,
-        query_lengths=query_lengths,
-        demonstrations=demonstrations.reshape(*by_claim, -1),
-        demonstration_lengths=demonstration_lengths.reshape(by_claim),
-        label_forms=label_forms.reshape(*by_option, -1),
-        label_form_lengths=label_form_lengths.reshape(by_option),
-    )
+    (tokens,) = tokenize_together([claims], template, tokenizer, vocab_size)
     if max_length is not None:
         check_prompt_lengths(tokens, max_length)
     return tokens
+
+
+def tokenize_together(
+    claim_sets: Sequence[ClaimSet],
+    template: Template,
+    tokenizer: PreTrainedTokenizerBase,
+    vocab_size: int | None = None,
+) -> list[TokenizedClaims]:
+    """Tokenises claim sets of one preamble, so that their pieces join to common prompts.
+
+    Args, errors: as of `tokenize_claims`.
+    """
+    for claims in claim_sets:
+        _check_template(claims, template)
+    together = [claim for claims in claim_sets for claim in claims.claims]
+    wording = Wording(
+        preamble=template.preamble_text(claim_sets[0].preamble),
+        queries=tuple(template.query_fn(claim) for claim in together),
+        forms=template.label_forms,
+        separator=template.separator,
+        is_label_apart=template.is_label_apart,
+    )
+    encode = encoder_of(tokenizer)
+    _check_words(wording, [claim.id for claim in together], encode, tokenizer)
+    pieces = cut_pieces(wording, encode)
+    faults = _label_faults(pieces.forms, template, tokenizer)
+    faults += row_faults(_named(pieces, [claim.id for claim in together]), tokenizer, vocab_size)
+    if faults:
+        raise PromptError(faults)
+    ends = np.cumsum([0, *map(len, claim_sets)])
+    return [
+        _padded(
+            pieces._replace(
+                queries=pieces.queries[begin:end], demonstrations=pieces.demonstrations[begin:end]
+            )
+        )
+        for begin, end in itertools.pairwise(ends.tolist())
+    ]
+
+
+def _padded(pieces: Pieces) -> TokenizedClaims:
+    num_claims, num_options = len(pieces.queries), len(pieces.forms)
+    num_forms = max(map(len, pieces.forms))
+    queries, query_lengths = pad_tokens(pieces.queries)
+    demonstrations, demonstration_lengths = pad_tokens(
+        [piece for by_label in pieces.demonstrations for piece in by_label]
+    )
+    label_forms, label_form_lengths = pad_tokens(
+        [form for option in pieces.forms for form in option + [[]] * (num_forms - len(option))]
+    )
+    return TokenizedClaims(
+        preamble=np.array(pieces.opening, np.int32),
+        queries=queries,
+        query_lengths=query_lengths,
+        demonstrations=demonstrations.reshape(num_claims, num_options, -1),
+        demonstration_lengths=demonstration_lengths.reshape(num_claims, num_options),
+        label_forms=label_forms.reshape(num_options, num_forms, -1),
+        label_form_lengths=label_form_lengths.reshape(num_options, num_forms),
+    )
 
 
 def prompt_lengths(tokens: TokenizedClaims, context_size: int | None = None) -> np.ndarray:
@@ -171,50 +194,6 @@ def _largest(fits: Callable[[int], bool], upper: int) -> int:
     return low
 
 
-def _make_encoder(
-    tokenizer: PreTrainedTokenizerBase,
-) -> Callable[[Sequence[str]], list[Tokens]]:
-    """An encoder of pieces, which neither adds special tokens nor a space before a piece.
-
-    SentencePiece tokenizers of the Llama 2 kind put a space before whatever they are given; they
-    are given a line break first, whose tokens are then dropped.
-
-    Raises:
-      PromptError: the tokenizer puts a space before a piece that cannot be told from it.
-    """
-
-    def encode_as_is(texts: Sequence[str]) -> list[Tokens]:
-        return tokenizer(
-            list(texts),
-            add_special_tokens=False,
-            split_special_tokens=True,
-            padding=False,
-            truncation=False,
-        )["input_ids"]
-
-    (word,) = encode_as_is(["True"])
-    begins = tokenizer.convert_ids_to_tokens(word[:1])
-    if not any(token.startswith(_SPACE_MARKS) for token in begins):
-        return encode_as_is
-    (guard,) = encode_as_is(["\n"])
-
-    def encode_guarded(texts: Sequence[str]) -> list[Tokens]:
-        encoded = encode_as_is([f"\n{text}" for text in texts])
-        for text, tokens in zip(texts, encoded, strict=True):
-            if tokens[: len(guard)] != guard:
-                raise PromptError(
-                    Fault(
-                        rule="Pieces of a prompt are tokenised apart, without a space before them.",
-                        found="a tokenizer that adds a space, and merges it with a line break",
-                        where=f"the piece {text!r:.60}",
-                        remedy="load the tokenizer with add_prefix_space=False",
-                    )
-                )
-        return [tokens[len(guard) :] for tokens in encoded]
-
-    return encode_guarded
-
-
 def pad_tokens(rows: Sequence[Tokens]) -> tuple[np.ndarray, np.ndarray]:
     """Rows as int32 `[B, T]`, padded on the right with 0, and their lengths, int32 `[B]`."""
     lengths = np.array([len(row) for row in rows], np.int32)
@@ -240,59 +219,100 @@ def _check_template(claims: ClaimSet, template: Template) -> None:
         raise PromptError(faults)
 
 
-def _unknown_faults(
-    places: Sequence[str],
-    texts: Sequence[str],
-    pieces: Sequence[Tokens],
-    tokenizer: PreTrainedTokenizerBase,
-) -> list[Fault]:
-    unknown = tokenizer.unk_token_id
-    return [
+def _check_words(
+    wording: Wording, ids: Sequence[str], encode: Encoder, tokenizer: PreTrainedTokenizerBase
+) -> None:
+    """Refuses words that the tokenizer does not know, and texts that it finds nothing in."""
+    claims = [f"claim {id_!r}" for id_ in ids]
+    texts = [wording.preamble, wording.separator, *wording.queries]
+    places = ["the preamble", "the separator", *claims]
+    encoded = encode(texts)
+    faults = [
         Fault(
             rule="The model's tokenizer knows every word.",
-            found=f"words that it does not know: {_unknown_words(text, tokenizer)}",
+            found=f"words that it does not know: {words}",
             where=place,
             remedy="use a model with an open vocabulary, or words of this one's world",
         )
-        for place, text, tokens in zip(places, texts, pieces, strict=True)
-        if unknown is not None and unknown in tokens
+        for place, text, each in zip(places, texts, encoded, strict=True)
+        if (words := _unknown_words(text, each, tokenizer))
+    ]
+    faults += [
+        Fault("A claim has tokens.", "none", place, "give it words that the tokenizer keeps")
+        for place, each in zip(claims, encoded[2:], strict=True)
+        if not each.ids
+    ]
+    forms = [form for option in wording.forms for form in option]
+    faults += [
+        Fault("A label has tokens, all of them known.", repr(form), "the labels", "use other words")
+        for form, each in zip(forms, encode(forms), strict=True)
+        if not each.ids or _unknown_words(form, each, tokenizer)
+    ]
+    if faults:
+        raise PromptError(faults)
+
+
+def _unknown_words(text: str, encoded: Encoded, tokenizer: PreTrainedTokenizerBase) -> str:
+    words = [
+        text[start:end]
+        for token, (start, end) in zip(encoded.ids, encoded.spans, strict=True)
+        if token == tokenizer.unk_token_id
+    ]
+    return ", ".join(repr(word) for word in dict.fromkeys(words))
+
+
+def row_faults(
+    named: Iterable[tuple[str, Tokens]],
+    tokenizer: PreTrainedTokenizerBase,
+    vocab_size: int | None,
+) -> list[Fault]:
+    """Tokens that the embedding has no row for; JAX would read its last row for them.
+
+    Args:
+      named: places and their tokens.
+      vocab_size: rows of the embedding; None to leave the check out.
+    """
+    return [
+        Fault(
+            rule="Every token has a row in the model's embedding.",
+            found=f"token {token} ({tokenizer.convert_ids_to_tokens(token)!r}) for {vocab_size} "
+            "rows",
+            where=place,
+            remedy="use the tokenizer that the model came with; after adding tokens, resize the "
+            "embedding and train it",
+        )
+        for place, tokens in named
+        if vocab_size is not None and (token := max(tokens, default=0)) >= vocab_size
     ]
 
 
-def _unknown_words(text: str, tokenizer: PreTrainedTokenizerBase) -> str:
-    if not tokenizer.is_fast:
-        return f"some of {text!r}"
-    encoded = tokenizer(
-        text, add_special_tokens=False, split_special_tokens=True, return_offsets_mapping=True
-    )
-    spans = zip(encoded["input_ids"], encoded["offset_mapping"], strict=True)
-    words = [text[start:end] for token, (start, end) in spans if token == tokenizer.unk_token_id]
-    return ", ".join(repr(word) for word in dict.fromkeys(words))
+def _named(pieces: Pieces, ids: Sequence[str]) -> Iterator[tuple[str, Tokens]]:
+    """All pieces, and what messages call them."""
+    yield "the preamble or what the tokenizer adds", pieces.opening
+    for id_, query, by_label in zip(ids, pieces.queries, pieces.demonstrations, strict=True):
+        yield f"claim {id_!r}", [*query, *itertools.chain(*by_label)]
+    for option in pieces.forms:
+        for form in option:
+            yield "a label", form
 
 
 def _label_faults(
     forms: list[list[Tokens]], template: Template, tokenizer: PreTrainedTokenizerBase
 ) -> list[Fault]:
-    where = f"the label forms of template {template.name!r}, under this tokenizer"
+    """A label that begins with another one, whose probability would hold its own."""
     named = [
-        (option, text, form)
-        for option, texts in enumerate(template.label_forms)
-        for text, form in zip(texts, forms[option], strict=True)
+        (text, form)
+        for texts, option in zip(template.label_forms, forms, strict=True)
+        for text, form in zip(texts, option, strict=True)
     ]
-    faults = [
-        Fault("A label has tokens, all of them known.", repr(text), where, "use other words")
-        for _, text, form in named
-        if not form or tokenizer.unk_token_id in form
+    return [
+        Fault(
+            rule="No label begins with another one, whose probability would hold its own.",
+            found=f"{text!r} and {other_text!r} both begin with "
+            f"{tokenizer.decode(min(form, other, key=len))!r}",
+            where=f"the label forms of template {template.name!r}, under this tokenizer",
+            remedy="choose label words of which none begins another",
+        )
+        for (text, form), (other_text, other) in itertools.combinations(named, 2)
+        if form[: len(other)] == other[: len(form)]
     ]
-    for (option, text, form), (other_option, other_text, other) in itertools.combinations(named, 2):
-        if option != other_option:
-            num_told_apart = 1
-            rule = "Label options differ in their first token."
-        else:
-            num_told_apart = min(len(form), len(other))
-            rule = "No form of a label begins with another one, whose probability it would repeat."
-        if form and other and form[:num_told_apart] == other[:num_told_apart]:
-            shared = tokenizer.decode(form[:num_told_apart])
-            found = f"{text!r} and {other_text!r} both begin with {shared!r}"
-            faults.append(Fault(rule, found, where, "choose label words that begin differently"))
-    return faults

@@ -67,7 +67,7 @@ def make_scorer(
     Raises:
       InputError: an unknown method, `leave` or template; arguments that do not go together; a pass
         does not fit the memory budget; the devices cannot share the tree evenly.
-      PromptError: a prompt does not fit the model, or labels share their first token.
+      PromptError: a prompt does not fit the model, or its tokens do not; see `tokenize_claims`.
     """
     faults = _choice_faults(method, leave)
     faults += _number_faults(
@@ -154,7 +154,7 @@ def _checked_tokens(
     lm: LanguageModel, claims: ClaimSet, template: str | None, context_size: int | None
 ) -> TokenizedClaims:
     resolved = resolve_template(template, lm.default_template, claims)
-    tokens = tokenize_claims(claims, resolved, lm.tokenizer)
+    tokens = tokenize_claims(claims, resolved, lm.tokenizer, vocab_size=lm.config.vocab_size)
     check_prompt_lengths(tokens, lm.max_length, context_size)
     return tokens
 

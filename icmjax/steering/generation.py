@@ -15,6 +15,7 @@ from transformers import PreTrainedTokenizerBase
 
 from icmjax.errors import Fault, InputError, PromptError
 from icmjax.lm import Decoder, KeyValues, LanguageModel, Segment
+from icmjax.prompts import encoder_of, num_alike, row_faults
 from icmjax.scoring import read_prompts
 
 WIDTH_MULTIPLE = 16  # widths are rounded up to this, so that few programs are compiled
@@ -52,8 +53,8 @@ def generate(
     """What the model says after the context and each query.
 
     Args:
-      context: pieces of text that all queries share, tokenised apart; BOS goes before them where
-        the tokenizer has one.
+      context: pieces of text that all queries share. A prompt is tokenised as a whole, with the
+        special tokens that the tokenizer adds; what is alike in all of them is read once.
       queries: M texts.
       rng_key: a typed key; needed where the temperature is above 0.
       temperature: 0 takes the most probable token (greedy), 1 samples from the model.
@@ -68,11 +69,13 @@ def generate(
       PromptError: a prompt and its answer do not fit the model.
     """
     _check_arguments(queries, rng_key, temperature, max_new_tokens, stop)
-    pieces = [_encode(lm, text) for text in (*context, *queries)]
-    bos = [] if lm.tokenizer.bos_token_id is None else [lm.tokenizer.bos_token_id]
-    shared = sum(pieces[: len(context)], bos)
-    own = pieces[len(context) :]
-    _check_length(lm, len(shared) + max(map(len, own)) + max_new_tokens)
+    opening = "".join(context)
+    rows = _encode(lm, [opening + query for query in queries])
+    if not all(rows):
+        rule, remedy = "An answer has a token before it.", "give a context or a query"
+        raise InputError(Fault(rule, "an empty prompt", "queries", remedy))
+    _check_length(lm, max(map(len, rows)) + max_new_tokens)
+    shared, own = _share(rows)
     context_tokens, context_lengths = _pad([shared])
     query_tokens, query_lengths = _pad(own)
     tokens, is_real = _generate(
@@ -106,23 +109,28 @@ def continuation_likelihood(
       InputError: there is no query, or a continuation is empty or missing.
       PromptError: a prompt and its continuation do not fit the model.
     """
-    own, after = ([_encode(lm, text) for text in texts] for texts in (queries, continuations))
-    if len(own) != len(after) or not own or not all(after):
-        found = f"{len(own)} queries, {sum(map(bool, after))} continuations with text"
+    if len(queries) != len(continuations) or not queries or not all(continuations):
+        found = f"{len(queries)} queries, {sum(map(bool, continuations))} continuations with text"
         rule, remedy = "Every query has a continuation.", "give as many texts, none of them empty"
         raise InputError(Fault(rule, found, "continuations", remedy))
-    bos = [] if lm.tokenizer.bos_token_id is None else [lm.tokenizer.bos_token_id]
-    shared: list[int] = sum((_encode(lm, text) for text in context), bos)
-    if not shared and not all(own):
+    prompts = ["".join(context) + query for query in queries]
+    texts = [prompt + after for prompt, after in zip(prompts, continuations, strict=True)]
+    rows = _encode(lm, texts)
+    # A token across the border is the continuation's: it says some of it.
+    num_after = np.array(
+        [
+            sum(end > len(prompt) for _, end in each.spans)
+            for prompt, each in zip(prompts, encoder_of(lm.tokenizer)(texts), strict=True)
+        ],
+        np.int32,
+    )
+    if any(num == len(row) for num, row in zip(num_after, rows, strict=True)):
         rule, remedy = "Every continuation has a token before it.", "give a context or a query"
         raise InputError(Fault(rule, "an empty prompt", "queries", remedy))
-    rows = [query + continuation for query, continuation in zip(own, after, strict=True)]
-    _check_length(lm, len(shared) + max(map(len, rows)))
-    # The last token of what is shared goes with each row, as it predicts the row's first.
-    rows = [shared[-1:] + row for row in rows]
-    tokens, lengths = _pad(rows)
-    num_after = np.array([len(continuation) for continuation in after], np.int32)
-    log_probs = _continuation_log_probs(lm, *_pad([shared[:-1]]), tokens, lengths, num_after)
+    _check_length(lm, max(map(len, rows)))
+    # The token before a continuation predicts its first one, and goes with its row.
+    shared, own = _share(rows, int(num_after.max()) + 1)
+    log_probs = _continuation_log_probs(lm, *_pad([shared]), *_pad(own), num_after)
     return Likelihood(np.asarray(log_probs), num_after)
 
 
@@ -159,8 +167,25 @@ def _check_arguments(
         raise InputError(faults)
 
 
-def _encode(lm: LanguageModel, text: str) -> list[int]:
-    return lm.tokenizer(text, add_special_tokens=False).input_ids
+def _encode(lm: LanguageModel, texts: Sequence[str]) -> list[list[int]]:
+    """The tokens of whole texts, with those that the tokenizer adds; texts are data.
+
+    Raises:
+      PromptError: a token has no row in the embedding.
+    """
+    encode = encoder_of(lm.tokenizer)
+    rows = [encode.added + each.ids for each in encode(texts)]
+    named = [(f"query {number}", row) for number, row in enumerate(rows)]
+    if faults := row_faults(named, lm.tokenizer, lm.config.vocab_size):
+        raise PromptError(faults)
+    return rows
+
+
+def _share(rows: list[list[int]], num_own: int = 1) -> tuple[list[int], list[list[int]]]:
+    """The tokens that all rows begin with, and the rest of each, of so many or more."""
+    num_shared = min(num_alike(rows), min(map(len, rows)) - num_own)
+    num_shared = max(num_shared, 0)
+    return rows[0][:num_shared], [row[num_shared:] for row in rows]
 
 
 def _pad(rows: Sequence[Sequence[int]]) -> tuple[np.ndarray, np.ndarray]:
@@ -174,18 +199,24 @@ def _pad(rows: Sequence[Sequence[int]]) -> tuple[np.ndarray, np.ndarray]:
 
 
 @functools.lru_cache(maxsize=8)
-def _stop_tokens(tokenizer: PreTrainedTokenizerBase, vocab_size: int, stop: str) -> np.ndarray:
+def _stop_tokens(
+    tokenizer: PreTrainedTokenizerBase, vocab_size: int, stop: str, ends: tuple[int, ...]
+) -> np.ndarray:
     """Which tokens end an answer, bool `[V]`: their text holds `stop`, or they end a sequence."""
     texts = tokenizer.batch_decode([[token] for token in range(len(tokenizer))])
-    is_stop = np.zeros(vocab_size, bool)
+    # Either may be the longer one: tokens without a row are never said.
+    is_stop = np.zeros(max(vocab_size, len(texts)), bool)
     is_stop[: len(texts)] = [stop in text for text in texts]
-    end = tokenizer.eos_token_id
-    is_stop[[] if end is None else [end]] = True
-    return is_stop
+    is_stop[list(ends)] = True
+    return is_stop[:vocab_size]
 
 
 def _is_stop(lm: LanguageModel, stop: str) -> np.ndarray:
-    return _stop_tokens(lm.tokenizer, lm.config.vocab_size, stop)
+    own_end = lm.tokenizer.eos_token_id
+    ends = {*getattr(lm, "eos_token_ids", ()), *([] if own_end is None else [own_end])}
+    vocab_size = lm.config.vocab_size
+    known = tuple(sorted(end for end in ends if end < max(vocab_size, len(lm.tokenizer))))
+    return _stop_tokens(lm.tokenizer, vocab_size, stop, known)
 
 
 def _read_context(decoder: Decoder, tokens: jax.Array, lengths: jax.Array) -> Segment:

@@ -10,7 +10,7 @@ import numpy as np
 from icmjax.claims import UNLABELLED, ClaimSet, GoldLabels
 from icmjax.errors import Fault, InputError, PromptError
 from icmjax.lm import LanguageModel, Segment
-from icmjax.prompts import TokenizedClaims, resolve_template, tokenize_claims
+from icmjax.prompts import TokenizedClaims, resolve_template, tokenize_together
 from icmjax.scoring import (
     MEMORY_BUDGET,
     build_context,
@@ -111,7 +111,7 @@ def make_steerer(
 
     Raises:
       InputError: they differ, or a template is unknown.
-      PromptError: labels share their first token.
+      PromptError: as of `tokenize_claims`.
     """
     faults = [
         Fault(
@@ -126,8 +126,8 @@ def make_steerer(
     if faults:
         raise InputError(faults)
     chosen = resolve_template(template, lm.default_template, demonstrations)
-    shown, asked = (
-        tokenize_claims(claims, chosen, lm.tokenizer) for claims in (demonstrations, queries)
+    shown, asked = tokenize_together(
+        [demonstrations, queries], chosen, lm.tokenizer, lm.config.vocab_size
     )
     return Steerer(lm, shown, asked, memory_budget)
 
