@@ -11,6 +11,7 @@ from icmjax.errors import Fault, InputError
 
 NUM_RESAMPLES = 9_999
 MAX_UNITS = 10**6  # beyond it a power analysis says no more than "very many"
+MIN_UNITS = 6  # of an interval of the mean; see `summarise`
 HUGE_EFFECT = 20.0  # standard deviations, beyond which the noncentral t has no digits left
 
 
@@ -20,7 +21,7 @@ class Summary(NamedTuple):
     num: int
     mean: float
     spread: float  # standard deviation of the sample, ddof = 1; NaN for a sample of one
-    low: float  # 95 % bootstrap interval of the mean; NaN for a sample of one
+    low: float  # 95 % bootstrap interval of the mean; NaN for fewer than MIN_UNITS values
     high: float
 
 
@@ -34,6 +35,11 @@ class PairedComparison(NamedTuple):
 def summarise(values: np.ndarray, seed: int = 0, level: float = 0.95) -> Summary:
     """Mean, standard deviation and bias-corrected bootstrap interval of the mean.
 
+    Fewer than six values have no interval. A bootstrap's interval lies between the least and the
+    largest value. For n values from a symmetric law that range holds the mean with a probability of
+    1 − 2^(1 − n) only: 50 % for 2, 75 % for 3, 93.75 % for 5. Six are the first to pass 95 %. Six
+    are also the fewest of which a sign-flip test can have p < .05.
+
     Args:
       values: float `[n]`.
       seed: of the resamples.
@@ -43,11 +49,14 @@ def summarise(values: np.ndarray, seed: int = 0, level: float = 0.95) -> Summary
       InputError: no values, or some are not finite.
     """
     values = _checked(values, "values")
-    if len(values) == 1 or np.ptp(values) <= 1e-12 * np.abs(values).max():
-        # All resamples of equal values, rounding apart, are equal; a single one has no spread.
-        edge = float(values[0]) if len(values) > 1 else float("nan")
-        spread = 0.0 if len(values) > 1 else float("nan")
-        return Summary(len(values), float(values.mean()), spread, edge, edge)
+    num, mean = len(values), float(values.mean())
+    # Equal values, rounding apart, have no spread, and their resamples are all equal.
+    are_equal = bool(np.ptp(values) <= 1e-12 * np.abs(values).max())
+    spread = 0.0 if are_equal else float(values.std(ddof=1))
+    if num < MIN_UNITS:
+        return Summary(num, mean, spread if num > 1 else float("nan"), float("nan"), float("nan"))
+    if are_equal:
+        return Summary(num, mean, spread, float(values[0]), float(values[0]))
     interval = stats.bootstrap(
         (values,),
         np.mean,
@@ -56,13 +65,29 @@ def summarise(values: np.ndarray, seed: int = 0, level: float = 0.95) -> Summary
         method="BCa",
         rng=np.random.default_rng(seed),
     ).confidence_interval
-    return Summary(
-        num=len(values),
-        mean=float(values.mean()),
-        spread=float(values.std(ddof=1)),
-        low=float(interval.low),
-        high=float(interval.high),
-    )
+    return Summary(num, mean, spread, float(interval.low), float(interval.high))
+
+
+def share_interval(share: float, num: int, level: float = 0.95) -> tuple[float, float]:
+    """The Wilson interval of a probability, from the share of n independent units that have it.
+
+    It keeps within 0 and 1, and has a length where all units agree (Wilson 1927).
+
+    Args:
+      share: from 0 to 1; not only multiples of 1/n, so that units may count in part.
+      num: n, 1 or more.
+      level: confidence level.
+
+    Raises:
+      InputError: a share outside of 0 and 1, or fewer than one unit.
+    """
+    if not 0 <= share <= 1 or num < 1:
+        rule, remedy = "A share is from 0 to 1, of one unit or more.", "count again"
+        raise InputError(Fault(rule, f"{share} of {num} units", "share, num", remedy))
+    z = float(stats.norm.ppf((1 + level) / 2))
+    middle = (share + z**2 / (2 * num)) / (1 + z**2 / num)
+    reach = z / (1 + z**2 / num) * math.sqrt(share * (1 - share) / num + z**2 / (4 * num**2))
+    return max(middle - reach, 0.0), min(middle + reach, 1.0)
 
 
 def compare_paired(first: np.ndarray, second: np.ndarray, seed: int = 0) -> PairedComparison:

@@ -332,6 +332,11 @@ def test_groups_are_the_units_of_statistics():
     one_group = tables.mean_row("x", units[:1], lambda u: u["x"])
     assert tables.table([one_group], "one").splitlines()[-1].split()[1] == "1"
     assert "nan" not in tables.table([one_group], "one")
+    two_groups = tables.mean_row("x", units[:6], lambda u: u["x"])
+    # n, mean and spread: two groups have no interval.
+    line = tables.table([two_groups], "two").splitlines()[-1]
+    assert line.split() == ["x", "2", "0.562", "0.088"]
+    assert "[" in tables.table([tables.mean_row("x", units, lambda u: u["x"])], "six")
     assert tables.size_of(units) == "6 groups × 3 seeds"
     assert tables.size_of(units[:-1]) == "6 groups, 17 seeds of them in all"
 

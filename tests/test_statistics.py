@@ -7,9 +7,11 @@ from scipy import stats
 from icmjax.errors import InputError
 from icmjax.statistics import (
     MAX_UNITS,
+    MIN_UNITS,
     cluster_means,
     compare_paired,
     holm,
+    share_interval,
     summarise,
     units_needed,
 )
@@ -52,10 +54,44 @@ def test_rounding_is_no_difference():
 
 
 def test_equal_values_have_no_spread_and_a_single_value_has_none():
-    assert summarise(np.full(5, 0.3))[1:] == (pytest.approx(0.3), 0.0, 0.3, 0.3)
+    assert summarise(np.full(6, 0.3))[1:] == (pytest.approx(0.3), 0.0, 0.3, 0.3)
     assert np.isnan(summarise(np.array([0.3])).low)
     rounded = np.nextafter(np.full(30, 100.0), 101.0 * (np.arange(30) % 2))
     assert summarise(rounded).low == pytest.approx(100.0)  # and no warning of degenerate data
+
+
+@pytest.mark.parametrize("num", [2, 3, 4, 5])
+def test_a_few_units_have_a_mean_and_no_interval(num):
+    values = np.arange(num, dtype=float)
+    found = summarise(values)
+    assert found[:3] == (num, values.mean(), pytest.approx(values.std(ddof=1)))
+    assert np.isnan([found.low, found.high]).all()
+    assert np.isnan(summarise(np.ones(num)).low)
+    assert np.isnan(compare_paired(values, values + 1).difference.low)
+
+
+def test_the_fewest_units_of_an_interval_are_those_that_the_sign_flips_can_tell_apart():
+    """Of n differences of one sign p is 2 / 2^n, and their range misses 0 as often."""
+    zeros = np.zeros(MIN_UNITS)
+    differences = np.arange(1.0, MIN_UNITS + 1)
+    assert compare_paired(differences, zeros).p_value < 0.05
+    assert compare_paired(differences[:-1], zeros[:-1]).p_value > 0.05
+    assert np.isfinite(summarise(differences).low)
+    assert np.isnan(summarise(differences[:-1]).low)
+
+
+@pytest.mark.parametrize(("num_right", "num"), [(0, 1), (0, 20), (7, 20), (64, 64), (3, 1000)])
+def test_the_interval_of_a_share_is_wilson_s(num_right, num):
+    expected = stats.binomtest(num_right, num).proportion_ci(0.95, "wilson")
+    found = share_interval(num_right / num, num)
+    assert found == pytest.approx((expected.low, expected.high), abs=1e-12)
+    assert 0 <= found[0] < found[1] <= 1
+
+
+@pytest.mark.parametrize(("share", "num"), [(1.1, 5), (-0.1, 5), (float("nan"), 5), (0.5, 0)])
+def test_a_share_is_checked(share, num):
+    with pytest.raises(InputError, match="A share is from 0 to 1"):
+        share_interval(share, num)
 
 
 @pytest.mark.parametrize("values", [[], [1.0, np.nan], [[1.0, 2.0]]])

@@ -93,9 +93,9 @@ def table(rows: Sequence[Row], title: str) -> str:
         f"{'needs':>8}",
     ]
     for name, summary, p_value, num_needed in rows:
-        is_one = np.isnan(summary.low)  # of which nothing is known but itself
-        spread = "" if is_one else f"{summary.spread:.3f}"
-        interval = "" if is_one else f"[{summary.low:.3f}, {summary.high:.3f}]"
+        # One group has no spread, and few have no interval (`icmjax.statistics.summarise`).
+        spread = "" if np.isnan(summary.spread) else f"{summary.spread:.3f}"
+        interval = "" if np.isnan(summary.low) else f"[{summary.low:.3f}, {summary.high:.3f}]"
         p_text = "" if p_value is None else f"{p_value:.4f}"
         needed = "" if num_needed is None else f"{num_needed:.0f}"
         lines.append(
