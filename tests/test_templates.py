@@ -8,8 +8,8 @@ from icmjax.claims import Claim, claims_from_rows
 from icmjax.errors import InputError
 from icmjax.prompts import TEMPLATES, get_template, resolve_template
 
-CLAIM = Claim("0", "Japan", "0", " Is tea good? ", "People from Japan would say: 'Yes'\n")
-PREFERENCE = Claim("1", "", "0", "Tea?", "Yes.\r\nPlease.", " No. ")
+CLAIM = Claim("0", "Japan", "0", "Is tea good?", "People from Japan would say: 'Yes'")
+PREFERENCE = Claim("1", "", "0", "Tea?", "Yes.\r\nPlease.", "No.")
 
 
 @pytest.mark.parametrize("name", ["truth", "persona", "solution"])
@@ -19,8 +19,14 @@ def test_claims_are_asked_about_as_the_reference_does(name):
     )
 
 
-def test_claims_without_a_question_are_asked_about_alone():
-    alone = CLAIM._replace(question="")
+@pytest.mark.parametrize("question", ["", " \n"])
+def test_claims_without_a_question_are_asked_about_alone(question):
+    alone = CLAIM._replace(question=question)
+    assert (
+        get_template("preference")
+        .query_fn(PREFERENCE._replace(question=question))
+        .startswith("Response A: Yes.")
+    )
     assert get_template("truth").query_fn(alone) == (
         "Claim: People from Japan would say: 'Yes'\nI think this claim is"
     )
@@ -44,7 +50,7 @@ def test_preferences_of_a_persona_name_the_persona():
 
 def test_the_world_puts_a_claim_on_a_line():
     world = get_template("world")
-    claim = CLAIM._replace(choice=" Taxes can help ")
+    claim = CLAIM._replace(choice="Taxes can help")
     assert world.query_fn(claim) == "\nTaxes can help:"
     assert world.prompt_text("National poll.", [(claim, 1), (claim, 0)], claim) == (
         "National poll.\nTaxes can help: True\nTaxes can help: False\nTaxes can help:"
@@ -56,7 +62,7 @@ def test_a_prompt_is_preamble_demonstrations_and_query():
     query = template.query_fn(CLAIM)
     shown = [(CLAIM, 1), (PREFERENCE, 0)]
     assert template.prompt_text("  Of Japan. \n", shown, CLAIM) == (
-        f"  Of Japan.\n\n{query} True\n\n{template.query_fn(PREFERENCE)} False\n\n{query}"
+        f"  Of Japan. \n\n\n{query} True\n\n{template.query_fn(PREFERENCE)} False\n\n{query}"
     )
     assert template.prompt_text(" \n", [], CLAIM) == query
 
@@ -68,17 +74,17 @@ def test_the_space_before_a_label_belongs_to_the_label(template):
     assert template.label_forms == ((" False",), (" True",))
 
 
-blanks = st.text(" \t\r\n", max_size=3)
+blanks = st.text(" \t\r\n\u3000", max_size=3)
 
 
 @given(blanks, blanks, st.sampled_from(sorted(TEMPLATES)))
-def test_spaces_around_texts_change_nothing(before, after, name):
+def test_texts_are_kept_as_they_are(before, after, name):
     query_fn = get_template(name).query_fn
-    fields = {
-        field: f"{before}{getattr(PREFERENCE, field)}{after}"
-        for field in ("question", "choice", "choice_2")
-    }
-    assert query_fn(PREFERENCE._replace(**fields)) == query_fn(PREFERENCE)
+    fields = ("question", "choice", "choice_2", "persona")
+    claim = PREFERENCE._replace(persona="Finns")
+    marked = query_fn(claim._replace(**{field: f"<{getattr(claim, field)}>" for field in fields}))
+    spaced = {field: f"{before}{getattr(claim, field)}{after}" for field in fields}
+    assert query_fn(claim._replace(**spaced)) == marked.replace("<", before).replace(">", after)
 
 
 def test_unknown_templates_name_those_that_exist():
@@ -89,7 +95,7 @@ def test_unknown_templates_name_those_that_exist():
 
 def test_what_is_asked_for_goes_before_the_models_own_and_that_before_the_datas():
     rows = [{"question": "q", "choice": c, "consistency_id": 0, "persona": "p"} for c in "ab"]
-    claims = claims_from_rows(rows)
+    claims = claims_from_rows(rows, rule="none")
     assert resolve_template("preference", "world", claims).name == "preference"
     assert resolve_template(None, "world", claims).name == "world"
     assert resolve_template(None, None, claims).name == "persona"
@@ -97,9 +103,9 @@ def test_what_is_asked_for_goes_before_the_models_own_and_that_before_the_datas(
 
 
 def test_other_options_are_written_out_after_one_space():
-    rows = [{"question": "q", "choice": c, "consistency_id": 0} for c in "ab"]
-    claims = claims_from_rows(rows, options=("disagree", " unsure", "agree"))
+    rows = [{"question": "q", "choice": c, "consistency_id": c} for c in "ab"]
+    claims = claims_from_rows(rows, options=("disagree", "un sure ", "agree"))
     template = resolve_template("truth", None, claims)
-    assert template.label_forms == ((" disagree",), (" unsure",), (" agree",))
-    assert template.demonstration_text(CLAIM, 1).endswith("I think this claim is unsure\n\n")
+    assert template.label_forms == ((" disagree",), (" un sure ",), (" agree",))
+    assert template.demonstration_text(CLAIM, 1).endswith("I think this claim is un sure \n\n")
     assert get_template("truth").label_forms == ((" False",), (" True",))

@@ -1,7 +1,8 @@
 """Templates: from a claim to the text of a query, from a label to the text that continues it.
 
-The template owns the whitespace: a claim's own leading and trailing spaces are dropped where the
-template joins it to other text, and the space before a label belongs to the label.
+The texts of claims, options and preamble are kept as they are, spaces at their ends included. The
+template owns the whitespace that it puts between them, and the space before a label belongs to the
+label.
 """
 
 import dataclasses
@@ -25,12 +26,12 @@ class Template:
     def for_options(self, options: Sequence[str]) -> "Template":
         """This template with the label options of a claim set.
 
-        False and True keep the template's own label forms; other options are written out, each
-        after one space.
+        False and True keep the template's own label forms; other options are written out as they
+        are, each after one space.
         """
         if tuple(options) == BINARY_OPTIONS:
             return self
-        forms = tuple((f" {option.strip()}",) for option in options)
+        forms = tuple((f" {option}",) for option in options)
         return dataclasses.replace(self, label_forms=forms)
 
     def demonstration_text(self, claim: Claim, label: int) -> str:
@@ -39,7 +40,7 @@ class Template:
 
     def preamble_text(self, preamble: str) -> str:
         """The text before the first demonstration; "" for none."""
-        return preamble.rstrip() + self.separator if preamble.strip() else ""
+        return preamble + self.separator if preamble.strip() else ""
 
     def prompt_text(
         self,
@@ -59,28 +60,32 @@ class Template:
 
 
 def _claim_query(claim: Claim) -> str:
-    question = claim.question.strip()
-    opening = f"Question: {question}\n" if question else ""
-    return f"{opening}Claim: {claim.choice.strip()}\nI think this claim is"
+    return f"{_line('Question', claim.question)}Claim: {claim.choice}\nI think this claim is"
+
+
+def _line(name: str, text: str) -> str:
+    """A named line; nothing where the text is blank, such as a statement's question."""
+    return f"{name}: {text}\n" if text.strip() else ""
 
 
 def _preference_query(claim: Claim) -> str:
     assert claim.choice_2 is not None, "a preference compares two responses"
-    persona = claim.persona.strip()
     says = "Response A is more helpful and harmless than Response B"
+    if claim.persona.strip():
+        says = f"{claim.persona} prefer Response A to Response B"
     return (
-        f"Query: {claim.question.strip()}\n"
-        f"Response A: {claim.choice.strip()}\n"
-        f"Response B: {claim.choice_2.strip()}\n"
-        f"Claim: {f'{persona} prefer Response A to Response B' if persona else says}\n"
+        f"{_line('Query', claim.question)}"
+        f"Response A: {claim.choice}\n"
+        f"Response B: {claim.choice_2}\n"
+        f"Claim: {says}\n"
         "I think this claim is"
     )
 
 
 def _world_query(claim: Claim) -> str:
     if claim.choice_2 is None:
-        return f"\n{claim.choice.strip()}:"
-    return f"\n{claim.choice.strip()} rather than\n{claim.choice_2.strip()}:"
+        return f"\n{claim.choice}:"
+    return f"\n{claim.choice} rather than\n{claim.choice_2}:"
 
 
 _LABEL_FORMS = ((" False",), (" True",))
