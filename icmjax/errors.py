@@ -39,18 +39,37 @@ class Fault(NamedTuple):
 class InputError(ValueError):
     """Input that breaks one or more rules; all faults found are in `faults`.
 
-    The command line prints the message alone, without a traceback, and exits with status 2.
+    The command line prints the message alone, without a traceback, and exits with status 2. Faults
+    of one cause, which is the same rule and remedy, are shown together.
     """
 
-    max_shown = 20
+    max_causes = 20
+    max_places = 3  # of one cause
 
     def __init__(self, faults: Fault | Sequence[Fault]):
         self.faults: tuple[Fault, ...] = (faults,) if isinstance(faults, Fault) else tuple(faults)
         assert self.faults, "an InputError needs at least one fault"
-        shown = [str(fault) for fault in self.faults[: self.max_shown]]
-        if len(self.faults) > self.max_shown:
-            shown.append(f"... and {len(self.faults) - self.max_shown} more faults like these")
+        causes: dict[tuple[str, str], list[Fault]] = {}
+        for fault in self.faults:
+            causes.setdefault((fault.rule, fault.remedy), []).append(fault)
+        groups = list(causes.values())
+        shown = [_message(group, self.max_places) for group in groups[: self.max_causes]]
+        left_out = groups[self.max_causes :]
+        if left_out:
+            num_faults = sum(map(len, left_out))
+            shown.append(f"... and {num_faults} more faults of {len(left_out)} other causes")
         super().__init__("\n".join(shown))
+
+
+def _message(faults: Sequence[Fault], max_places: int) -> str:
+    """Faults of one cause: the rule and the remedy once, what was found at the first places."""
+    first, *others = faults
+    rule, *places, remedy = str(first).split("\n")
+    for fault in others[: max_places - 1]:
+        places += str(fault).split("\n")[1:-1]
+    if len(faults) > max_places:
+        places.append(f"  and {len(faults) - max_places} more")
+    return "\n".join([rule, *places, remedy])
 
 
 class ClaimsError(InputError):

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from icmjax.errors import Fault, printable
+from icmjax.errors import Fault, InputError, printable
 
 ESCAPES = ["\x1b[31m", "\x9b2J", "\x07", "\r", "\x00", "\x7f", "\u202e", "\ud800"]
 
@@ -29,3 +29,27 @@ def test_a_fault_has_four_lines_that_any_terminal_can_show(rule, found, where, r
     assert len(message.splitlines()) == 4
     message.encode()
     assert not set("\x1b\x9b\r\u202e") & set(message)
+
+
+def test_faults_of_one_cause_are_shown_together_and_other_causes_each():
+    many = [Fault("Texts are texts.", f"int {n}", f"a.csv:{n}", "mend it") for n in range(20)]
+    error = InputError([*many[:10], Fault("Ids are distinct.", "'7'", "b", "rename"), *many[10:]])
+    assert str(error).split("\n") == [
+        "Texts are texts.",
+        *(line for n in range(3) for line in (f"  found: int {n}", f"  where: a.csv:{n}")),
+        "  and 17 more",
+        "  to do: mend it",
+        *("Ids are distinct.", "  found: '7'", "  where: b", "  to do: rename"),
+    ]
+    assert len(error.faults) == 21
+
+
+@given(st.lists(st.tuples(st.integers(0, 40), st.integers(0, 1)), min_size=1, max_size=80))
+def test_every_fault_is_shown_or_counted(drawn):
+    faults = [Fault(f"Rule {rule}.", "x", "y", f"remedy {remedy}") for rule, remedy in drawn]
+    lines = str(InputError(faults)).split("\n")
+    num_shown = sum(line.startswith("  found: ") for line in lines)
+    counted = [int(line.split()[2]) for line in lines if line.startswith("... and ")]
+    counted += [int(line.split()[1]) for line in lines if line.startswith("  and ")]
+    assert num_shown + sum(counted) == len(faults)
+    assert sum(line.startswith("Rule") for line in lines) == min(20, len(set(drawn)))
