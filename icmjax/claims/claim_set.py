@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from icmjax.claims.consistency import PairRules, select_rules
+from icmjax.claims.consistency import PairRules, Rule, select_rules
 from icmjax.claims.rules import group_claims
 from icmjax.errors import ClaimsError, Fault
 
@@ -37,6 +37,9 @@ class ClaimSet:
     template: str | None = None  # the template that the data's schema asks for; None: the model's
     preamble: str = ""  # text before the first demonstration
     options: tuple[str, ...] = BINARY_OPTIONS  # label y is options[y]
+    # For descriptions alone, and so no part of what makes two claim sets equal.
+    rule: Rule | None = None  # the one rule of all pairs; None where each pair has its own
+    rule_source: str = ""  # how the rule was found
 
     def __post_init__(self) -> None:
         num_claims, num_options = len(self.claims), len(self.options)
@@ -58,6 +61,17 @@ class ClaimSet:
         rules = [np.asarray(field).tolist() for field in self.rules]
         content = [self.claims, rules, self.template, self.preamble, self.options]
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()
+
+    def describe(self) -> str:
+        """The claims and their pair rule in one line."""
+        num_pairs = len(self.rules.pairs)
+        if num_pairs == 0:
+            return f"{len(self)} claims, no pair rule"
+        hard = "hard " if np.all(self.rules.is_hard) else ""
+        pairs = f"{num_pairs} {hard}pair{'s' if num_pairs > 1 else ''}"
+        rule = f", rule {self.rule}" if self.rule else ", rules of their own"
+        source = f" ({self.rule_source})" if self.rule_source else ""
+        return f"{len(self)} claims, {pairs}{rule}{source}"
 
     @functools.cached_property
     def personas(self) -> tuple[str, ...]:

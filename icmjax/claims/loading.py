@@ -6,16 +6,24 @@ Gold labels are read by a call of their own, so that no search can see them.
 import difflib
 import math
 import pathlib
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from icmjax.claims.claim_set import BINARY_OPTIONS, UNLABELLED, Claim, ClaimSet, GoldLabels
-from icmjax.claims.consistency import Rule
+from icmjax.claims.consistency import Rule, select_rules
 from icmjax.claims.files import Row, read_rows, rows_from_mappings
-from icmjax.claims.rules import declared_rules, spelt_out_rules
+from icmjax.claims.rules import (
+    check_limit,
+    check_ties,
+    choose_rule,
+    declared_rules,
+    spelt_out_rules,
+)
 from icmjax.claims.schemas import Fields, Schema, find_schema, read_fields
+from icmjax.claims.texts import is_blank, kind_and_value, short, surrogate
 from icmjax.errors import ClaimsError, Fault
 
 
@@ -35,8 +43,9 @@ def load_claims(
       path: the file; its columns decide on its schema (see `icmjax.claims.schemas`).
       persona: whose claims to load; None for all.
       rule: the pair rule between the claims of one consistency group; "auto" for the one that
-        the schema declares. A group of one claim is free under every rule.
-      limit: load at most so many claims, the first ones.
+        the schema declares or, else, that the options' texts show. A group of one claim is free
+        under every rule.
+      limit: load at most so many claims, the first ones; no pair is parted.
       hard: whether the rule is kept by construction, rather than paid for.
       options: the label options, from false to true; None for the file's own, or False and True.
       preamble: text before the first demonstration; None for the file's own, or none.
@@ -130,7 +139,7 @@ def _read_table(table: _Table) -> tuple[Schema, list[Fields]]:
     if not table.rows and not table.faults:
         remedy = "give at least two claims"
         raise ClaimsError(Fault("A claim set has claims.", "no row", table.name, remedy))
-    schema = find_schema(table.rows)
+    schema = find_schema(table.rows, table.stem)
     fields = read_fields(table.rows, schema, table.stem, table.faults) if table.rows else []
     first_seen: dict[str, str] = {}
     for row in fields:
@@ -158,23 +167,33 @@ def _make_claims(
     label_options = _label_options(table, schema, options)
     own_preamble = _of_all_rows(table, schema, "preamble", str)
     own_template = _of_all_rows(table, schema, "template", str)
-    claims = tuple(
-        Claim(row.id, row.persona, row.consistency_id, row.question, row.choice, row.choice_2)
-        for row in fields
-    )
+    # Pairs of claims that are left out are never made: their number grows with the square.
+    kept = _selection(table, fields, persona, limit)
+    rows = [fields[index] for index in kept]
     if schema.is_written and rule == "auto":
-        rules = spelt_out_rules(table.rows, [row.id for row in fields], len(label_options))
-        rules = rules._replace(is_hard=rules.is_hard | hard)
+        ids = [row.id for row in fields]
+        spelt_out = spelt_out_rules(table.rows, ids, len(label_options), hard)
+        rules, name, source = select_rules(spelt_out, kept), None, "spelt out in the file"
     else:
-        rules = declared_rules(rule, schema, fields, len(label_options), hard, table.name)
+        name, source = choose_rule(rule, schema, rows, table.name)
+        rules = declared_rules(name, rows, len(label_options), hard)
+        check_ties(rule, rows, table.name)
     whole = ClaimSet(
-        claims=claims,
+        claims=tuple(
+            Claim(row.id, row.persona, row.consistency_id, row.question, row.choice, row.choice_2)
+            for row in rows
+        ),
         rules=rules,
         template=own_template if schema.is_written else schema.template,
-        preamble=(own_preamble or "") if preamble is None else preamble,
+        preamble=_preamble(table, (own_preamble or "") if preamble is None else preamble),
         options=label_options,
+        rule=name,
+        rule_source=source,
     )
-    return whole.select(_selection(table, fields, persona, limit))
+    if limit is None or limit >= len(whole):
+        return whole
+    check_limit(limit, rules, len(whole))
+    return whole.select(range(limit))
 
 
 def _make_gold(
@@ -191,49 +210,87 @@ def _make_gold(
             table.faults.append(
                 Fault(
                     rule=f"A label is one of {names}, the index of one, or null for none.",
-                    found=f"{type(value).__name__} {value!r:.60}",
+                    found=kind_and_value(value),
                     where=f"{row.where}:{schema.label}",
-                    remedy="mend the label, or name the options",
+                    remedy=_label_hint(value, label_options),
                 )
             )
         else:
             labels[index] = label
     if table.faults:
         raise ClaimsError(table.faults)
-    selected = labels[_selection(table, fields, persona, limit)]
+    selected = labels[_selection(table, fields, persona, limit)[:limit]]
     return GoldLabels(selected) if np.any(selected != UNLABELLED) else None
 
 
 def label_index(value: Any, options: tuple[str, ...]) -> int | None:
-    """The index of a label's option, UNLABELLED where there is none, None where it is no label."""
+    """The index of a label's option, UNLABELLED where there is none, None where it is no label.
+
+    A number means the same whether a file has it as a number or, as CSV does, as text.
+    """
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return UNLABELLED
     if isinstance(value, bool):
         return int(value) if options == BINARY_OPTIONS else None
     if isinstance(value, str):
+        if value in options:
+            return options.index(value)
         text = value.strip()
         if not text:
             return UNLABELLED
-        if text in options:
-            return options.index(text)
+        names = [option.strip() for option in options]
+        if text in names:
+            return names.index(text)
         if options == BINARY_OPTIONS and text.lower() in ("false", "true"):
             return int(text.lower() == "true")
-        value = int(text) if text.isascii() and text.isdigit() else None
+        number = _INDEX.fullmatch(text)
+        value = int(number[1]) if number else None
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     return value if isinstance(value, int) and 0 <= value < len(options) else None
 
 
+_INDEX = re.compile(r"0*([0-9]{1,3})(?:\.0*)?")  # whole, as 1 or 1.0
+_MAX_OPTIONS = 128  # labels are int8
+_TRUE_WORDS = {"yes", "y", "t", "agree", "agreed", "correct", "right", "support"}
+_FALSE_WORDS = {"no", "n", "f", "disagree", "disagreed", "incorrect", "wrong", "oppose"}
+
+
+def _label_hint(value: Any, options: tuple[str, ...]) -> str:
+    word = value.strip().lower() if isinstance(value, str) else ""
+    is_true, is_false = word in _TRUE_WORDS, word in _FALSE_WORDS
+    if options == BINARY_OPTIONS and (is_true or is_false):
+        return (
+            "write True for labels such as yes and agree, False for no and disagree; or name the "
+            'options, false first, such as options=("No", "Yes")'
+        )
+    return "mend the label, or name the options"
+
+
 def _label_options(table: _Table, schema: Schema, options: Sequence[str] | None) -> tuple[str, ...]:
     own_options = _of_all_rows(table, schema, "label_options", list)
-    chosen = tuple(options or own_options or BINARY_OPTIONS)
-    is_named = all(isinstance(option, str) and option.strip() for option in chosen)
-    if len(chosen) < 2 or len(set(chosen)) < len(chosen) or not is_named:
+    asked = (options,) if isinstance(options, str) else options
+    chosen = tuple(asked or own_options or BINARY_OPTIONS)
+    is_named = all(isinstance(option, str) and not is_blank(option) for option in chosen)
+    is_distinct = is_named and len({option.strip() for option in chosen}) == len(chosen)
+    is_text = is_named and surrogate("".join(chosen)) is None
+    if len(chosen) < 2 or not (is_distinct and is_text):
         remedy = "name at least two, from false to true"
-        raise ClaimsError(
-            Fault("Label options are distinct names.", repr(chosen), table.name, remedy)
-        )
+        found = short(chosen, 200)
+        raise ClaimsError(Fault("Label options are distinct names.", found, table.name, remedy))
+    if len(chosen) > _MAX_OPTIONS:
+        rule, remedy = f"There are at most {_MAX_OPTIONS} label options.", "name fewer"
+        raise ClaimsError(Fault(rule, str(len(chosen)), table.name, remedy))
     return chosen
+
+
+def _preamble(table: _Table, preamble: str) -> str:
+    half = surrogate(preamble)
+    if half is None:
+        return preamble
+    found = f"{half}, half of a surrogate pair"
+    fault = Fault("A preamble is Unicode text.", found, f"{table.name}:preamble", "replace it")
+    raise ClaimsError(fault)
 
 
 def _of_all_rows(table: _Table, schema: Schema, column: str, kind: type) -> Any:
@@ -241,15 +298,18 @@ def _of_all_rows(table: _Table, schema: Schema, column: str, kind: type) -> Any:
     if not schema.is_written:
         return None
     common = table.rows[0].values.get(column)
+    is_kind = isinstance(common, kind | None)
+    if isinstance(common, list):  # of texts, whose comparison goes no deeper
+        is_kind = is_kind and all(isinstance(item, str) for item in common)
     faults = [
         Fault(
             rule=f"The column {column} says the same in all rows.",
-            found=f"{row.values.get(column)!r:.60}, and {common!r:.60} in the first row",
+            found=f"{short(row.values.get(column))}, and {short(common)} in the first row",
             where=f"{row.where}:{column}",
             remedy="keep claims of different kinds in different files",
         )
         for row in table.rows
-        if row.values.get(column) != common or not isinstance(common, kind | None)
+        if not is_kind or row.values.get(column) != common
     ]
     if faults:
         raise ClaimsError(faults)
@@ -259,7 +319,7 @@ def _of_all_rows(table: _Table, schema: Schema, column: str, kind: type) -> Any:
 def _selection(
     table: _Table, fields: Sequence[Fields], persona: str | None, limit: int | None
 ) -> list[int]:
-    """Indices of the claims of a persona, at most `limit` of them."""
+    """Indices of all claims of a persona, once at least two of them are within the limit."""
     if limit is not None and limit < 2:
         remedy = "raise the limit; leave-one-out scores need at least two claims"
         raise ClaimsError(Fault("A limit is two claims or more.", str(limit), "limit", remedy))
@@ -278,4 +338,4 @@ def _selection(
         where = fields[kept[0]].where
         remedy = "add claims; a label is scored given the others"
         raise ClaimsError(Fault("A claim set has two claims or more.", "one", where, remedy))
-    return kept[:limit]
+    return kept

@@ -1,16 +1,16 @@
 """Schemas of claim files: which columns hold what, and the template and rule that the data ask for.
 
-A schema is one row of a table. It is recognised by its columns, and reads no label: that a row has
-one is all it passes on.
+A schema is one row of a table. It is recognised by its columns, and in one case by the file's name.
+It reads no label: that a row has one is all it passes on.
 """
 
-import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from icmjax.claims.consistency import Rule
 from icmjax.claims.files import Row
+from icmjax.claims.texts import is_blank, kind_and_value, surrogate
 from icmjax.errors import Fault
 
 
@@ -33,11 +33,12 @@ class Schema(NamedTuple):
     name: str
     recognised_by: tuple[str, ...]  # present in the file, all of them
     template: str
-    rule: Rule
+    rule: Rule | None  # None: the columns do not say whether tied claims exclude each other
     columns: Mapping[str, str]  # field → the column that holds it; all of them are required
     # What follows from more than one column, or from the file's name.
     derive_fn: Callable[[list[Fields], str, list[Fault]], list[Fields]] | None = None
     label: str = "label"  # the column with the gold label
+    named: str = ""  # part of the file's name, in lower case
 
     @property
     def is_written(self) -> bool:
@@ -45,27 +46,24 @@ class Schema(NamedTuple):
         return self is WRITTEN
 
 
-def find_schema(rows: Sequence[Row]) -> Schema:
-    """The first schema of the table whose columns some row fills, each of them.
+def find_schema(rows: Sequence[Row], source: str) -> Schema:
+    """The first schema of the table that the file's name fits and whose columns some row fills.
 
     A column of labels need not be filled: what a file is does not depend on its labels.
     """
     columns = columns_of(rows)
     named = {name for row in rows for name in row.values}
     columns |= named & {schema.label for schema in SCHEMAS}
-    return next(schema for schema in SCHEMAS if columns.issuperset(schema.recognised_by))
+    return next(
+        schema
+        for schema in SCHEMAS
+        if columns.issuperset(schema.recognised_by) and schema.named in source.lower()
+    )
 
 
 def columns_of(rows: Iterable[Row]) -> set[str]:
     """Names of the columns that at least one row fills; null and blank text fill nothing."""
     return {name for row in rows for name, value in row.values.items() if not is_blank(value)}
-
-
-def is_blank(value: Any) -> bool:
-    """Whether a cell is empty: null, blank text or the NaN of a table with gaps."""
-    if isinstance(value, float):
-        return math.isnan(value)
-    return value is None or (isinstance(value, str) and not value.strip())
 
 
 def read_fields(
@@ -82,13 +80,19 @@ def read_fields(
     present = columns_of(rows)
     required = schema.columns
     missing = [column for column in required.values() if column not in present]
-    if missing:
+    misspelt = _misspelt(rows, schema)
+    if missing or misspelt:
+        renaming = [f"{found} to {meant}" for found, meant in misspelt.items()]
+        missing = [column for column in missing if column not in misspelt.values()]
+        remedy = [f"add or rename: {', '.join(missing)}"] if missing else []
+        remedy += [f"rename {', '.join(renaming)}"] if renaming else []
+        columns = f"{', '.join(required.values())}, and question where a claim answers one"
         faults.append(
             Fault(
-                rule=f"A {schema.name} file fills the columns {', '.join(required.values())}.",
-                found=f"it fills {', '.join(sorted(present)) or 'none'}",
+                rule=f"A {schema.name} file fills the columns {columns}.",
+                found=f"it fills {', '.join(sorted(map(str, present))) or 'none'}",
                 where=rows[0].where.rpartition(":")[0],
-                remedy=f"add or rename: {', '.join(missing)}",
+                remedy="; ".join(remedy),
             )
         )
         return []
@@ -97,6 +101,17 @@ def read_fields(
     if schema.derive_fn is not None and len(fields) == len(rows):
         fields = schema.derive_fn(fields, source, faults)
     return fields
+
+
+def _misspelt(rows: Sequence[Row], schema: Schema) -> dict[str, str]:
+    """Columns named as one that the schema reads but for their case and spaces, and that one.
+
+    A column that a file may leave out would else be left out unseen.
+    """
+    named = {name for row in rows for name in row.values if isinstance(name, str)}
+    read = {"question", "persona", "choice_2", *schema.columns.values()}
+    meant = {name: name.strip().lower() for name in sorted(named)}
+    return {name: to for name, to in meant.items() if to in read - named}
 
 
 def _read_row(index: int, row: Row, schema: Schema, faults: list[Fault]) -> Fields | None:
@@ -108,16 +123,23 @@ def _read_row(index: int, row: Row, schema: Schema, faults: list[Fault]) -> Fiel
         value = row.values.get(column)
         kind, to_text = _KINDS.get(field, ("text", _as_text))
         if is_blank(value) and not is_required:
-            return default
+            return value if isinstance(value, str) and default == "" else default
         text = to_text(value)
+        name = field.replace("_", " ")
         if text is None or is_blank(text):
-            found = "nothing" if value is None else f"{type(value).__name__} {value!r:.60}"
+            rule = f"The {name} of a claim is {kind}, and not blank."
             remedy = "mend the row or drop it"
-            rule = f"The {field.replace('_', ' ')} of a claim is {kind}, and not blank."
-            faults.append(Fault(rule, found, f"{row.where}:{column}", remedy))
+            faults.append(Fault(rule, kind_and_value(value), f"{row.where}:{column}", remedy))
             return ""
+        half = surrogate(text)
+        if half is not None:
+            rule = f"The {name} of a claim is Unicode text."
+            remedy = "replace the character, or save the file from text that was read as UTF-8"
+            found = f"{half}, half of a surrogate pair"
+            faults.append(Fault(rule, found, f"{row.where}:{column}", remedy))
         return text
 
+    choice_2 = read("choice_2")
     fields = Fields(
         where=row.where,
         id=read("id", str(index)),
@@ -125,7 +147,7 @@ def _read_row(index: int, row: Row, schema: Schema, faults: list[Fault]) -> Fiel
         consistency_id=read("consistency_id"),
         question=read("question"),
         choice=read("choice"),
-        choice_2=read("choice_2") or None,
+        choice_2=None if is_blank(choice_2) else choice_2,
         answer=read("answer").strip() or None,
     )
     return fields if len(faults) == num_faults else None
@@ -139,13 +161,16 @@ def _as_id(value: Any) -> str | None:
     """Ids are compared as text; a whole float is what a table with gaps makes of an integer."""
     if isinstance(value, float) and value.is_integer():
         value = int(value)
-    return str(value) if isinstance(value, str | int) and not isinstance(value, bool) else None
+    if isinstance(value, int) and (isinstance(value, bool) or value.bit_length() > _MAX_BITS):
+        return None
+    return str(value) if isinstance(value, str | int) else None
 
 
 def _as_answer(value: Any) -> str | None:
     return str(value) if isinstance(value, float) else _as_id(value)
 
 
+_MAX_BITS = 4096  # of an id; Python refuses to write integers of some thousand digits
 _KINDS = {
     "id": ("text or a whole number", _as_id),
     "consistency_id": ("text or a whole number", _as_id),
@@ -195,7 +220,8 @@ def _pair_by_position(fields: list[Fields], source: str, faults: list[Fault]) ->
     ]
 
 
-_PLAIN = {"question": "question", "choice": "choice", "consistency_id": "consistency_id"}
+# A statement asks no question, so that no file needs the column.
+_PLAIN = {"choice": "choice", "consistency_id": "consistency_id"}
 _PERSONA = _PLAIN | {"persona": "persona"}
 
 # What `icmjax.claims.write_claims` writes: the template is a column, the rules are spelt out.
@@ -214,7 +240,7 @@ SCHEMAS: tuple[Schema, ...] = (
         ("is_liberal",),
         template="truth",
         rule="exactly_one_true",
-        columns={"question": "question", "choice": "choice"},
+        columns={"choice": "choice"},
         derive_fn=_pair_by_position,
         label="is_liberal",
     ),
@@ -247,8 +273,10 @@ SCHEMAS: tuple[Schema, ...] = (
         rule="exactly_one_true",
         columns=_PERSONA,
     ),
-    Schema("persona", ("persona",), template="persona", rule="none", columns=_PERSONA),
+    Schema("persona", ("persona",), template="persona", rule=None, columns=_PERSONA),
     # Answers to one question may all be right or all be wrong: no rule. The public reference code
-    # ties them by a key that it derives from the gold labels.
-    Schema("truth", (), template="truth", rule="none", columns=_PLAIN),
+    # ties them by a key that it derives from the gold labels. Columns do not tell these files from
+    # others, for which a rule has to be chosen.
+    Schema("TruthfulQA", (), template="truth", rule="none", columns=_PLAIN, named="truthfulqa"),
+    Schema("truth", (), template="truth", rule=None, columns=_PLAIN),
 )

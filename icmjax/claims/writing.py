@@ -7,6 +7,7 @@ from typing import Any
 from icmjax.claims.claim_set import BINARY_OPTIONS, UNLABELLED, ClaimSet, GoldLabels
 from icmjax.claims.rules import pair_rules_column
 from icmjax.errors import ClaimsError, Fault
+from icmjax.files import write_text
 
 
 def write_claims(
@@ -15,7 +16,8 @@ def write_claims(
     """Write claims as JSONL, such that loading gives back the same claims, rules and gold labels.
 
     Raises:
-      ClaimsError: the path does not end in .jsonl.
+      ClaimsError: the path does not end in .jsonl, or cannot be written; see
+        `icmjax.files.write_bytes`.
     """
     path = pathlib.Path(path)
     if path.suffix.lower() != ".jsonl":
@@ -36,4 +38,4 @@ def write_claims(
         row["label_options"] = claims.options
         row["pair_rules"] = pair_rules[index]
         lines.append(json.dumps(row, ensure_ascii=False) + "\n")
-    path.write_text("".join(lines), encoding="utf-8", newline="")
+    write_text(path, "".join(lines), error=ClaimsError)
