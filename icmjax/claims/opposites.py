@@ -15,6 +15,8 @@ _QUOTED = re.compile(
     r"""(?<!\w)(["']).*?\1(?!\w)|“.*?”|‘.*?’(?!\w)|«.*?»""",
     re.DOTALL,
 )
+# From the first quote after a colon to a quote at the end.
+_LAST_QUOTED = re.compile(r"""(.*?:\s["'“‘«])(.*)(["'”’»]\W{0,3})""", re.DOTALL)
 _OPPOSITES = ({"yes", "no"}, {"true", "false"}, {"agree", "disagree"})
 _LONGEST = 10_000  # characters; quotes that do not close take time with the square of it
 
@@ -41,8 +43,11 @@ def are_opposite(first: Worded, second: Worded) -> bool:
         return False
     if _differ_in_opposite_words(one, other):
         return True
-    has_question = not is_blank(first.question)
-    return has_question and (_differ_in_one_quote(one, other) or _differ_after_colon(one, other))
+    if is_blank(first.question):
+        return False
+    if _QUOTED.search(one) or _QUOTED.search(other):
+        return _differ_in_one_quote(one, other) or _differ_in_last_quote(one, other)
+    return _differ_after_colon(one, other)
 
 
 def _differ_in_one_quote(first: str, second: str) -> bool:
@@ -52,6 +57,15 @@ def _differ_in_one_quote(first: str, second: str) -> bool:
     quoted = [[found[0] for found in _QUOTED.finditer(text)] for text in (first, second)]
     different = [pair for pair in zip(*quoted, strict=True) if not _is_same(*pair)]
     return len(different) == 1 and all(_has_words(text) for text in different[0])
+
+
+def _differ_in_last_quote(first: str, second: str) -> bool:
+    """As: 'the doctors' work', whose apostrophe is taken for the end of a quote elsewhere."""
+    quoted, other = _LAST_QUOTED.fullmatch(first), _LAST_QUOTED.fullmatch(second)
+    if quoted is None or other is None or quoted.group(1, 3) != other.group(1, 3):
+        return False
+    has_all = all(map(_has_words, (quoted[1], quoted[2], other[2])))
+    return has_all and not _is_same(quoted[2], other[2])
 
 
 def _differ_after_colon(first: str, second: str) -> bool:

@@ -34,13 +34,15 @@ def read_columns(name: str, content: bytes, faults: list[Fault]) -> dict[str, li
     if len(set(names)) < len(names):
         faults.append(Fault(rule, "columns of the same name", name, "rename one of them"))
         return {}
-    columns = {}
+    columns, num_faults = {}, len(faults)
     for column in names:
         try:
             columns[column] = _values(table.column(column))
         except _ERRORS as error:
             rule = "Python can hold the values of every column."
             faults.append(Fault(rule, _one_line(error), f"{name}:{column}", "mend or drop it"))
+    if len(faults) > num_faults:
+        return {}  # a row without one of its columns would be called faulty for that
     for column, classes in _class_names(table.schema.metadata or {}, name, faults).items():
         if column in columns:
             columns[column] = [

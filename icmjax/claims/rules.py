@@ -74,11 +74,12 @@ def choose_rule(rule: str, schema: Schema, fields: Sequence[Fields], name: str) 
     )
     if num_opposite == len(tied):
         return ChosenRule("exactly_one_true", "found by the options' text")
+    groups = "1 group" if len(tied) == 1 else f"{len(tied)} groups"
     of_which = "none of them" if num_opposite == 0 else f"only {num_opposite} of them"
     raise ClaimsError(
         Fault(
             rule="Where several claims share a consistency_id, a pair rule says what ties them.",
-            found=f"{len(tied)} groups of several claims, {of_which} two opposite options by text",
+            found=f"{groups} of several claims, {of_which} two opposite options by text",
             where=f"{name}:consistency_id",
             remedy=(
                 f"choose rule (on the command line --rule): {', '.join(RULES[1:])}; "
