@@ -97,7 +97,9 @@ def _names_in(folder: pathlib.Path) -> list[str] | None:
 
 
 def _offer(folder: pathlib.Path) -> str:
-    names = [name for name in _names_in(folder) or [] if pathlib.Path(name).suffix in _READERS]
+    names = [
+        name for name in _names_in(folder) or [] if pathlib.Path(name).suffix.lower() in _READERS
+    ]
     return f"name a file in it, such as {', '.join(names[:5])}" if names else "name a file"
 
 
