@@ -160,7 +160,7 @@ def test_make_scorer_blockwise(checkpoint):
         {"question": "People from Japan", "choice": word, "consistency_id": str(index // 2)}
         for index, word in enumerate(["Yes", "claim", "is True", "Japan"])
     ]
-    claims = claims_from_rows(rows)
+    claims = claims_from_rows(rows, rule="none")
     labels = np.array([0, -1, -1, -1], np.int8)
     for leave in ("claim", "group"):
         blockwise = make_scorer(lm, claims, "blockwise", leave=leave)

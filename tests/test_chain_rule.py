@@ -76,7 +76,7 @@ def test_orders_are_permutations_and_tokens_are_linear(scorer):
 
 def test_make_scorer_by_chain_rule(models):  # noqa: F811
     rows = [{"question": "q", "choice": f"Yes {k}", "consistency_id": "0"} for k in range(4)]
-    claims = claims_from_rows(rows)
+    claims = claims_from_rows(rows, rule="none")
     scorer = make_scorer(models["qwen3"], claims, "chain_rule", num_orders=2)
     assert scorer.demonstration_orders().shape == (2, 4, 3)
     labels = np.array([1, 0, 1, 0], np.int8)

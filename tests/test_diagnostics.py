@@ -162,7 +162,7 @@ def test_the_command_searches_by_any_algorithm(folder, tmp_path, name):
     out = tmp_path / "run"
     arguments = ["search", "--model", folder / "model", "--claims", folder / "claims.jsonl"]
     arguments += ["--algorithm", name, "--iterations", 8, "--out", out, "--quiet"]
-    arguments += ["--method", "sequential"]  # the smaller program
+    arguments += ["--rule", "none", "--method", "sequential"]  # the smaller program
     result = CliRunner().invoke(main, [str(argument) for argument in arguments])
     assert result.exit_code == 0, result.output
     summary = json.loads((out / "summary.json").read_text())

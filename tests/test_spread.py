@@ -99,7 +99,7 @@ def survey():
         {"question": "People from Japan", "choice": word, "consistency_id": str(index // 2)}
         for index, word in enumerate(words)
     ]
-    return claims_from_rows(rows)
+    return claims_from_rows(rows, rule="none")
 
 
 def test_make_scorer_spreads_a_tree_and_its_orders(lm):

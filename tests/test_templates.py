@@ -109,3 +109,36 @@ def test_other_options_are_written_out_after_one_space():
     assert template.label_forms == ((" disagree",), (" un sure ",), (" agree",))
     assert template.demonstration_text(CLAIM, 1).endswith("I think this claim is un sure \n\n")
     assert get_template("truth").label_forms == ((" False",), (" True",))
+
+
+def test_reference_prompts_are_those_of_the_published_code():
+    """They end in a space, and demonstrations have their label right after it."""
+    claim = Claim("0", "", "0", " Q? ", "It is.\n")
+    template = get_template("reference")
+    query = "Question:  Q? \nClaim: It is.\n\nI think this claim is "
+    assert template.query_fn(claim) == query
+    assert template.demonstration_text(claim, 1) == f"{query}True\n\n"
+    compared = Claim("0", "Party", "0", "Q", "one\ntwo", "three")
+    assert get_template("reference_preference").query_fn(compared) == (
+        "Human: Q\nResponse 1: onetwo\nResponse 2: three\n"
+        "Claim: Response 1 is more helpful and harmless than Response 2.\nI think this claim is "
+    )
+
+
+def test_the_reference_prompt_is_chosen_by_the_data():
+    rows = [
+        {"question": "Q", "option": option, "options": ["Yes", "No"], "selections": [0.7, 0.3]}
+        | {"consistency_id": 1}
+        for option in ("Yes", "No")
+    ]
+    claims = claims_from_rows(rows, source="UnitedStates_train")
+    template = resolve_template("reference", None, claims)
+    assert template.name == "reference_country"
+    assert template.query_fn(claims.claims[0]) == (
+        'Question: Q\nClaim: The majority of people in United States would answer: "Yes".\n'
+        "I think this claim is "
+    )
+    assert resolve_template("reference").name == "reference"
+    # A claim that says it in its own words keeps them.
+    other = claims.claims[0]._replace(choice="Most say yes")
+    assert "Claim: Most say yes\n" in template.query_fn(other)

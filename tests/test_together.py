@@ -133,7 +133,8 @@ def test_a_model_reads_several_personas_at_once(tmp_path):
                     "persona": place,
                 }
                 for index, word in enumerate(("tea", "rice", "soup", "jam"))
-            ]
+            ],
+            rule="none",
         )
         for place in ("Peru", "Mali", "Oman")
     ]

@@ -98,9 +98,13 @@ def test_pieces_join_to_the_tokens_of_the_whole_prompt(
         prompt = template.prompt_text(preamble, demonstrations, claims.claims[query])
         label = labels[query]
         ids = pieces_of(tokens, shown, labels, query)
-        ids += list(tokens.label_forms[label, 0, : tokens.label_form_lengths[label, 0]])
-        text = prompt + template.label_forms[label][0]
-        assert ids == kind(text, split_special_tokens=True)["input_ids"]
+        form = list(tokens.label_forms[label, 0, : tokens.label_form_lengths[label, 0]])
+        text = template.label_forms[label][0]
+        if template.is_label_apart:
+            assert ids == kind(prompt, split_special_tokens=True)["input_ids"]
+            assert kind.decode(form) == text
+        else:
+            assert ids + form == kind(prompt + text, split_special_tokens=True)["input_ids"]
 
 
 @settings(max_examples=30, deadline=None)

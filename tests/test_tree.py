@@ -210,7 +210,7 @@ def test_make_scorer_by_tree(models):
         {"question": "People from Japan", "choice": word, "consistency_id": str(index // 2)}
         for index, word in enumerate(["Yes", "claim", "is True", "Japan", "would answer", "this"])
     ]
-    claims = claims_from_rows(rows)
+    claims = claims_from_rows(rows, rule="none")
     lm = models["llama"]
     labels = np.array([0, 1, -1, 1, 0, 0], np.int8)
     for leave in ("claim", "group"):

@@ -9,7 +9,7 @@ import click
 import numpy as np
 
 from harness.draws import unit_rng
-from icmjax.claims import load_claims, load_gold
+from icmjax.claims import RULES, load_claims, load_gold
 from icmjax.errors import ClaimsError, Fault, InputError
 from icmjax.persona_world import Task, World, make_task, make_world
 
@@ -58,11 +58,12 @@ def source_options(function: Callable[..., None]) -> Callable[..., None]:
         num_claims: int,
         num_test: int,
         num_together: int,
+        rule: str,
         quick: bool,
         **options: Any,
     ) -> None:
         source = load_source(
-            claims_path, test_path, personas, groups, num_seeds, num_claims, num_test, quick
+            claims_path, test_path, personas, groups, num_seeds, num_claims, num_test, quick, rule
         )
         config = source.config | {"num_together": num_together}
         source = source._replace(config=config, num_together=num_together)
@@ -82,6 +83,13 @@ def source_options(function: Callable[..., None]) -> Callable[..., None]:
         click.option("--num-claims", default=32, show_default=True, help="Search claims a task."),
         click.option("--seeds", "num_seeds", default=3, show_default=True, help="Draws a group."),
         click.option("--personas", help="Of the files, separated by commas; default together."),
+        click.option(
+            "--rule",
+            default="auto",
+            show_default=True,
+            type=click.Choice(["auto", *RULES]),
+            help="Pair rule of the files, as of icmjax search.",
+        ),
         click.option("--test", "test_path", help="Held-out claims of the same personas."),
         click.option("--claims", "claims_path", help="A claim file, in place of the world."),
     ):
@@ -98,6 +106,7 @@ def load_source(
     num_claims: int,
     num_test: int,
     quick: bool,
+    rule: str = "auto",
 ) -> Source:
     """The source that the options of a command name.
 
@@ -130,7 +139,7 @@ def load_source(
         raise ClaimsError(Fault("--claims goes with --test.", found, "options", remedy))
     names = personas.split(",") if personas else [""]
     paths = (claims_path, test_path)
-    wholes = {name: tuple(_load(path, name) for path in paths) for name in names}
+    wholes = {name: tuple(_load(path, name, rule) for path in paths) for name in names}
 
     def draw(name: str, seed: int) -> tuple[Task, Task]:
         search, test = (
@@ -195,13 +204,13 @@ def sample(task: Task, num_claims: int, rng: np.random.Generator) -> Task:
 
 
 @functools.cache
-def _load(path: str, persona: str) -> Task:
+def _load(path: str, persona: str, rule: str) -> Task:
     """All claims of a persona, or of all together where it is ""."""
     gold = load_gold(path, persona or None)
     if gold is None:
-        rule, remedy = "An experiment scores against gold labels.", "add a column label"
-        raise ClaimsError(Fault(rule, "none", path, remedy))
-    return Task(load_claims(path, persona or None), gold)
+        asked, remedy = "An experiment scores against gold labels.", "add a column label"
+        raise ClaimsError(Fault(asked, "none", path, remedy))
+    return Task(load_claims(path, persona or None, rule), gold)
 
 
 def _fingerprint(task: Task) -> str:

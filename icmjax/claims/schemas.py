@@ -247,7 +247,7 @@ SCHEMAS: tuple[Schema, ...] = (
     Schema(
         "country",
         ("option", "options", "selections"),
-        template="persona",
+        template="country",
         rule="exactly_one_true",
         columns=_PLAIN | {"choice": "option"},
         derive_fn=_claim_country,

@@ -6,6 +6,7 @@ label.
 """
 
 import dataclasses
+import re
 from collections.abc import Callable, Sequence
 
 from icmjax.claims import BINARY_OPTIONS, Claim, ClaimSet
@@ -31,7 +32,8 @@ class Template:
         """
         if tuple(options) == BINARY_OPTIONS:
             return self
-        forms = tuple((f" {option}",) for option in options)
+        space = "" if self.is_label_apart else " "
+        forms = tuple((f"{space}{option}",) for option in options)
         return dataclasses.replace(self, label_forms=forms)
 
     def demonstration_text(self, claim: Claim, label: int) -> str:
@@ -88,7 +90,35 @@ def _world_query(claim: Claim) -> str:
     return f"\n{claim.choice} rather than\n{claim.choice_2}:"
 
 
+def _reference_query(claim: Claim) -> str:
+    return f"Question: {claim.question}\nClaim: {claim.choice}\nI think this claim is "
+
+
+def _reference_preference(claim: Claim) -> str:
+    assert claim.choice_2 is not None, "a preference compares two responses"
+    first, second = (text.replace("\n", "") for text in (claim.choice, claim.choice_2))
+    return (
+        f"Human: {claim.question}\nResponse 1: {first}\nResponse 2: {second}\n"
+        "Claim: Response 1 is more helpful and harmless than Response 2.\nI think this claim is "
+    )
+
+
+def _reference_country(claim: Claim) -> str:
+    """As the reference words a country's answer; another claim stays as it is."""
+    ours = COUNTRY_CLAIM.fullmatch(claim.choice)
+    if ours is not None:
+        country, option = ours.groups()
+        text = f'The majority of people in {country} would answer: "{option}".'
+        claim = claim._replace(choice=text)
+    return _reference_query(claim)
+
+
 _LABEL_FORMS = ((" False",), (" True",))
+_APART_FORMS = (("False",), ("True",))
+# How `icmjax.claims` words a country's answer.
+COUNTRY_CLAIM = re.compile(
+    r"People from (?:the )?(.+) would answer this question as: '(.*)'", re.DOTALL
+)
 
 # The wording is that of Wen et al. (arXiv:2506.10139, table 1). A persona's claims name the
 # persona themselves, and a solution's claim is its working, so that the three share one wording.
@@ -99,10 +129,29 @@ TEMPLATES: dict[str, Template] = {
         Template("persona", _claim_query, _LABEL_FORMS, "\n\n"),
         Template("solution", _claim_query, _LABEL_FORMS, "\n\n"),
         Template("preference", _preference_query, _LABEL_FORMS, "\n\n", needs_choice_2=True),
+        Template("country", _claim_query, _LABEL_FORMS, "\n\n"),
+        # The prompts of Wen et al.'s code and its fork for countries, letter by letter: they end in
+        # a space, and the label is read without one. A tokenizer that has spaces before words reads
+        # both otherwise than inside of a text: on Gemma 3 this moves scores by .7 to 1.4 nats.
+        Template("reference", _reference_query, _APART_FORMS, "\n\n", is_label_apart=True),
+        Template(
+            "reference_preference",
+            _reference_preference,
+            _APART_FORMS,
+            "\n\n",
+            needs_choice_2=True,
+            is_label_apart=True,
+        ),
+        Template(
+            "reference_country", _reference_country, _APART_FORMS, "\n\n", is_label_apart=True
+        ),
         # The line break before a claim belongs to its first word: the world's tokenizer has it so.
         Template("world", _world_query, _LABEL_FORMS, ""),
     )
 }
+
+
+REFERENCES = {"preference": "reference_preference", "country": "reference_country"}
 
 
 def get_template(name: str) -> Template:
@@ -131,7 +180,7 @@ def resolve_template(
     """The template to use: the one asked for, else the model's, else the data's, else "truth".
 
     Args:
-      name: explicit choice.
+      name: explicit choice; "reference" takes the reference code's prompt for the data's kind.
       model_default: the template that a model was trained on.
       claims: the claim set, for its schema's template and its label options.
 
@@ -139,5 +188,7 @@ def resolve_template(
       InputError: the name is unknown.
     """
     asked_by_data = claims.template if claims is not None else None
+    if name == "reference":
+        name = REFERENCES.get(asked_by_data or "", name)
     template = get_template(name or model_default or asked_by_data or "truth")
     return template.for_options(claims.options) if claims is not None else template
