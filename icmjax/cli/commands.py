@@ -1,10 +1,13 @@
 """The group of all commands, each of which is imported when it is asked for."""
 
 import importlib
+from typing import Any
 
 import click
 
 from icmjax._version import __version__
+
+INTERRUPTED = 130  # as shells count it: 128 and the number of the signal
 
 COMMANDS = {
     "search": "Label claims without labels.",
@@ -29,6 +32,14 @@ class Commands(click.Group):
         if cmd_name not in COMMANDS:
             return None
         return importlib.import_module(f"icmjax.cli.{cmd_name}").command
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Runs a command; Ctrl-C ends it with the status that shells give to it."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            click.echo("interrupted", err=True)
+            ctx.exit(INTERRUPTED)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """The names and what each does."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
@@ -43,8 +44,63 @@ PAIR_RULES = (
     "asymmetric_preference",
     "same_answer_same_label",
 )
+DTYPES = ("float32", "bfloat16", "float16")
+WARM_STARTS = ("zero_shot", "bootstrap", "random")
 LEAVES = ("claim", "group")
 OBJECTIVES = ("log_prob", "log_odds")
+
+
+class Range(NamedTuple):
+    """Which numbers an option takes, from one end to the other."""
+
+    rule: str  # as of a Fault
+    least: float
+    most: float
+
+
+_MOST = 2**31 - 1  # of what is counted in 32 bits
+_SEED = "A seed is a whole number from 0 to 2^32 − 1: random keys hold 32 bits of it."
+_SHARED = "Devices that share a pass are 1 to 1024."
+_COST = "each of them reads all claims at every step"
+# By the names that commands know their options by. What the library checks itself is not here.
+RANGES = {
+    "seed": Range(_SEED, 0, 2**32 - 1),
+    "draws": Range("Draws are 1 to 1000: each of them reads all demonstrations.", 1, 1000),
+    "limit": Range("A limit leaves one claim or more.", 1, _MOST),
+    "num_orders": Range("Orders are 1 to 64: each costs as much as a pass.", 1, 64),
+    "context_size": Range("A context has one claim or more.", 1, _MOST),
+    "batch_size": Range("A batch has one text or more.", 1, _MOST),
+    "num_devices": Range(_SHARED, 1, 1024),
+    "memory_gib": Range("A memory budget is a number of GiB above 0.", 2**-30, 2**30),
+    # From 10^6 on float32 rounds the violated pairs away beside alpha times the predictability.
+    "alpha": Range("Alpha is a number from 0.000001 to 1000000.", 1e-6, 1e6),
+    "num_iterations": Range("Steps are counted in 32 bits.", 0, _MOST),
+    "num_chains": Range(f"Chains are 1 to 1024: {_COST}.", 1, 1024),
+    "num_replicas": Range(f"Replicas are 1 to 1024: {_COST}.", 1, 1024),
+}
+
+
+def check_numbers(context: click.Context) -> None:
+    """Refuses numbers that no command can use, before anything is read.
+
+    Raises:
+      InputError: options are out of `RANGES`, NaN or infinite; all faults found.
+    """
+    faults = []
+    for option in context.command.params:
+        value = context.params.get(option.name or "")
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            continue
+        allowed = RANGES.get(option.name or "")
+        # NaN is in no range.
+        if allowed is not None and not allowed.least <= value <= allowed.most:
+            remedy = f"give {allowed.least:.10g} to {allowed.most:.10g}"
+            faults.append(Fault(allowed.rule, str(value), option.opts[0], remedy))
+        elif not abs(value) < math.inf:
+            rule, remedy = "An option is a finite number.", "give a number"
+            faults.append(Fault(rule, str(value), option.opts[0], remedy))
+    if faults:
+        raise InputError(faults)
 
 
 class ModelOptions(NamedTuple):
@@ -137,7 +193,13 @@ model_options = grouped(
     "model",
     ModelOptions,
     click.option("--model", required=True, help="persona-world, a folder, or a hub id."),
-    click.option("--dtype", default="float32", show_default=True, help="Of the weights."),
+    click.option(
+        "--dtype",
+        default="float32",
+        show_default=True,
+        type=click.Choice(DTYPES),
+        help="Of the weights.",
+    ),
     click.option(
         "--attention",
         default="einsum",
@@ -182,7 +244,11 @@ scorer_options = grouped(
     ),
     click.option("--context-size", type=int, help="sequential: the most claims a query reads."),
     click.option(
-        "--orders", "num_orders", default=1, show_default=True, help="Averaged over, at random."
+        "--orders",
+        "num_orders",
+        default=1,
+        show_default=True,
+        help="Averaged over, at random; each costs a pass.",
     ),
 )
 utility_options = grouped(
@@ -229,7 +295,7 @@ algorithm_options = together(
     click.option("--temperature", type=float, help="tempering: of the coldest rung; gibbs."),
     click.option("--hot-temperature", type=float, help="tempering: of the hottest rung."),
     click.option("--burn-in", type=float, help="tempering, gibbs: share of the steps."),
-    click.option("--warm-start", help="tempering: zero_shot, bootstrap or random."),
+    click.option("--warm-start", type=click.Choice(WARM_STARTS), help="tempering."),
     click.option("--shots", "num_shots", type=int, help="bootstrap: demonstrations of a pass."),
 )
 
