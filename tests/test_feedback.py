@@ -89,9 +89,15 @@ def test_one_question_a_group():
     clamped = np.array([-1, 1, -1, -1, -1], np.int8)
     assert choose_claims(scores, groups, 2, clamped).tolist() == [3, 4]
     assert choose_claims(np.zeros(5), groups, 2).tolist() == [0, 2]  # of equals the earlier
-    for budget in (0, 4):
-        with pytest.raises(InputError, match="for every question"):
+    for budget in (-1, 0, 4):
+        with pytest.raises(InputError, match="choose 1 to 3") as caught:
             choose_claims(scores, groups, budget)
+        assert "for every question" in str(caught.value)
+        assert f"{budget} questions, 3 groups" in str(caught.value)
+    with pytest.raises(InputError, match="choose 1 to 2"):
+        choose_claims(scores, groups, 0, clamped)
+    with pytest.raises(InputError, match="ask nothing"):
+        choose_claims(scores, groups, 1, np.zeros(5, np.int8))
 
 
 def test_an_answer_implies_its_opposite():

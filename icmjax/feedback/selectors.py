@@ -108,19 +108,20 @@ def choose_claims(
     closed = set(np.asarray(groups)[is_clamped].tolist())
     chosen: list[int] = []
     for claim in np.argsort(-np.asarray(uncertainty), kind="stable"):
-        if len(chosen) < budget and int(groups[claim]) not in closed:
+        if int(groups[claim]) not in closed:
             closed.add(int(groups[claim]))
             chosen.append(int(claim))
-    if budget < 1 or len(chosen) < budget:
+    if not 1 <= budget <= len(chosen):
+        remedy = f"choose 1 to {len(chosen)}" if chosen else "ask nothing: all groups have answers"
         raise InputError(
             Fault(
                 "There is a consistency group for every question.",
                 f"{budget} questions, {len(chosen)} groups without an answer",
                 "budget",
-                f"choose 1 to {max(len(chosen), 1)}",
+                remedy,
             )
         )
-    return np.array(chosen)
+    return np.array(chosen[:budget])
 
 
 def implied_labels(answers: np.ndarray, rules: PairRules) -> np.ndarray:
