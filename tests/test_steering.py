@@ -9,14 +9,27 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from checkpoints import make_checkpoint
+from scipy import stats
 
-from icmjax.claims import GoldLabels, claims_from_rows
+from icmjax.claims import Claim, ClaimSet, GoldLabels, claims_from_rows
 from icmjax.claims.consistency import no_rules, rules_from_groups
-from icmjax.errors import InputError, PromptError
+from icmjax.errors import InputError, PromptError, ScoreError
 from icmjax.lm import load_lm
 from icmjax.prompts import get_template
 from icmjax.scoring import text_bytes
-from icmjax.steering import calibrate, chat_zero_shot, evaluate, make_steerer, score_predictions
+from icmjax.statistics import share_interval
+from icmjax.steering import (
+    Condition,
+    Scores,
+    calibrate,
+    chat_zero_shot,
+    check_log_probs,
+    compare,
+    evaluate,
+    held_out,
+    make_steerer,
+    score_predictions,
+)
 from icmjax.steering.chat import _encode, _turn
 from icmjax.steering.in_context import _steer
 
@@ -154,6 +167,90 @@ def test_scores_by_hand():
     assert scores.num_claims == 3
     with pytest.raises(InputError, match="gold"):
         score_predictions(logp, GoldLabels(np.full(4, -1, np.int8)))
+
+
+def test_scores_that_are_no_numbers_are_refused():
+    logp = np.log([[0.9, 0.1], [0.4, 0.6], [0.2, 0.8]])
+    logp[1, 0], logp[2] = np.nan, [-np.inf, 0]
+    with pytest.raises(ScoreError, match="claim 1") as caught:
+        score_predictions(logp, GoldLabels(np.array([0, 1, 1], np.int8)))
+    assert [fault.where[-1] for fault in caught.value.faults] == ["1", "2"]
+    with pytest.raises(ScoreError, match="claim 'b'"):
+        check_log_probs(logp[:2], ["a", "b"])
+
+
+def claim(id_, choice, question="Tea?", persona="Japan", group=None, choice_2=None):
+    return Claim(id_, persona, group or id_, question, choice, choice_2)
+
+
+def claim_set(*claims):
+    return ClaimSet(claims, no_rules())
+
+
+HELD_OUT = {
+    "another claim": (claim("x", "Rice harms"), True),
+    "the same": (claim("a", "Rice helps"), False),
+    "the same under another id": (claim("x", "Rice helps"), False),
+    "other spaces": (claim("x", " Rice\n helps", "Tea? "), False),
+    "another question": (claim("x", "Rice helps", "Coffee?"), True),
+    "another persona": (claim("x", "Rice helps", persona="Peru"), True),
+    "its opposite": (claim("x", "Rice harms", group="a"), False),
+    "an id of another question": (claim("x", "Rice harms", "Coffee?", group="a"), True),
+    "an id of another persona": (claim("x", "Rice harms", persona="Peru", group="a"), True),
+    "an id without a question": (claim("x", "Rain is wet", "", group="n"), True),
+    "a comparison": (claim("x", "Tea", choice_2="Rice"), False),
+    "a comparison turned round": (claim("x", "Rice", choice_2="Tea"), False),
+    "another comparison": (claim("x", "Rice", choice_2="Rain", group="p"), True),
+}
+
+
+@pytest.mark.parametrize("case", HELD_OUT)
+def test_a_query_is_held_out_where_no_demonstration_answers_it(case):
+    query, is_held_out = HELD_OUT[case]
+    demonstrations = claim_set(
+        claim("a", "Rice helps"), claim("n", "Rain falls", ""), claim("p", "Tea", choice_2="Rice")
+    )
+    assert held_out(demonstrations, claim_set(query)).tolist() == [0] * is_held_out
+
+
+def test_what_is_tied_to_a_known_query_is_known():
+    queries = claim_set(
+        claim("0", "Snow falls", "", group="1"),
+        claim("1", "Rain falls", "", group="0"),
+        claim("2", "Rain rises", "", group="0"),
+    )
+    demonstrations = claim_set(claim("n", "Rain falls", "", group="7"))
+    assert held_out(demonstrations, queries).tolist() == [0]
+    assert held_out(queries, queries).tolist() == []
+    assert held_out(claim_set(claim("n", "No rain")), queries).tolist() == [0, 1, 2]
+
+
+def test_the_interval_counts_groups_once():
+    """Opposites are right together: 8 of 10 claims in 5 groups are as 4 of 5."""
+    scores = Scores(0.8, 0.8, 0.4, 10)
+    interval = stats.binomtest(4, 5).proportion_ci(0.95, "wilson")
+    found = Condition("gold", (scores,), num_groups=5)
+    assert found.accuracy_interval == pytest.approx((interval.low, interval.high))
+    assert (found.num_claims, found.spread("accuracy")) == (10, None)
+    drawn = found._replace(draws=(scores, scores._replace(accuracy=0.6)))
+    assert drawn.spread("accuracy") == pytest.approx(0.2 / 2**0.5)
+    assert drawn.accuracy_interval == share_interval(0.7, 5)
+
+
+def test_compare_says_how_many_claims_and_groups_there_are(lm, demonstrations, queries):
+    tied = claims_from_rows(
+        [row | {"consistency_id": 7} for row in rows_of(["Claims help", "I am"])]
+        + rows_of(["this is rice and tea"]),
+        rule="none",
+        preamble=PREAMBLE,
+    )
+    gold = GoldLabels(np.array([1, 0, -1], np.int8))
+    labels = np.array([[1, 0, 0, 1], [0, 0, 0, 1]], np.int8)
+    conditions = compare(lm, demonstrations, {"given": labels}, tied, gold)
+    assert [each.name for each in conditions] == ["zero-shot", "calibrated zero-shot", "given"]
+    assert all((each.num_claims, each.num_groups) == (2, 1) for each in conditions)
+    expected = evaluate(lm, demonstrations, labels[1], tied, gold).scores
+    assert conditions[-1].draws[1].log_loss == pytest.approx(expected.log_loss, abs=1e-5)
 
 
 def log_probs(log_odds):

@@ -5,12 +5,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from icmjax.claims import UNLABELLED, ClaimSet, GoldLabels
+from icmjax.claims import UNLABELLED, Claim, ClaimSet, GoldLabels
 from icmjax.lm import LanguageModel
 from icmjax.scoring import MEMORY_BUDGET
+from icmjax.statistics import share_interval
 from icmjax.steering.calibration import calibrate
 from icmjax.steering.in_context import make_steerer
-from icmjax.steering.scores import Scores, score_predictions
+from icmjax.steering.scores import Scores, check_log_probs, score_predictions
 
 ZERO_SHOT, CALIBRATED = "zero-shot", "calibrated zero-shot"
 
@@ -20,6 +21,22 @@ class Condition(NamedTuple):
 
     name: str
     draws: tuple[Scores, ...]
+    num_groups: int  # consistency groups of the claims that have a gold label
+
+    @property
+    def num_claims(self) -> int:
+        """Claims that have a gold label."""
+        return self.draws[0].num_claims
+
+    @property
+    def accuracy_interval(self) -> tuple[float, float]:
+        """The 95 % Wilson interval of the accuracy, each consistency group counted once.
+
+        Opposite claims are right or wrong together, so that the claims of a group say little more
+        than one of them. The interval says how far other claims would change the accuracy; it does
+        not tell two conditions apart, which are measured on the same claims.
+        """
+        return share_interval(self.mean("accuracy"), self.num_groups)
 
     def mean(self, metric: str) -> float:
         """The mean over the draws of a field of `Scores`."""
@@ -37,6 +54,34 @@ def random_labels(seed: int, num_draws: int, claims: ClaimSet) -> np.ndarray:
     return rng.integers(len(claims.options), size=(num_draws, len(claims))).astype(np.int8)
 
 
+def held_out(demonstrations: ClaimSet, queries: ClaimSet) -> np.ndarray:
+    """The queries that the demonstrations do not answer: their indices, int64, in order.
+
+    A demonstration answers a query with the same persona, question, choice and second choice, or
+    with the same two choices in the other order. It answers one with the same persona, question and
+    consistency id, as its opposite has. It answers what is tied to such a query by a consistency
+    group. Differences in white space do not count. Ids alone say nothing across files: many number
+    their rows, so that an id counts with a question, and where no two choices are compared.
+    """
+    known = {key for claim in demonstrations.claims for key in _keys(claim)}
+    is_known = np.array([not known.isdisjoint(_keys(claim)) for claim in queries.claims], bool)
+    groups = queries.group_index
+    return np.flatnonzero(~np.isin(groups, groups[is_known]))
+
+
+def _keys(claim: Claim) -> list[tuple]:
+    """What two claims share of which one answers the other."""
+    who, question = _plain(claim.persona), _plain(claim.question)
+    if claim.choice_2 is not None:
+        return [(who, question, frozenset([_plain(claim.choice), _plain(claim.choice_2)]))]
+    text = (who, question, _plain(claim.choice))
+    return [text, (who, question, "id", claim.consistency_id)] if question else [text]
+
+
+def _plain(text: str) -> str:
+    return " ".join(text.split())
+
+
 def compare(
     lm: LanguageModel,
     demonstrations: ClaimSet,
@@ -48,6 +93,8 @@ def compare(
 ) -> list[Condition]:
     """Zero-shot, calibrated zero-shot, and every labelling of the demonstrations.
 
+    Queries that the demonstrations answer are scored like all others: `held_out` finds the rest.
+
     Args:
       labellings: by the condition's name, int8 `[N]` or draws of it `[B, N]`.
       gold: gold labels of the queries.
@@ -56,16 +103,23 @@ def compare(
     Raises:
       InputError: the claim sets do not go together, or nothing fits the memory budget.
       PromptError: a prompt does not fit the model.
+      ScoreError: a label log-prob is not a finite number.
     """
     steerer = make_steerer(lm, demonstrations, queries, template, memory_budget)
-    unlabelled = np.full((1, len(demonstrations)), UNLABELLED, np.int8)
-    (zero_shot,) = steerer(unlabelled)
-    conditions = [Condition(ZERO_SHOT, (score_predictions(zero_shot, gold),))]
+    names = [claim.id for claim in queries.claims]
+    num_groups = len(np.unique(queries.group_index[gold.labels != UNLABELLED]))
+
+    def condition(name: str, draws: np.ndarray) -> Condition:
+        check_log_probs(draws, names)
+        scores = tuple(score_predictions(label_log_probs, gold) for label_log_probs in draws)
+        return Condition(name, scores, num_groups)
+
+    zero_shot = steerer(np.full((1, len(demonstrations)), UNLABELLED, np.int8))
+    conditions = [condition(ZERO_SHOT, zero_shot)]
     if len(queries.options) == 2:
-        calibrated = calibrate(zero_shot, queries.rules)
-        conditions.append(Condition(CALIBRATED, (score_predictions(calibrated, gold),)))
+        calibrated = calibrate(zero_shot[0], queries.rules)
+        conditions.append(condition(CALIBRATED, calibrated[None]))
     for name, labels in labellings.items():
         draws = np.reshape(labels, (-1, len(demonstrations)))
-        scores = tuple(score_predictions(logp, gold) for logp in steerer(draws))
-        conditions.append(Condition(name, scores))
+        conditions.append(condition(name, steerer(draws)))
     return conditions
