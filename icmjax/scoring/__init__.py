@@ -4,6 +4,7 @@ from icmjax.scoring.blockwise import BlockwiseScorer, make_blockwise_scorer
 from icmjax.scoring.chain_rule import ChainRuleScorer, make_chain_rule_scorer
 from icmjax.scoring.contexts import build_context, shown_lengths
 from icmjax.scoring.fidelity import Fidelity, measure_fidelity
+from icmjax.scoring.finite import checked_scores
 from icmjax.scoring.labels import label_log_probs, read_prompts
 from icmjax.scoring.make import AnyScorer, Method, make_scorer, make_subset_scorer
 from icmjax.scoring.objectives import (
@@ -36,6 +37,7 @@ __all__ = [
     "TreeScorer",
     "TreeSubsetScorer",
     "build_context",
+    "checked_scores",
     "claim_scores",
     "describe",
     "fitting_batch",
