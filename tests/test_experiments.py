@@ -21,6 +21,7 @@ from icmjax.errors import ClaimsError, Fault, InputError
 from icmjax.lm import SETTINGS_FILE
 from icmjax.persona_world import Task, make_task, make_world, text
 from icmjax.prompts import TEMPLATES
+from icmjax.statistics import MIN_UNITS
 
 pytestmark = pytest.mark.usefixtures("experiments_on_path")
 
@@ -195,7 +196,9 @@ def test_every_cell_states_what_it_is_of(outputs, name):
         for row in rows:
             assert {"num", "mean", "spread", "low", "high", "p_value", "num_needed"} <= row.keys()
             assert np.isfinite(row["mean"])
-            assert row["num"] == 1 or row["low"] <= row["mean"] + 1e-9
+            has_interval = row["num"] >= MIN_UNITS
+            assert (row["low"] is not None) == has_interval
+            assert not has_interval or row["low"] <= row["mean"] + 1e-9
             if "p by Holm" in title:
                 assert 0 < row["p_value"] <= 1
                 num_compared += 1
