@@ -16,7 +16,14 @@ from scorers import table_scorer
 
 from icmjax.claims import GoldLabels, claims_from_rows
 from icmjax.errors import RunError
-from icmjax.runs import files, open_run, pytree_fingerprint, read_run, search_configuration
+from icmjax.runs import (
+    checkpoints,
+    files,
+    open_run,
+    pytree_fingerprint,
+    read_run,
+    search_configuration,
+)
 from icmjax.runs import folder as run_folder
 from icmjax.scoring import utility
 from icmjax.search import ICM, Account, run_search
@@ -46,9 +53,9 @@ def run_in(folder, resume=False, seed=0, delay=0, gold=None, algorithm=ALGORITHM
 
 
 def contents(folder):
-    """Bytes of the results, without wall time and the versions' session."""
+    """Bytes of the results, without wall time and the summary's digest of itself."""
     summary = json.loads((folder / run_folder.SUMMARY).read_text())
-    del summary["wall_seconds"]
+    del summary["wall_seconds"], summary["sha256"]
     files = (run_folder.LABELS, run_folder.SCORES, run_folder.TRACE, run_folder.CLAIMS)
     return summary, [(folder / name).read_bytes() for name in files]
 
@@ -65,10 +72,10 @@ def test_resume_after_sigkill_is_bit_identical(tmp_path):
     )
     killed, whole = tmp_path / "killed", tmp_path / "whole"
     process = subprocess.Popen([sys.executable, "-c", script, str(killed)], cwd=here)
-    checkpoints = killed / run_folder.CHECKPOINTS
+    saved = killed / run_folder.CHECKPOINTS
     deadline = time.monotonic() + 300
     try:
-        while len(list(checkpoints.glob("trace-*.npz"))) < 4:
+        while len(list(saved.glob("trace-*.npz"))) < 4:
             assert process.poll() is None, "the search ended before it could be killed"
             assert time.monotonic() < deadline, "the search does not get on"
             time.sleep(0.005)
@@ -91,15 +98,15 @@ def test_resume_after_sigkill_is_bit_identical(tmp_path):
 def test_resume_does_not_trust_a_trace_without_its_state(tmp_path, monkeypatch):
     """A process may die after it wrote a block's trace and before it wrote the state."""
     run_in(tmp_path / "whole")
-    stopped, write_arrays = tmp_path / "stopped", run_folder.write_arrays
+    stopped, write_content = tmp_path / "stopped", checkpoints.write_content
 
-    def write_or_die(path, arrays):
-        if path.name == run_folder.STATE and (path.parent / "trace-000000009.npz").exists():
+    def write_or_die(path, content):
+        if path.name.startswith("state-") and (path.parent / "trace-000000009.npz").exists():
             raise InterruptedError
-        write_arrays(path, arrays)
+        write_content(path, content)
 
     with monkeypatch.context() as patch:
-        patch.setattr(run_folder, "write_arrays", write_or_die)
+        patch.setattr(checkpoints, "write_content", write_or_die)
         with pytest.raises(InterruptedError):
             run_in(stopped)
     assert (stopped / run_folder.CHECKPOINTS / "trace-000000009.npz").exists()
@@ -108,10 +115,26 @@ def test_resume_does_not_trust_a_trace_without_its_state(tmp_path, monkeypatch):
 
 
 def test_resuming_a_complete_run_changes_nothing(tmp_path):
-    run_in(tmp_path / "run")
-    before = contents(tmp_path / "run")
-    run_in(tmp_path / "run", resume=True)
-    assert contents(tmp_path / "run") == before
+    folder = tmp_path / "run"
+    _, summary = run_in(folder)
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    _, again = run_in(folder, resume=True, gold=GoldLabels(np.zeros(NUM_CLAIMS, np.int8)))
+    assert again == summary
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+
+
+def test_a_failed_resume_of_a_complete_run_deletes_nothing(tmp_path):
+    folder = tmp_path / "run"
+    run_in(folder)
+    for state in (folder / run_folder.CHECKPOINTS).glob("state-*"):
+        state.unlink()
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    with pytest.raises(RunError, match="no state of a run that is complete"):
+        run_in(folder, resume=True)
+    with pytest.raises(RunError, match="as it was started"):
+        run_in(folder, resume=True, seed=1)
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+    read_run(folder)
 
 
 def test_what_a_run_folder_holds(tmp_path):
@@ -145,6 +168,7 @@ def test_what_a_run_folder_holds(tmp_path):
     mean = (summary["utility"] + violated) / 20.0
     np.testing.assert_allclose(summary["mutual_predictability"], mean, rtol=1e-5)
     assert summary["accuracy"] == np.mean(result.labels[:10] == gold.labels[:10])
+    assert summary["num_accuracy_claims"] == 10
     assert summary["num_claims"] == NUM_CLAIMS
     assert summary["seeds"] == [0, 0]
     assert summary["num_tokens"] > 0
@@ -156,6 +180,20 @@ def test_what_a_run_folder_holds(tmp_path):
 
 def test_no_accuracy_without_gold(tmp_path):
     assert run_in(tmp_path / "run")[1]["accuracy"] is None
+
+
+def test_accuracy_is_of_labels_that_were_found(tmp_path):
+    """Labels that were handed in are right or wrong by themselves."""
+    clamped = np.full(NUM_CLAIMS, -1, np.int8)
+    clamped[:4] = 1, 0, 1, 0
+    gold = GoldLabels(np.array([0, 1] * 5 + [-1, -1], np.int8))
+    result, summary = run_in(tmp_path / "run", gold=gold, clamped=clamped)
+    assert summary["num_accuracy_claims"] == 6
+    assert summary["accuracy"] == np.mean(result.labels[4:10] == gold.labels[4:10])
+    assert (result.labels[:4] == gold.labels[:4]).sum() == 0
+    clamped[4:10] = gold.labels[4:10]
+    summary = run_in(tmp_path / "next", gold=gold, clamped=clamped)[1]
+    assert (summary["accuracy"], summary["num_accuracy_claims"]) == (None, 0)
 
 
 @pytest.mark.parametrize("name", ["new", "empty"])
@@ -225,15 +263,16 @@ def test_a_checkpoint_of_another_structure_is_refused(tmp_path):
 
 def test_nothing_is_left_half_written(tmp_path, monkeypatch):
     path = tmp_path / "summary.json"
-    files.write_json(path, {"utility": 1.0})
+    files.write_sealed(path, {"utility": 1.0})
 
     def fail(*args):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(files.os, "fsync", fail)
     with pytest.raises(RunError, match="No space left"):
-        files.write_json(path, {"utility": 2.0})
-    assert json.loads(path.read_text()) == {"utility": 1.0}
+        files.write_sealed(path, {"utility": 2.0})
+    assert files.read_sealed(path) == {"utility": 1.0}
+    assert [entry.name for entry in tmp_path.iterdir()] == ["summary.json"]
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "int8", "bool"])

@@ -8,7 +8,9 @@ from icmjax.claims import claims_from_rows
 from icmjax.errors import ScoreError
 from icmjax.scoring import checked_scores
 
-CLAIMS = claims_from_rows([{"id": f"c{i}", "question": "?", "choice": f"{i}"} for i in range(3)])
+CLAIMS = claims_from_rows(
+    [{"id": f"c{i}", "question": "?", "choice": f"{i}", "consistency_id": i} for i in range(3)]
+)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])

@@ -3,136 +3,73 @@
 ```
 DIR/manifest.json       the configuration, and the environment of every session
 DIR/claims.jsonl        the claims, without labels
+DIR/answers.jsonl       labels of people that the search holds fast, where it was given any
+DIR/checkpoints/        the last states, and the trace of each block of steps
 DIR/labels.jsonl        one row a claim: its label, log-odds and marginal
 DIR/scores.npz          the arrays of the result, in full precision
 DIR/trace.npz           the algorithm's Info of every step
 DIR/summary.json        written last: its presence says that the search is complete
-DIR/checkpoints/        the state after the last block, and the trace of each block
 DIR/.lock               held by the process that writes
 ```
 
-Every file is written beside its place and renamed, so that none is ever half-written.
+A folder is one of three things at every moment, whenever a process dies. Without a manifest it is
+empty, whatever else of a run's start lies in it: a search may start there. With one it can be
+resumed. With a summary it is complete, and is never touched again.
 
-Checkpoints are `.npz` files and not orbax ones. A state is some kilobytes and a block may take no
-more than a tenth of a second: at N = 256 a save took 2 ms, and 45 ms through
-`orbax.checkpoint.CheckpointManager` (idle CPU, local disk; the factor of 20 held under load), whose
-strength, sharded and asynchronous saving of large arrays, has nothing to work on here.
+Every file is written beside its place and renamed, so that none is ever half-written. The manifest
+and the summary hold digests of themselves and of the files that belong to them.
 """
 
 import contextlib
-import dataclasses
 import datetime
-import hashlib
 import json
 import os
 import pathlib
 import platform
-import shutil
+import re
+import tempfile
 from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
 
 from icmjax._version import __version__
-from icmjax.claims import (
-    UNLABELLED,
-    ClaimSet,
-    GoldLabels,
-    count_violations,
-    load_claims,
-    write_claims,
-)
-from icmjax.errors import Fault, InputError, RunError
+from icmjax.claims import UNLABELLED, ClaimSet, GoldLabels, count_violations, write_claims
+from icmjax.errors import Fault, RunError
+from icmjax.runs.checkpoints import Checkpoints
 from icmjax.runs.files import (
     LOCK,
+    arrays_as_bytes,
+    damage,
+    digest_of,
     lock,
-    read_arrays,
-    write_arrays,
-    write_bytes,
-    write_json,
+    read_known,
+    read_sealed,
+    seal_of,
+    write_content,
+    write_sealed,
     writing,
 )
+from icmjax.runs.fingerprints import check_same
+from icmjax.runs.reading import (
+    CLAIMS,
+    LABELS,
+    MANIFEST,
+    RESULT_ARRAYS,
+    SCORES,
+    SUMMARY,
+    TRACE,
+    read_run,
+)
 from icmjax.scoring import mutual_predictability
-from icmjax.search import Account, Algorithm, SearchResult
+from icmjax.search import Account, SearchResult
 
-MANIFEST, SUMMARY, LABELS = "manifest.json", "summary.json", "labels.jsonl"
-CLAIMS, SCORES, TRACE = "claims.jsonl", "scores.npz", "trace.npz"
-CHECKPOINTS, STATE = "checkpoints", "state.npz"
-
-
-def search_configuration(
-    scorer: Any,
-    claims: ClaimSet,
-    algorithm: Algorithm,
-    rng_key: Array,
-    *,
-    model: str | None = None,
-    clamped: np.ndarray | None = None,
-) -> dict[str, Any]:
-    """All that the result of a search depends on, as JSON; a resumed search must have the same.
-
-    Args:
-      scorer: the scorer; a checksum of its arrays, the model's weights among them, stands for it,
-        or where it has `sources` of these.
-      claims: the claims.
-      algorithm: a dataclass.
-      rng_key: a typed key.
-      model: the model's name.
-      clamped: int8 `[N]`, -1 where free.
-    """
-    assert dataclasses.is_dataclass(algorithm)
-    answers = [] if clamped is None else np.flatnonzero(np.asarray(clamped) >= 0)
-    configuration = {
-        "algorithm": {"name": type(algorithm).__name__} | dataclasses.asdict(algorithm),
-        "claims": {
-            "fingerprint": claims.fingerprint,
-            "num_claims": len(claims),
-            "options": list(claims.options),
-        },
-        "clamped": {claims.claims[i].id: int(np.asarray(clamped)[i]) for i in answers},
-        "model": model,
-        "rng_key": {
-            "impl": str(jax.random.key_impl(rng_key)),
-            "data": np.asarray(jax.random.key_data(rng_key)).tolist(),
-        },
-        "scorer": {
-            "name": type(scorer).__name__,
-            "fingerprint": pytree_fingerprint(getattr(scorer, "sources", scorer)),
-        },
-    }
-    return json.loads(json.dumps(configuration))
-
-
-def pytree_fingerprint(tree: Any) -> str:
-    """SHA-256 over paths, shapes, dtypes and position-weighted checksums of all arrays of a pytree.
-
-    The checksums are taken where the arrays lie, so that it costs one read of the weights; it is
-    made against mistakes, not against forgery.
-    """
-    digest = hashlib.sha256()
-    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
-        array = jnp.asarray(leaf)
-        if jnp.issubdtype(array.dtype, jax.dtypes.prng_key):
-            array = jax.random.key_data(array)
-        name = jax.tree_util.keystr(path)
-        digest.update(f"{name} {array.shape} {array.dtype} {_checksum(array)}\n".encode())
-    return digest.hexdigest()
-
-
-@jax.jit
-def _checksum(array: Array) -> Array:
-    if array.dtype == jnp.bool_:
-        array = array.astype(jnp.uint8)
-    unsigned = jnp.dtype(f"uint{8 * array.dtype.itemsize}")
-    bits = jax.lax.bitcast_convert_type(array, unsigned).astype(jnp.uint32)
-    weights = jnp.uint32(1)
-    for axis in range(array.ndim):
-        index = jax.lax.broadcasted_iota(jnp.uint32, array.shape, axis)
-        weights = weights * jnp.uint32(0x9E3779B1) + index * jnp.uint32(0x85EBCA77)
-    return jnp.sum(bits * (2 * weights + 1), dtype=jnp.uint32)
+CHECKPOINTS = "checkpoints"
+PARTIAL = re.compile(
+    r"\..*\.[0-9a-f]{16}\.partial"
+)  # what `icmjax.files` leaves where it is killed
 
 
 def environment(command: str | None = None) -> dict[str, Any]:
@@ -157,94 +94,65 @@ class Run:
     def __init__(self, path: pathlib.Path, manifest: dict[str, Any], claims: ClaimSet):
         self.path = path
         self.manifest = manifest
+        self.checkpoints = Checkpoints(path / CHECKPOINTS, manifest["configuration"])
+        self.is_complete = os.path.lexists(path / SUMMARY)
         self._claims = claims
-        self._checkpoints = path / CHECKPOINTS
 
     def save(self, state: Any, info: Any, num_steps: int, account: Account) -> None:
         """Keep the state after `num_steps` steps, and the Info of the block that led to it."""
-        if len(info[0]):
-            write_arrays(self._checkpoints / f"trace-{num_steps:09d}.npz", info._asdict())
-        arrays = {
-            jax.tree_util.keystr(path): np.asarray(leaf)
-            for path, leaf in jax.tree_util.tree_leaves_with_path(state)
-        }
-        arrays |= {name: np.asarray(value) for name, value in account._asdict().items()}
-        # Last, for it alone says how far the search has come.
-        write_arrays(self._checkpoints / STATE, arrays | {"num_steps": np.asarray(num_steps)})
+        if not self.is_complete:
+            self.checkpoints.save(state, info, num_steps, account)
 
     def restore(self, like: Any) -> tuple[Any, list[dict[str, np.ndarray]], Account] | None:
         """The last state in the structure of `like`, all blocks' Info; None before a first save.
 
         Raises:
-          RunError: the checkpoint does not have the structure of `like`.
+          RunError: no checkpoint is whole, or they do not have the structure of `like`.
         """
-        path = self._checkpoints / STATE
-        if not path.exists():
-            return None
-        arrays = read_arrays(path)
-        leaves = []
-        for key_path, expected in jax.tree_util.tree_leaves_with_path(like):
-            name = jax.tree_util.keystr(key_path)
-            found = arrays.get(name)
-            if found is None or (found.shape, found.dtype) != (expected.shape, expected.dtype):
-                kind = "nothing" if found is None else f"{found.dtype} {found.shape}"
-                raise RunError(
-                    Fault(
-                        rule="A checkpoint holds the state of the algorithm that goes on from it.",
-                        found=f"{kind} where {expected.dtype} {expected.shape} is expected",
-                        where=f"{path}, array {name}",
-                        remedy="resume with the version of icmjax in manifest.json, or start anew",
-                    )
-                )
-            leaves.append(found)
-        num_steps = int(arrays["num_steps"])
-        blocks = [
-            read_arrays(block)
-            for block in sorted(self._checkpoints.glob("trace-*.npz"))
-            if int(block.stem.removeprefix("trace-")) <= num_steps
-        ]
-        account = Account(int(arrays["num_tokens"]), float(arrays["seconds"]))
-        return jax.tree.unflatten(jax.tree.structure(like), leaves), blocks, account
+        if self.is_complete and self.checkpoints.is_empty:
+            remedy = "read the results; they need no checkpoint"
+            raise damage(self.path / CHECKPOINTS, "no state of a run that is complete", remedy)
+        return self.checkpoints.restore(like)
 
     def write_results(self, result: SearchResult, gold: GoldLabels | None = None) -> dict[str, Any]:
         """Write labels, scores, trace and, last, the summary, which is also returned.
+
+        A run that is complete keeps the summary that it has.
 
         Args:
           result: of the search.
           gold: for the accuracy alone.
         """
-        claims, options = self._claims, self._claims.options
-        is_binary = len(options) == 2
-        rows = []
-        for index, claim in enumerate(claims.claims):
-            row: dict[str, Any] = {k: v for k, v in claim._asdict().items() if v is not None}
-            marginals = result.marginals[index].tolist()
-            row["label"] = int(result.labels[index])
-            row["log_odds"] = float(result.log_odds[index])
-            row["marginal"] = marginals[1] if is_binary else marginals
-            rows.append(json.dumps(row, ensure_ascii=False) + "\n")
+        if self.is_complete:
+            return read_sealed(self.path / SUMMARY)
+        scores = {name: getattr(result, name) for name in RESULT_ARRAYS}
+        contents = {
+            LABELS: _label_rows(self._claims, result),
+            SCORES: arrays_as_bytes(scores),
+            TRACE: arrays_as_bytes(result.trace._asdict()),
+        }
         summary = self._summarise(result, gold)
-        write_bytes(self.path / LABELS, "".join(rows).encode())
-        names = ("labels", "log_odds", "marginals", "label_log_probs")
-        write_arrays(self.path / SCORES, {name: getattr(result, name) for name in names})
-        write_arrays(self.path / TRACE, result.trace._asdict())
-        write_json(self.path / SUMMARY, summary)
+        summary["files"] = {name: digest_of(content) for name, content in contents.items()}
+        summary["configuration"] = seal_of(self.manifest["configuration"])
+        for name, content in contents.items():
+            write_content(self.path / name, content)
+        write_sealed(self.path / SUMMARY, summary)
+        self.is_complete = True
         return summary
 
     def _summarise(self, result: SearchResult, gold: GoldLabels | None) -> dict[str, Any]:
         labels, logp = jnp.asarray(result.labels), jnp.asarray(result.label_log_probs)
         session = self.manifest["sessions"][-1]
         diagnostics = dict(result.diagnostics)
-        accuracy = None
-        if gold is not None and np.any(gold.labels != UNLABELLED):
-            has_gold = gold.labels != UNLABELLED
-            accuracy = float(np.mean(result.labels[has_gold] == gold.labels[has_gold]))
+        accuracy, num_accuracy_claims = self._accuracy(result.labels, gold)
         return {
             "utility": result.utility,
             "mutual_predictability": float(mutual_predictability(logp, labels)),
             "num_inconsistent": int(count_violations(labels, self._claims.rules)),
             "num_claims": len(self._claims),
             "accuracy": accuracy,
+            "num_accuracy_claims": num_accuracy_claims,
+            "warnings": list(diagnostics.pop("warnings", [])),
             "seeds": self.manifest["configuration"]["rng_key"]["data"],
             "versions": session["versions"],
             "device": session["device"],
@@ -252,6 +160,33 @@ class Run:
             "num_tokens": diagnostics.pop("num_tokens"),
             "diagnostics": diagnostics,
         }
+
+    def _accuracy(self, labels: np.ndarray, gold: GoldLabels | None) -> tuple[float | None, int]:
+        """The share of right labels among those that the search found, and how many these are.
+
+        Labels that it was given say nothing about it.
+        """
+        if gold is None:
+            return None, 0
+        clamped = self.manifest["configuration"].get("clamped", {})
+        is_free = np.array([claim.id not in clamped for claim in self._claims.claims])
+        is_counted = is_free & (gold.labels != UNLABELLED)
+        if not is_counted.any():
+            return None, 0
+        return float(np.mean((labels == gold.labels)[is_counted])), int(is_counted.sum())
+
+
+def _label_rows(claims: ClaimSet, result: SearchResult) -> bytes:
+    is_binary = len(claims.options) == 2
+    rows = []
+    for index, claim in enumerate(claims.claims):
+        row: dict[str, Any] = {k: v for k, v in claim._asdict().items() if v is not None}
+        marginals = result.marginals[index].tolist()
+        row["label"] = int(result.labels[index])
+        row["log_odds"] = float(result.log_odds[index])
+        row["marginal"] = marginals[1] if is_binary else marginals
+        rows.append(json.dumps(row, ensure_ascii=False) + "\n")
+    return "".join(rows).encode()
 
 
 @contextlib.contextmanager
@@ -263,6 +198,7 @@ def open_run(
     resume: bool = False,
     command: str | None = None,
     options: Mapping[str, Any] | None = None,
+    private_files: Mapping[str, str] | None = None,
 ) -> Iterator[Run]:
     """Open a run folder for writing, until the context ends.
 
@@ -270,107 +206,151 @@ def open_run(
       path: the folder; it is made where absent.
       claims: the claims of the search.
       configuration: of the search, from `search_configuration`.
-      resume: go on with the search that the folder holds, rather than start one in a new folder.
+      resume: go on with the search that the folder holds, rather than start one in a new folder. A
+        run that is complete is opened too, and nothing in it is written.
       command: the command line, for the record.
       options: of the command, so that others can run it again.
+      private_files: further files of the run by name, which its owner alone may read.
 
     Raises:
-      RunError: the folder is in use or not writable; there is nothing to resume, or it is another
-        search, whose differences are shown. Any fault in the input that ends the context before
-        the first checkpoint removes what was written.
+      RunError: the folder is in use or not writable; there is nothing to resume, it is another
+        search, whose differences are shown, or files of it are damaged. Whatever ends the context
+        of a search that was started here before its first checkpoint, removes what was written.
     """
     folder = pathlib.Path(path)
-    if resume and not (folder / MANIFEST).is_file():
-        raise RunError(
-            Fault(
-                rule="A search that is resumed has begun.",
-                found=f"no {MANIFEST}",
-                where=str(folder),
-                remedy="start it without --resume, or name the folder of a run",
-            )
-        )
-    if not resume:
-        _check_empty(folder)
-    is_new_folder = not folder.exists()
+    check_folder(folder, resume)
     with writing(folder):
+        is_new_folder = not folder.exists()
         folder.mkdir(parents=True, exist_ok=True)
     with lock(folder):
+        contents = {CLAIMS: (_claims_as_bytes(claims), False)}
+        contents |= {name: (text.encode(), True) for name, text in (private_files or {}).items()}
         if resume:
-            manifest = json.loads((folder / MANIFEST).read_text())
-            _check_configuration(folder, manifest["configuration"], configuration)
+            run = _go_on(folder, claims, configuration, options, contents, command)
         else:
-            _check_empty(folder)  # again: another process may have been first
-            manifest = {"configuration": configuration, "sessions": []}
-            if options is not None:
-                manifest["options"] = dict(options)
-        manifest["sessions"].append(environment(command))
-        with writing(folder):
-            (folder / CHECKPOINTS).mkdir(exist_ok=True)
-            temporary = folder / f".{CLAIMS}"
-            write_claims(claims, temporary)
-            os.replace(temporary, folder / CLAIMS)
-        write_json(folder / MANIFEST, manifest)
+            check_folder(folder, resume, is_locked=True)  # again: another may have been first
+            run = None
         try:
-            yield Run(folder, manifest, claims)
-        except InputError:
-            if not (folder / CHECKPOINTS / STATE).exists():
-                _discard(folder, is_new_folder)
+            yield run or _begin(folder, claims, configuration, options, contents, command)
+        except BaseException:  # a Ctrl-C too leaves a folder in which a search may start
+            if not resume and Checkpoints(folder / CHECKPOINTS, {}).is_empty:
+                _discard(folder, list(contents), is_new_folder)
             raise
 
 
-class RunRecord(NamedTuple):
-    """What a complete run folder holds."""
-
-    manifest: dict[str, Any]
-    summary: dict[str, Any]
-    claims: ClaimSet
-    labels: np.ndarray  # int8 [N]
-    log_odds: np.ndarray  # float32 [N]
-    marginals: np.ndarray  # float32 [N, Y]
-    label_log_probs: np.ndarray  # float32 [N, Y]
-    trace: dict[str, np.ndarray]  # [num_steps, ...] each
-
-
-def read_run(path: str | os.PathLike[str]) -> RunRecord:
-    """Read the results of a complete run.
+def check_folder(path: str | os.PathLike[str], resume: bool, is_locked: bool = False) -> None:
+    """Refuse a folder in which no search can start, or none be resumed; nothing is written.
 
     Raises:
-      RunError: the folder holds no run, or one that is not complete.
+      RunError: as `open_run`, so that a command may find it before it loads a model.
     """
     folder = pathlib.Path(path)
-    if not (folder / SUMMARY).is_file():
-        has_begun = (folder / MANIFEST).is_file()
-        raise RunError(
-            Fault(
-                rule="The folder holds the results of a search.",
-                found="a search that is not complete" if has_begun else f"no {MANIFEST}",
-                where=str(folder),
-                remedy="complete it with --resume" if has_begun else "name the folder of a run",
-            )
-        )
-    return RunRecord(
-        manifest=json.loads((folder / MANIFEST).read_text()),
-        summary=json.loads((folder / SUMMARY).read_text()),
-        claims=load_claims(folder / CLAIMS),
-        trace=read_arrays(folder / TRACE),
-        **read_arrays(folder / SCORES),
-    )
+    with writing(folder):
+        if resume and not os.path.lexists(folder / MANIFEST):
+            remedy = "start it without --resume, or name the folder of a run"
+            rule = "A search that is resumed has begun."
+            raise RunError(Fault(rule, f"no {MANIFEST}", str(folder), remedy))
+        if not is_locked and os.path.lexists(folder / LOCK):
+            with lock(folder):
+                pass
+        if resume:
+            read_sealed(folder / MANIFEST)
+        else:
+            _check_empty(folder)
 
 
-def _discard(folder: pathlib.Path, is_new_folder: bool) -> None:
-    """Remove a run that has kept nothing yet, so that the search can start in the folder again."""
-    shutil.rmtree(folder / CHECKPOINTS)
-    for name in (MANIFEST, CLAIMS, LOCK):
-        (folder / name).unlink()
-    if is_new_folder:
-        folder.rmdir()
+def _begin(
+    folder: pathlib.Path,
+    claims: ClaimSet,
+    configuration: Mapping[str, Any],
+    options: Mapping[str, Any] | None,
+    contents: Mapping[str, tuple[bytes, bool]],
+    command: str | None,
+) -> Run:
+    manifest: dict[str, Any] = {"configuration": configuration, "sessions": [environment(command)]}
+    if options is not None:
+        manifest["options"] = dict(options)
+    manifest["files"] = {name: digest_of(content) for name, (content, _) in contents.items()}
+    _sweep(folder)
+    # First, for without it the folder counts as empty, and with it the rest can be made anew.
+    write_sealed(folder / MANIFEST, manifest)
+    _complete_start(folder, contents)
+    return Run(folder, manifest, claims)
+
+
+def _go_on(
+    folder: pathlib.Path,
+    claims: ClaimSet,
+    configuration: Mapping[str, Any],
+    options: Mapping[str, Any] | None,
+    contents: Mapping[str, tuple[bytes, bool]],
+    command: str | None,
+) -> Run:
+    manifest = read_sealed(folder / MANIFEST)
+    check_same(folder / MANIFEST, manifest, configuration, options)
+    run = Run(folder, manifest, claims)
+    if run.is_complete:
+        read_run(folder)  # whatever is damaged is found now
+        return run
+    known = manifest["files"]
+    for name in known.keys() | contents.keys():
+        # A start that was cut off may lack it; a search that has come further has lost it.
+        if os.path.lexists(folder / name) or not run.checkpoints.is_empty:
+            read_known(folder / name, known.get(name))
+        elif name not in contents or digest_of(contents[name][0]) != known.get(name):
+            raise damage(folder / name, "no such file, and other content to make it from")
+    _sweep(folder)
+    _sweep(folder / CHECKPOINTS)
+    _complete_start(folder, contents)
+    manifest["sessions"].append(environment(command))
+    write_sealed(folder / MANIFEST, manifest)
+    return run
+
+
+def _complete_start(folder: pathlib.Path, contents: Mapping[str, tuple[bytes, bool]]) -> None:
+    for name, (content, is_private) in contents.items():
+        if not os.path.lexists(folder / name):
+            write_content(folder / name, content, is_private)
+    with writing(folder):
+        (folder / CHECKPOINTS).mkdir(exist_ok=True)
+
+
+def _claims_as_bytes(claims: ClaimSet) -> bytes:
+    with writing(pathlib.Path(tempfile.gettempdir())), tempfile.TemporaryDirectory() as scratch:
+        path = pathlib.Path(scratch) / CLAIMS
+        write_claims(claims, path)
+        return path.read_bytes()
+
+
+def _sweep(folder: pathlib.Path) -> None:
+    """Remove what writers that were killed left half-written."""
+    with writing(folder):
+        for entry in folder.iterdir() if folder.exists() else ():
+            if PARTIAL.fullmatch(entry.name):
+                entry.unlink()
+
+
+def _discard(folder: pathlib.Path, names: list[str], is_new_folder: bool) -> None:
+    """Remove a run that has kept nothing, so that the search can start in the folder again.
+
+    The manifest goes after all that it tells of: where this is cut off too, the run can be resumed.
+    """
+    with contextlib.suppress(OSError):
+        if (folder / CHECKPOINTS).exists():
+            for entry in (folder / CHECKPOINTS).iterdir():
+                entry.unlink()
+            (folder / CHECKPOINTS).rmdir()
+        for name in (*names, MANIFEST, LOCK):
+            (folder / name).unlink(missing_ok=True)
+        if is_new_folder:
+            folder.rmdir()
 
 
 def _check_empty(folder: pathlib.Path) -> None:
     if folder.exists() and not folder.is_dir():
         found = "a file"
-    elif folder.is_dir() and any(entry.name != LOCK for entry in folder.iterdir()):
-        found = "a run" if (folder / MANIFEST).exists() else "other files"
+    elif folder.is_dir() and any(not _is_of_a_start(entry.name) for entry in folder.iterdir()):
+        found = "a run" if os.path.lexists(folder / MANIFEST) else "other files"
     else:
         return
     raise RunError(
@@ -383,28 +363,6 @@ def _check_empty(folder: pathlib.Path) -> None:
     )
 
 
-def _check_configuration(
-    folder: pathlib.Path, before: Mapping[str, Any], now: Mapping[str, Any]
-) -> None:
-    before, now = _flatten(before), _flatten(now)
-    absent = "(absent)"
-    faults = [
-        Fault(
-            rule="A search is resumed as it was started.",
-            found=f"{name} = {now.get(name, absent)!r}, before {before.get(name, absent)!r}",
-            where=str(folder / MANIFEST),
-            remedy="resume with the value it had, or start anew in another folder",
-        )
-        for name in sorted(before.keys() | now.keys())
-        if before.get(name, absent) != now.get(name, absent)
-    ]
-    if faults:
-        raise RunError(faults)
-
-
-def _flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, value in tree.items():
-        is_branch = isinstance(value, Mapping)
-        flat |= _flatten(value, f"{prefix}{name}.") if is_branch else {f"{prefix}{name}": value}
-    return flat
+def _is_of_a_start(name: str) -> bool:
+    """Whether a start that was cut off before its manifest may have left this."""
+    return name == LOCK or (name.startswith(f".{MANIFEST}.") and bool(PARTIAL.fullmatch(name)))

@@ -2,11 +2,14 @@
 
 import base64
 import pathlib
+import zlib
 from typing import Any
 
 import jinja2
 
-from icmjax.runs.folder import RunRecord
+from icmjax.errors import printable
+from icmjax.runs.files import damage, read_file
+from icmjax.runs.reading import RunRecord
 
 _PAGE = """<!doctype html>
 <html lang="en">
@@ -20,6 +23,7 @@ th, td { padding: .2rem .7rem; border-bottom: 1px solid #ddd; }
 th, td { text-align: left; vertical-align: top; }
 td.number { text-align: right; font-variant-numeric: tabular-nums; }
 tr.uncertain { background: #fff6dd; }
+.warning { background: #fde2e2; padding: .4rem .7rem; }
 img { max-width: 100%; }
 </style>
 </head>
@@ -28,6 +32,8 @@ img { max-width: 100%; }
 <table>
 {% for name, value in facts %}<tr><th>{{ name }}</th><td>{{ value }}</td></tr>
 {% endfor %}</table>
+{% for warning in warnings %}<p class="warning">Warning: {{ warning }}</p>
+{% endfor %}
 {% for name, image in figures %}<h2>{{ name }}</h2>
 <img alt="{{ name }}" src="data:image/png;base64,{{ image }}">
 {% endfor %}
@@ -50,13 +56,18 @@ SHOWN = (
     "num_inconsistent",
     "num_claims",
     "accuracy",
+    "num_accuracy_claims",
     "num_tokens",
     "wall_seconds",
 )
 
 
 def make_page(run: RunRecord, folder: pathlib.Path) -> str:
-    """The HTML page of a complete run, with the figures that lie in its folder."""
+    """The HTML page of a complete run, with the figures that lie in its folder.
+
+    Raises:
+      RunError: a figure is no whole PNG.
+    """
     configuration = run.manifest["configuration"]
     facts: list[tuple[str, Any]] = [
         ("model", configuration.get("model")),
@@ -64,7 +75,7 @@ def make_page(run: RunRecord, folder: pathlib.Path) -> str:
     ]
     facts += [(name, run.summary[name]) for name in SHOWN if run.summary.get(name) is not None]
     figures = [
-        (path.stem, base64.b64encode(path.read_bytes()).decode())
+        (printable(path.stem, keep=""), base64.b64encode(_read_png(path)).decode())
         for path in sorted(folder.glob("*.png"))
     ]
     rows = [
@@ -83,8 +94,32 @@ def make_page(run: RunRecord, folder: pathlib.Path) -> str:
     ]
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
     return environment.from_string(_PAGE).render(
-        title=f"{folder.resolve().name}: {len(rows)} claims",
+        title=printable(f"{folder.resolve().name}: {len(rows)} claims", keep=""),
         facts=facts,
+        warnings=run.summary.get("warnings", []),
         figures=figures,
         rows=rows,
     )
+
+
+SIGNATURE = b"\x89PNG\r\n\x1a\n"
+
+
+def _read_png(path: pathlib.Path) -> bytes:
+    """The bytes of a figure, each part of which is as its checksum says.
+
+    Raises:
+      RunError: the file cannot be read, or is no whole PNG.
+    """
+    content = read_file(path)
+    start, kind = len(SIGNATURE), b""
+    is_whole = content.startswith(SIGNATURE)
+    while is_whole and kind != b"IEND":
+        length, kind = int.from_bytes(content[start : start + 4]), content[start + 4 : start + 8]
+        end = start + 8 + length
+        is_whole = int.from_bytes(content[end : end + 4]) == zlib.crc32(content[start + 4 : end])
+        is_whole &= end + 4 <= len(content)
+        start = end + 4
+    if not is_whole:
+        raise damage(path, "no whole PNG", "take it away; the page is made without it")
+    return content

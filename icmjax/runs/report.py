@@ -1,5 +1,6 @@
 """Tables and figures of what was measured."""
 
+import io
 import pathlib
 from collections.abc import Sequence
 from typing import Any
@@ -8,6 +9,8 @@ import matplotlib.axes
 import matplotlib.figure
 import numpy as np
 
+from icmjax.errors import RunError, printable
+from icmjax.files import write_bytes
 from icmjax.search import SearchResult
 from icmjax.steering import Condition
 
@@ -15,39 +18,59 @@ METRICS = ("accuracy", "balanced_accuracy", "log_loss")
 
 
 def comparison_table(conditions: Sequence[Condition]) -> str:
-    """Conditions by metrics as aligned text; the spread over draws stands after ±."""
-    rows: list[tuple[str, ...]] = [("condition", "draws", *METRICS)]
+    """Conditions by metrics as aligned text; lines below it say of what n, interval and ± are."""
+    rows: list[tuple[str, ...]] = [
+        ("condition", "draws", "n", METRICS[0], "95 % interval", *METRICS[1:])
+    ]
     for condition in conditions:
-        cells = []
-        for metric in METRICS:
-            spread = condition.spread(metric)
-            text = f"{condition.mean(metric):.3f}"
-            cells.append(text if spread is None else f"{text} ± {spread:.3f}")
-        rows.append((condition.name, str(len(condition.draws)), *cells))
+        accuracy, *others = (_cell(condition, metric) for metric in METRICS)
+        low, high = condition.accuracy_interval
+        counts = str(len(condition.draws)), str(condition.num_claims)
+        rows.append((condition.name, *counts, accuracy, f"[{low:.3f}, {high:.3f}]", *others))
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = [
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
         for row in rows
     ]
     lines.insert(1, "  ".join("-" * width for width in widths))
+    num_groups = conditions[0].num_groups
+    lines.append(
+        f"n: claims. interval: Wilson's, of the accuracy; the claims' {num_groups} consistency "
+        "groups count once each."
+    )
+    drawn = [condition.name for condition in conditions if len(condition.draws) > 1]
+    if drawn:
+        lines.append(f"±: standard deviation over the draws of {', '.join(drawn)}.")
     return "\n".join(lines)
 
 
+def _cell(condition: Condition, metric: str) -> str:
+    spread = condition.spread(metric)
+    text = f"{condition.mean(metric):.3f}"
+    return text if spread is None else f"{text} ± {spread:.3f}"
+
+
 def plot_comparison(conditions: Sequence[Condition], path: pathlib.Path, title: str = "") -> None:
-    """Bars of held-out accuracy by condition, with the spread over draws, as a PNG."""
+    """Bars of held-out accuracy by condition with its 95 % interval, as a PNG.
+
+    Raises:
+      RunError: the file cannot be written.
+    """
     figure = matplotlib.figure.Figure(
         figsize=(6.4, 0.5 * len(conditions) + 1.2), layout="constrained"
     )
     axes = figure.subplots()
     names = [condition.name for condition in conditions]
-    means = [condition.mean("accuracy") for condition in conditions]
-    spreads = [condition.spread("accuracy") or 0.0 for condition in conditions]
-    bars = axes.barh(names, means, xerr=spreads, color="#4477aa", ecolor="#222222")
+    means = np.array([condition.mean("accuracy") for condition in conditions])
+    intervals = np.array([condition.accuracy_interval for condition in conditions])
+    reach = np.abs(intervals.T - means)
+    bars = axes.barh(names, means, xerr=reach, color="#4477aa", ecolor="#222222")
     axes.bar_label(bars, [f"{mean:.2f}" for mean in means], padding=3)
     axes.axvline(0.5, color="#bbbbbb", linewidth=1, zorder=0)
     axes.invert_yaxis()
-    axes.set(xlim=(0, 1.08), xlabel="held-out accuracy", title=title)
-    figure.savefig(path, dpi=120)
+    axes.set(xlim=(0, 1.12), xlabel="held-out accuracy, 95 % Wilson interval")
+    axes.set_title(printable(title, keep=""), parse_math=False)
+    _write(figure, path)
 
 
 def plot_search(
@@ -70,9 +93,17 @@ def plot_search(
     _plot_rates(by_rung, result)
     by_claim.plot(np.sort(result.marginals[:, -1])[::-1], ".", color="#4477aa")
     by_claim.set(ylim=(-0.02, 1.02), xlabel="claims, sorted", ylabel="marginal of the last label")
-    figure.suptitle(title)
-    figure.savefig(path, dpi=120)
+    # A path may hold dollar signs, between which matplotlib would read formulas.
+    figure.suptitle(printable(title, keep=""), parse_math=False)
+    _write(figure, path)
     return figure
+
+
+def _write(figure: matplotlib.figure.Figure, path: pathlib.Path) -> None:
+    """Write a figure as PNG; a run error where the file cannot be written."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=120)
+    write_bytes(path, buffer.getvalue(), error=RunError)
 
 
 def _plot_utility(axes: matplotlib.axes.Axes, result: SearchResult) -> None:

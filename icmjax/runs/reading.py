@@ -1,0 +1,114 @@
+"""A complete run read back: every file of it is verified before it is believed."""
+
+import os
+import pathlib
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from icmjax.claims import ClaimSet, load_claims
+from icmjax.errors import Fault, InputError, RunError
+from icmjax.runs.files import bytes_as_arrays, damage, read_known, read_sealed, seal_of
+
+MANIFEST, SUMMARY, LABELS = "manifest.json", "summary.json", "labels.jsonl"
+CLAIMS, SCORES, TRACE = "claims.jsonl", "scores.npz", "trace.npz"
+RESULT_ARRAYS = ("labels", "log_odds", "marginals", "label_log_probs")
+
+
+class RunRecord(NamedTuple):
+    """What a complete run folder holds."""
+
+    manifest: dict[str, Any]
+    summary: dict[str, Any]
+    claims: ClaimSet
+    labels: np.ndarray  # int8 [N]
+    log_odds: np.ndarray  # float32 [N]
+    marginals: np.ndarray  # float32 [N, Y]
+    label_log_probs: np.ndarray  # float32 [N, Y]
+    trace: dict[str, np.ndarray]  # [num_steps, ...] each
+
+
+def read_run(path: str | os.PathLike[str]) -> RunRecord:
+    """Read the results of a complete run.
+
+    Raises:
+      RunError: the folder holds no run, or one that is not complete; or files of it are missing,
+        damaged or another run's, and all of these are named.
+    """
+    folder = pathlib.Path(path)
+    if not os.path.lexists(folder / SUMMARY):
+        has_begun = os.path.lexists(folder / MANIFEST)
+        raise RunError(
+            Fault(
+                rule="The folder holds the results of a search.",
+                found="a search that is not complete" if has_begun else f"no {MANIFEST}",
+                where=str(folder),
+                remedy="complete it with --resume" if has_begun else "name the folder of a run",
+            )
+        )
+    manifest, summary, contents = _verified(folder)
+    claims = _claims(folder / CLAIMS)
+    scores = bytes_as_arrays(contents[SCORES], folder / SCORES)
+    _check_scores(scores, len(claims), len(claims.options), folder / SCORES)
+    trace = bytes_as_arrays(contents[TRACE], folder / TRACE)
+    return RunRecord(manifest, summary, claims, **scores, trace=trace)
+
+
+def _verified(folder: pathlib.Path) -> tuple[dict[str, Any], dict[str, Any], dict[str, bytes]]:
+    """The manifest, the summary, and the bytes of all other files by name; each as was written."""
+    faults: list[Fault] = []
+    sealed: dict[str, dict[str, Any]] = {}
+    contents: dict[str, bytes] = {}
+    for owner, wanted in ((MANIFEST, {CLAIMS}), (SUMMARY, {LABELS, SCORES, TRACE})):
+        try:
+            sealed[owner] = read_sealed(folder / owner)
+            known = sealed[owner].get("files")
+            if not isinstance(known, Mapping) or not wanted <= known.keys():
+                raise damage(folder / owner, f"no digests of {', '.join(sorted(wanted))}")
+        except RunError as error:
+            faults += error.faults
+            continue
+        for name in known:
+            try:
+                contents[name] = read_known(folder / name, known[name])
+            except RunError as error:
+                faults += error.faults
+    if not faults:
+        configuration = seal_of(sealed[MANIFEST]["configuration"])
+        if sealed[SUMMARY].get("configuration") != configuration:
+            faults += damage(folder / SUMMARY, f"the summary of another run than {MANIFEST}").faults
+    if faults:
+        raise RunError(faults)
+    return sealed[MANIFEST], sealed[SUMMARY], contents
+
+
+def _claims(path: pathlib.Path) -> ClaimSet:
+    try:
+        return load_claims(path)
+    except InputError as error:
+        raise RunError(error.faults) from None
+
+
+def _check_scores(
+    scores: Mapping[str, np.ndarray], num_claims: int, num_options: int, path: pathlib.Path
+) -> None:
+    """Refuse arrays that are not of these claims, or labels and numbers that cannot be."""
+    both = (num_claims, num_options)
+    shapes = dict(zip(RESULT_ARRAYS, ((num_claims,), (num_claims,), both, both), strict=True))
+    found = {name: array.shape for name, array in scores.items()}
+    if found != shapes:
+        raise damage(path, f"arrays {found}, where {num_claims} claims have {shapes}")
+    labels = scores["labels"]
+    if labels.dtype != np.int8 or labels.min() < 0 or labels.max() >= num_options:
+        found_labels = f"{labels.dtype} labels from {labels.min()} to {labels.max()}"
+        raise damage(path, f"{found_labels}, and {num_options} options")
+    # The odds of a label that is sure are infinite.
+    is_sound = {
+        "log_odds": ~np.isnan(scores["log_odds"]),
+        "marginals": (scores["marginals"] >= 0) & (scores["marginals"] <= 1 + 1e-5),
+        "label_log_probs": np.isfinite(scores["label_log_probs"]),
+    }
+    for name, is_number in is_sound.items():
+        if not is_number.all():
+            raise damage(path, f"{(~is_number).sum()} {name} that cannot be")
