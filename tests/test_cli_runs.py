@@ -14,6 +14,7 @@ from icmjax.claims import load_claims
 from icmjax.cli.commands import main
 from icmjax.lm import load_lm
 from icmjax.prompts import get_template
+from icmjax.runs import files
 from icmjax.scoring import make_scorer
 
 CHOICES = ("Trade helps", "Trade harms", "Taxes help", "Taxes harm", "Dams help", "Dams harm")
@@ -30,6 +31,16 @@ def read_rows(path):
 def write_rows(path, rows):
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return path
+
+
+def reseal(run, **manifest):
+    """Make a run's digests true again, as an icmjax that wrote other results would have."""
+    kept = files.read_sealed(run / "manifest.json") | manifest
+    summary = files.read_sealed(run / "summary.json")
+    for name in summary["files"]:
+        summary["files"][name] = files.digest_of((run / name).read_bytes())
+    files.write_sealed(run / "manifest.json", kept)
+    files.write_sealed(run / "summary.json", summary)
 
 
 @pytest.fixture(scope="module")
@@ -214,6 +225,7 @@ def test_the_page_shows_the_probability_of_the_label_it_shows(run):
         1 - arrays["marginals"][rows, arrays["labels"]]
     )
     np.savez(run / "scores.npz", **arrays)
+    reseal(run)
     assert invoke("report", run).exit_code == 0
     page = (run / "report.html").read_text()
     table = page[page.index("<h2>Labels</h2>") :]
@@ -230,9 +242,7 @@ def test_a_folder_without_a_run(tmp_path):
 
 
 def test_a_run_of_the_library_records_no_options(run):
-    manifest = json.loads((run / "manifest.json").read_text())
-    del manifest["options"]
-    (run / "manifest.json").write_text(json.dumps(manifest))
+    reseal(run, options=None)
     result = invoke("export", run, "--format", "sft")
     assert result.exit_code == 2
     assert "records its search's options" in result.output
@@ -243,5 +253,6 @@ def test_random_selection_is_by_seed(run):
     for seed in (0, 0, 1, 2, 3, 4):
         invoke("ask", run, "--budget", 2, "--selector", "random", "--seed", seed)
         chosen.append([row["id"] for row in read_rows(run / "questions.jsonl")])
+        (run / "questions.jsonl").unlink()
     assert chosen[0] == chosen[1]
     assert len(np.unique(chosen, axis=0)) > 1

@@ -3,40 +3,79 @@
 from __future__ import annotations
 
 import json
+import os
 import pathlib
+import shlex
+import sys
+from typing import TYPE_CHECKING
 
 import click
 
 import icmjax
 from icmjax.cli.faults import reports_faults
-from icmjax.cli.inputs import clamped_labels, read_answers, recorded_options
+from icmjax.cli.inputs import clamped_labels, gold_of_run, read_answers, recorded_options
 from icmjax.cli.machine import Machine, machine_options
-from icmjax.cli.search import command as search_command
+from icmjax.cli.search import Place, Task, label_claims, says_how_to_go_on
 from icmjax.errors import Fault, InputError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from icmjax import ClaimSet
+    from icmjax.runs import RunRecord
+
+ANSWERED, ANSWERS = "answered", "answers.jsonl"
 
 
 @click.command("answer")
 @click.argument("folder", type=click.Path())
 @click.option("--labels", "labels_path", required=True, help="Rows with id and label.")
-@click.option("--out", type=click.Path(), help="Run folder; by default FOLDER/answered.")
+@click.option(
+    "--out", type=click.Path(), help="Run folder; by default FOLDER/answered, or answered-2, ..."
+)
+@click.option("--resume", is_flag=True, help="Go on with a search that was cut off.")
 @click.option("--quiet", is_flag=True, help="No progress bar.")
-@click.pass_context
 @reports_faults
 @machine_options
 def command(
-    context: click.Context,
     folder: str,
     labels_path: str,
     out: str | None,
+    resume: bool,
     quiet: bool,
     machine: Machine,
 ) -> None:
     """Search again with a human's answers, and what they imply, held fast."""
+    target = out or str(_default_target(pathlib.Path(folder), resume))
+    words = ["icmjax", *sys.argv[1:], *([] if out else ["--out", target])]
+    place = Place(target, resume, quiet, shlex.join(words))
+    with says_how_to_go_on(place):
+        run = icmjax.read_run(folder)
+        options = recorded_options(run, folder)
+        answers = read_answers(labels_path, run.claims)
+        clamped = _clamped(run, answers, labels_path)
+        gold = gold_of_run(run.claims, options)
+        if gold is None:
+            click.echo("no accuracy: the claims' source has no gold labels of them", err=True)
+        private_files = {ANSWERS: _answer_rows(run.claims, clamped, answers)}
+        label_claims(Task(run.claims, gold, clamped, private_files), options, place, machine)
+
+
+def _default_target(folder: pathlib.Path, resume: bool) -> pathlib.Path:
+    """A new folder in the run's; to resume, the last one that is not complete, or the last one."""
+    first = folder / ANSWERED
+    if not resume:
+        return icmjax.runs.free_name(first)
+    begun = [first]
+    while os.path.lexists(following := folder / f"{ANSWERED}-{len(begun) + 1}"):
+        begun.append(following)
+    return next((path for path in begun[::-1] if not (path / "summary.json").exists()), begun[-1])
+
+
+def _clamped(run: RunRecord, answers: np.ndarray, labels_path: str) -> np.ndarray:
+    """Answers, those of earlier rounds, and what both imply: int8 `[N]`, -1 where free."""
     import numpy as np
 
-    run = icmjax.read_run(folder)
-    options = recorded_options(run, folder)
-    answers = read_answers(labels_path, run.claims)
     earlier = clamped_labels(run)
     changed = np.flatnonzero((earlier >= 0) & (answers >= 0) & (earlier != answers))
     if len(changed):
@@ -46,22 +85,14 @@ def command(
             Fault("An answer is given once.", f"another one for {names}", labels_path, remedy)
         )
     known = np.where(answers >= 0, answers, earlier).astype(np.int8)
-    clamped = icmjax.feedback.implied_labels(known, run.claims.rules)
-    target = pathlib.Path(out or pathlib.Path(folder) / "answered")
-    clamp_path = target.with_name(f"{target.name}.clamp.jsonl")
-    clamp_path.write_text(
-        "".join(
-            json.dumps(
-                claim._asdict() | {"label": None if label < 0 else run.claims.options[label]},
-                ensure_ascii=False,
-            )
-            + "\n"
-            for claim, label in zip(run.claims.claims, clamped, strict=True)
-        )
-    )
-    context.invoke(
-        search_command,
-        **options
-        | {"clamp": str(clamp_path), "out": str(target), "resume": False, "quiet": quiet}
-        | machine._asdict(),
-    )
+    return icmjax.feedback.implied_labels(known, run.claims.rules)
+
+
+def _answer_rows(claims: ClaimSet, clamped: np.ndarray, answers: np.ndarray) -> str:
+    """All labels that are held fast, as rows that say which a human gave this time."""
+    rows = [
+        {**claim._asdict(), "label": claims.options[label], "is_answer": bool(answer >= 0)}
+        for claim, label, answer in zip(claims.claims, clamped, answers, strict=True)
+        if label >= 0
+    ]
+    return "".join(json.dumps(row) + "\n" for row in rows)

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import json
+import os
 import pathlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 import icmjax
 from icmjax.cli.faults import reports_faults
-from icmjax.cli.inputs import clamped_labels, recorded_options
+from icmjax.cli.inputs import clamped_labels, read_answer_rows, recorded_options
 from icmjax.cli.machine import Machine, machine_options
 from icmjax.cli.options import SELECTORS, ModelOptions, ScorerOptions, UtilityOptions, recorded
+from icmjax.errors import RunError, printable
+from icmjax.files import write_text
 
 if TYPE_CHECKING:
+    import numpy as np
+
+    from icmjax import ClaimSet
     from icmjax.feedback import Evidence
     from icmjax.runs import RunRecord
 
@@ -25,7 +31,6 @@ NEEDS_MODEL = ("zero_shot_entropy", "expected_gain")
 def _evidence(run: RunRecord, folder: str, selector: str, machine: Machine) -> Evidence:
     """What a selector reads; the model is loaded only where it has to be."""
     import jax.numpy as jnp
-    import numpy as np
 
     evidence = icmjax.feedback.Evidence(leave_one_out=run.label_log_probs, marginals=run.marginals)
     if selector not in NEEDS_MODEL:
@@ -34,9 +39,10 @@ def _evidence(run: RunRecord, folder: str, selector: str, machine: Machine) -> E
     model = recorded(ModelOptions, options)
     scoring = recorded(ScorerOptions, options)
     scorer = scoring.make(model.load(), run.claims, model.template, machine)
+    checked = icmjax.scoring.checked_scores
     if selector == "zero_shot_entropy":
         unlabelled = jnp.full(len(run.claims), icmjax.UNLABELLED, jnp.int8)
-        return evidence._replace(zero_shot=np.asarray(scorer(unlabelled)))
+        return evidence._replace(zero_shot=checked(scorer(unlabelled), run.claims))
     gains = icmjax.feedback.expected_gain(
         scorer,
         run.labels,
@@ -45,7 +51,7 @@ def _evidence(run: RunRecord, folder: str, selector: str, machine: Machine) -> E
         *recorded(UtilityOptions, options),
         clamped_labels(run),
     )
-    return evidence._replace(expected_gain=gains)
+    return evidence._replace(expected_gain=checked(gains[:, None], run.claims)[:, 0])
 
 
 @click.command("ask")
@@ -53,7 +59,7 @@ def _evidence(run: RunRecord, folder: str, selector: str, machine: Machine) -> E
 @click.option("--budget", type=int, required=True, help="How many claims to ask about.")
 @click.option(
     "--selector",
-    default="marginal_entropy",
+    default="zero_shot_entropy",
     show_default=True,
     type=click.Choice(SELECTORS),
     help="What makes a claim worth asking about.",
@@ -62,17 +68,39 @@ def _evidence(run: RunRecord, folder: str, selector: str, machine: Machine) -> E
 @reports_faults
 @machine_options
 def command(folder: str, budget: int, selector: str, seed: int, machine: Machine) -> None:
-    """Choose the claims of a run to ask a human about, and write FOLDER/questions.jsonl."""
+    """Choose the claims of a run to ask a human about, and write FOLDER/questions.jsonl.
+
+    Questions that are there stay, answered or not, and new ones are added.
+    """
     import jax
+    import numpy as np
 
     run = icmjax.read_run(folder)
+    path = pathlib.Path(folder) / QUESTIONS
+    earlier = read_answer_rows(str(path), run.claims) if os.path.lexists(path) else {}
     evidence = _evidence(run, folder, selector, machine)
     values = icmjax.feedback.uncertainty(selector, evidence, len(run.claims), jax.random.key(seed))
-    asked = icmjax.feedback.choose_claims(
-        values, run.claims.group_index, budget, clamped_labels(run)
+    # What was asked is closed as what was answered is, whatever the answer will be.
+    closed = clamped_labels(run)
+    closed[list(earlier)] = np.maximum(closed[list(earlier)], 0)
+    asked = icmjax.feedback.choose_claims(values, run.claims.group_index, budget, closed)
+    rows = _question_rows(run.claims, asked, values)
+    kept = [row for rows_of_claim in earlier.values() for row, _ in rows_of_claim]
+    text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in [*kept, *rows])
+    write_text(path, text, private=True, error=RunError)
+    for row in rows:
+        claim = printable(f"{row['question']} {row['choice']}".rstrip(), keep="")
+        click.echo(f"{row['uncertainty']:.3f}  {claim}")
+    if kept:
+        num_answered = sum(any(label >= 0 for _, label in given) for given in earlier.values())
+        click.echo(f"kept {len(kept)} earlier questions, {num_answered} of them answered")
+    click.echo(
+        printable(f"wrote {path}: set the labels, then icmjax answer {folder} --labels {path}")
     )
-    path = pathlib.Path(folder) / QUESTIONS
-    rows = [
+
+
+def _question_rows(claims: ClaimSet, asked: np.ndarray, values: np.ndarray) -> list[dict[str, Any]]:
+    return [
         {
             "id": claim.id,
             "persona": claim.persona,
@@ -83,9 +111,5 @@ def command(folder: str, budget: int, selector: str, seed: int, machine: Machine
             "label": None,
             "uncertainty": round(float(values[index]), 6),
         }
-        for index, claim in ((index, run.claims.claims[index]) for index in asked)
+        for index, claim in ((index, claims.claims[index]) for index in asked)
     ]
-    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
-    for row in rows:
-        click.echo(f"{row['uncertainty']:.3f}  {row['question']} {row['choice']}".rstrip())
-    click.echo(f"wrote {path}: set the labels, then icmjax answer {folder} --labels {path}")

@@ -11,6 +11,8 @@ import icmjax
 from icmjax.cli.faults import reports_faults
 from icmjax.cli.inputs import recorded_options
 from icmjax.cli.options import ModelOptions, recorded
+from icmjax.errors import RunError, printable
+from icmjax.files import write_text
 
 EXPORT_FILES = {
     "prompt": "prompt.txt",
@@ -56,5 +58,5 @@ def command(folder: str, form: str) -> None:
             "dpo": runs.export_dpo,
         }[form]
         text = export(run.claims, run.labels, template)
-    path.write_text(text, encoding="utf-8")
-    click.echo(f"wrote {path}")
+    write_text(path, text, error=RunError)
+    click.echo(printable(f"wrote {path}"))

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import pathlib
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import icmjax
-from icmjax.errors import ClaimsError, Fault, RunError
+from icmjax.errors import ClaimsError, Fault, InputError, RunError
 
 if TYPE_CHECKING:
     import numpy as np
 
     from icmjax import ClaimSet, GoldLabels
+    from icmjax.claims import Claim
     from icmjax.runs import RunRecord
 
 
@@ -42,8 +45,39 @@ def read_claims(
     return icmjax.load_task(source)
 
 
-def read_labels(path: str, claims: ClaimSet) -> np.ndarray:
+def place_of(name: str) -> str:
+    """What a run records of a file or folder: its absolute path, which holds in every folder.
+
+    A task, a bundled model or a hub id is its own name.
+    """
+    bundled = {path.name for path in icmjax.lm.BUNDLED_MODELS.glob("*")}
+    if icmjax.persona_world.is_task_name(name) or name in bundled:
+        return name
+    return os.path.abspath(name) if os.path.exists(name) else name
+
+
+def differing_fields(values: Mapping[str, Any], claim: Claim) -> list[str]:
+    """Which parts of a claim's text other values contradict; what they leave blank they do not.
+
+    Args:
+      values: by the names of a `Claim`'s fields.
+    """
+
+    def text(value: Any) -> str:
+        return "" if value is None else str(value).strip()
+
+    return [
+        name
+        for name in ("question", "choice", "choice_2")
+        if text(values.get(name)) not in ("", text(getattr(claim, name)))
+    ]
+
+
+def read_labels(path: str, claims: ClaimSet, is_part: bool = False) -> np.ndarray:
     """The labels of claims from a file with the same ids, in any order: int8 `[N]`.
+
+    Args:
+      is_part: whether the claims are a part of those of a file, whose other labels are passed over.
 
     Raises:
       ClaimsError: the file does not have the same claims, or lacks labels.
@@ -58,19 +92,20 @@ def read_labels(path: str, claims: ClaimSet) -> np.ndarray:
         Fault("Labels are of the claims.", f"no label of claim {id_!r}", path, "label it")
         for id_ in asked.keys() - found.keys()
     ]
+    others = set() if is_part else found.keys() - asked.keys()
     faults += [
         Fault("Labels are of the claims.", f"claim {id_!r} is not among them", path, "leave it out")
-        for id_ in found.keys() - asked.keys()
+        for id_ in others
     ]
     faults += [
         Fault(
             "Claims of one id say the same.",
-            f"{found[id_].choice!r} and {asked[id_].choice!r}",
-            f"{path}: claim {id_!r}",
+            f"{getattr(found[id_], name)!r} and {getattr(asked[id_], name)!r}",
+            f"{path}: claim {id_!r}, {name}",
             "give the labels of this very claim file",
         )
         for id_ in asked.keys() & found.keys()
-        if found[id_].choice.strip() != asked[id_].choice.strip()
+        for name in differing_fields(found[id_]._asdict(), asked[id_])
     ]
     if gold is None:
         faults.append(Fault("A label file has labels.", "none", path, "label its claims"))
@@ -85,17 +120,33 @@ def read_answers(path: str, claims: ClaimSet) -> np.ndarray:
     """Answers to some of the claims, from rows with `id` and `label`: int8 `[N]`, -1 elsewhere.
 
     Raises:
-      ClaimsError: a row is not about one of the claims, has another label, or none has any.
+      ClaimsError: as `read_answer_rows`; or no row has a label.
     """
     import numpy as np
 
+    answers = np.full(len(claims), icmjax.UNLABELLED, np.int8)
+    for index, rows in read_answer_rows(path, claims).items():
+        answers[index] = max(label for _, label in rows)
+    if (answers == icmjax.UNLABELLED).all():
+        remedy = "set `label` in the rows of questions.jsonl"
+        raise ClaimsError(Fault("An answer has a label.", "none", path, remedy))
+    return answers
+
+
+def read_answer_rows(path: str, claims: ClaimSet) -> dict[int, list[tuple[Mapping[str, Any], int]]]:
+    """Rows with `id` and `label` as they stand, and their labels, -1 for none; by claim index.
+
+    Raises:
+      ClaimsError: a row is not about one of the claims, has another label than its options, or
+        contradicts another row.
+    """
     faults: list[Fault] = []
     index = {claim.id: number for number, claim in enumerate(claims.claims)}
-    answers = np.full(len(claims), icmjax.UNLABELLED, np.int8)
+    given: dict[int, list[tuple[Mapping[str, Any], int]]] = {}
     for row in icmjax.claims.read_rows(pathlib.Path(path), faults):
-        id_, choice = str(row.values.get("id")), row.values.get("choice")
+        id_ = str(row.values.get("id"))
         label = icmjax.claims.label_index(row.values.get("label"), claims.options)
-        if id_ not in index or choice not in (None, claims.claims[index[id_]].choice):
+        if id_ not in index or differing_fields(row.values, claims.claims[index[id_]]):
             found = f"claim {id_!r}, which is not among them or says something else"
             remedy = "answer the rows of questions.jsonl, and change their labels alone"
             faults.append(Fault("Answers are to claims of the run.", found, row.where, remedy))
@@ -103,13 +154,29 @@ def read_answers(path: str, claims: ClaimSet) -> np.ndarray:
             found, remedy = repr(row.values.get("label")), f"one of {', '.join(claims.options)}"
             faults.append(Fault("A label is one of the options.", found, row.where, remedy))
         else:
-            answers[index[id_]] = label
-    if not faults and (answers == icmjax.UNLABELLED).all():
-        remedy = "set `label` in the rows of questions.jsonl"
-        faults.append(Fault("An answer has a label.", "none", path, remedy))
+            earlier = [other for _, other in given.get(index[id_], []) if other >= 0]
+            if label >= 0 and any(other != label for other in earlier):
+                both = f"{claims.options[earlier[0]]} and {claims.options[label]} of claim {id_!r}"
+                remedy = "keep one of the two rows"
+                faults.append(Fault("A claim has one answer.", both, row.where, remedy))
+            given.setdefault(index[id_], []).append((row.values, label))
     if faults:
         raise ClaimsError(faults)
-    return answers
+    return given
+
+
+def gold_of_run(claims: ClaimSet, options: Mapping[str, Any]) -> GoldLabels | None:
+    """Gold labels of a run's claims, where their source is still there and has the same claims.
+
+    Args:
+      options: that the run recorded.
+    """
+    names = ("source", "persona", "rule", "limit", "is_hard")
+    try:
+        known, gold = read_claims(*(options[name] for name in names))
+    except InputError:
+        return None  # moved or changed: the run has its claims, and its accuracy is not known
+    return gold if known.claims == claims.claims else None
 
 
 def gold_of(claims: ClaimSet, source: str) -> np.ndarray:

@@ -8,6 +8,8 @@ import click
 
 import icmjax
 from icmjax.cli.faults import reports_faults
+from icmjax.errors import RunError, printable
+from icmjax.files import write_text
 
 PAGE = "report.html"
 
@@ -19,5 +21,6 @@ def command(folder: str) -> None:
     """Write FOLDER/report.html: what was found, its figures, and every label."""
     run = icmjax.read_run(folder)
     path = pathlib.Path(folder) / PAGE
-    path.write_text(icmjax.runs.make_page(run, pathlib.Path(folder)), encoding="utf-8")
-    click.echo(f"wrote {path}")
+    page = icmjax.runs.make_page(run, pathlib.Path(folder))
+    write_text(path, page, error=RunError)
+    click.echo(printable(f"wrote {path}"))

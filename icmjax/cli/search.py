@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import pathlib
 import shlex
 import sys
-from typing import Any
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
 import icmjax
 from icmjax.cli.faults import reports_faults
-from icmjax.cli.inputs import read_labels
+from icmjax.cli.inputs import place_of, read_labels
 from icmjax.cli.machine import Machine, machine_options
 from icmjax.cli.options import (
     ClaimsOptions,
@@ -23,9 +26,46 @@ from icmjax.cli.options import (
     claims_options,
     make_algorithm,
     model_options,
+    recorded,
     scorer_options,
     utility_options,
 )
+from icmjax.errors import printable
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from icmjax import ClaimSet, GoldLabels
+    from icmjax.runs import Run
+
+FIGURE = "diagnostics.png"
+# A run records its options, but for those that say where it lies and how it is watched.
+NOT_RECORDED = ("out", "resume", "quiet", "clamp", *Machine._fields)
+GROUPS = (ModelOptions, ClaimsOptions, ScorerOptions, UtilityOptions)
+NOT_PRINTED = ("diagnostics", "versions", "warnings", "files", "configuration")
+
+
+class Place(NamedTuple):
+    """Where a search is kept, and how it is watched."""
+
+    out: str
+    resume: bool
+    quiet: bool
+    command: str  # that started it
+
+    @property
+    def going_on(self) -> str:
+        """The command that goes on with the search."""
+        return self.command if self.resume else f"{self.command} --resume"
+
+
+class Task(NamedTuple):
+    """What is searched, with what is known of it."""
+
+    claims: ClaimSet
+    gold: GoldLabels | None
+    clamped: np.ndarray | None
+    private_files: Mapping[str, str]  # kept in the run, for its owner alone to read
 
 
 @click.command("search")
@@ -46,43 +86,102 @@ def command(
     source: ClaimsOptions,
     scoring: ScorerOptions,
     utility: UtilityOptions,
-    algorithm: str,
     machine: Machine,
-    seed: int,
     clamp: str | None,
     out: str,
     resume: bool,
     quiet: bool,
-    **options: Any,
+    **others: Any,
 ) -> None:
     """Label claims without labels; write DIR/labels.jsonl, summary.json and diagnostics.png."""
+    place = Place(out, resume, quiet, shlex.join(["icmjax", *sys.argv[1:]]))
+    with says_how_to_go_on(place):
+        icmjax.runs.check_folder(out, resume)
+        claims, gold = source.read()
+        is_part = source.persona is not None or source.limit is not None
+        clamped = None if clamp is None else read_labels(clamp, claims, is_part)
+        options = click.get_current_context().params | {
+            "model": place_of(model.model),
+            "source": place_of(source.source),
+        }
+        kept = {name: value for name, value in options.items() if name not in NOT_RECORDED}
+        label_claims(Task(claims, gold, clamped, {}), kept, place, machine)
+
+
+@contextlib.contextmanager
+def says_how_to_go_on(place: Place) -> Iterator[None]:
+    """Let a Ctrl-C end the command with what it left behind, and status 130."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if os.path.lexists(pathlib.Path(place.out) / "manifest.json"):
+            click.echo(f"\ninterrupted; go on with\n  {printable(place.going_on)}", err=True)
+        else:
+            click.echo("\ninterrupted; nothing was kept", err=True)
+        sys.exit(130)
+
+
+def label_claims(task: Task, options: Mapping[str, Any], place: Place, machine: Machine) -> None:
+    """Search for the labels of a task, and print the summary.
+
+    Args:
+      options: those of the command `search`, as a run records them.
+
+    Raises:
+      InputError: the options, the claims, the model or the folder are not usable.
+    """
     import jax
 
-    chosen = make_algorithm(algorithm, utility, options)
-    claims, gold = source.read()
-    clamped = None if clamp is None else read_labels(clamp, claims)
+    model = recorded(ModelOptions, options)
+    utility = recorded(UtilityOptions, options)
+    chosen = make_algorithm(options["algorithm"], utility, _algorithm_fields(options))
+    icmjax.runs.check_folder(place.out, place.resume)
+    claims = task.claims
+    if not place.quiet:
+        click.echo(printable(claims.describe()), err=True)
     lm = model.load()
-    scorer = scoring.make(lm, claims, model.template, machine)
-    if not quiet:
+    scorer = recorded(ScorerOptions, options).make(lm, claims, model.template, machine)
+    if not place.quiet:
         click.echo(str(icmjax.scoring.describe(scorer, machine.memory_budget)), err=True)
     wording = icmjax.prompts.resolve_template(model.template, lm.default_template, claims)
-    recorded = click.get_current_context().params | {"template": wording.name}
-    for name in ("out", "resume", "quiet", "clamp", *Machine._fields):
-        recorded.pop(name)
-    rng_key = jax.random.key(seed)
+    rng_key = jax.random.key(options["seed"])
     configuration = icmjax.search_configuration(
-        scorer, claims, chosen, rng_key, model=model.model, clamped=clamped
+        scorer, claims, chosen, rng_key, model=model.model, clamped=task.clamped
     )
-    command = shlex.join(["icmjax", *sys.argv[1:]])
     with icmjax.open_run(
-        out, claims, configuration, resume=resume, command=command, options=recorded
+        place.out,
+        claims,
+        configuration,
+        resume=place.resume,
+        command=place.command,
+        options={**options, "template": wording.name},
+        private_files=task.private_files,
     ) as run:
         result = icmjax.run_search(
-            scorer, claims.rules, chosen, rng_key, clamped=clamped, run=run, progress=not quiet
+            scorer,
+            claims.rules,
+            chosen,
+            rng_key,
+            clamped=task.clamped,
+            groups=claims.group_index,
+            run=run,
+            progress=not place.quiet,
         )
-        summary = run.write_results(result, gold)
-        icmjax.runs.plot_search(
-            result, pathlib.Path(out) / "diagnostics.png", f"{source.source}, {algorithm}"
-        )
-    shown = {key: value for key, value in summary.items() if key not in ("diagnostics", "versions")}
+        summary = run.write_results(result, task.gold)
+        # After the results: a figure that cannot be drawn costs no search.
+        if not os.path.lexists(run.path / FIGURE):
+            title = f"{options['source']}, {options['algorithm']}"
+            icmjax.runs.plot_search(result, run.path / FIGURE, title)
+    _print(run, summary)
+
+
+def _algorithm_fields(options: Mapping[str, Any]) -> dict[str, Any]:
+    others = {"algorithm", "seed"}.union(*(kind._fields for kind in GROUPS))
+    return {name: value for name, value in options.items() if name not in others}
+
+
+def _print(run: Run, summary: Mapping[str, Any]) -> None:
+    shown = {name: value for name, value in summary.items() if name not in NOT_PRINTED}
     click.echo(json.dumps(shown, indent=1))
+    for warning in (*run.checkpoints.notes, *summary["warnings"]):
+        click.echo(f"warning: {printable(warning)}", err=True)
