@@ -44,7 +44,14 @@ def folder(tmp_path_factory, rows):
     texts += ["I think this claim is True", "I think this claim is False"] * 20
     make_checkpoint(folder / "model", "llama", texts)
     _write(folder / "claims.jsonl", rows)
-    _write(folder / "test.jsonl", [row | {"id": f"t{row['id']}"} for row in rows])
+    held_out = [
+        row | {"id": f"t{row['id']}", "consistency_id": f"t{row['consistency_id']}"} for row in rows
+    ]
+    for row in held_out:
+        row["choice"] = row["choice"].replace("Trade", "Peace").replace("Taxes", "Rain")
+    # The last two stay demonstrations, with other spaces and under other ids.
+    held_out[-1]["choice"] = f"  {held_out[-1]['choice'].replace(' ', '  ')}"
+    _write(folder / "test.jsonl", held_out)
     return folder
 
 
@@ -91,7 +98,7 @@ def test_a_search_says_its_plan_and_is_shared_by_devices(run, folder, tmp_path):
     assert result.exit_code == 0, result.output
     assert "tree: 6 claims" in result.stderr
     assert "on each of 2 devices" in result.stderr
-    assert "of 512 MiB" in result.stderr
+    assert "of 512 MiB; compiling is not counted" in result.stderr
     shared = json.loads((tmp_path / "run" / "summary.json").read_text())
     alone = json.loads((run / "summary.json").read_text())
     assert shared["utility"] == pytest.approx(alone["utility"], abs=1e-4)
@@ -122,6 +129,26 @@ def test_score_is_the_same_on_two_devices(run, folder):
     assert invoke("score", *given, "--devices", 99).exit_code == 2
 
 
+def test_the_accuracy_is_of_labelled_claims_with_gold(folder, rows, tmp_path):
+    """A claim without a label is not wrong, and one without gold is not judged."""
+    labels = [
+        row | {"label": label} for row, label in zip(rows, [1, 1, 0, None, 1, 0], strict=True)
+    ]
+    gold = [row | {"label": None if row["id"] == "c5" else row["label"]} for row in rows]
+    claims = _write(tmp_path / "claims.jsonl", gold)
+    files = "--model", folder / "model", "--claims", claims
+    result = invoke("score", *files, "--labels", _write(tmp_path / "labels.jsonl", labels))
+    assert result.exit_code == 0, result.output
+    score = json.loads(result.stdout)
+    # Gold is 0, 1, 0, 1, 0 and none: of c0, c1, c2 and c4 two are right.
+    assert (score["accuracy"], score["accuracy_num_claims"]) == (0.5, 4)
+    assert score["num_labelled"] == 5
+    none = _write(tmp_path / "none.jsonl", [row | {"label": None} for row in rows])
+    files = "--model", folder / "model", "--claims", none, "--labels", folder / "claims.jsonl"
+    score = json.loads(invoke("score", *files).stdout)
+    assert (score["accuracy"], score["accuracy_num_claims"]) == (None, 0)
+
+
 def test_labels_may_come_in_any_order(run, folder, tmp_path):
     lines = (run / "labels.jsonl").read_text().splitlines()
     shuffled = tmp_path / "labels.jsonl"
@@ -141,27 +168,61 @@ def test_labels_may_come_in_any_order(run, folder, tmp_path):
     assert scores[0] == scores[1]
 
 
-def test_evaluate_compares_the_conditions(run, folder):
-    result = invoke(
-        "evaluate",
-        "--model",
-        folder / "model",
-        "--demos",
-        run,
-        "--claims",
-        folder / "test.jsonl",
-        "--gold",
-        folder / "claims.jsonl",
-        "--draws",
-        3,
-    )
+def evaluate(run, folder, *arguments):
+    files = "--model", folder / "model", "--demos", run, "--gold", folder / "claims.jsonl"
+    return invoke("evaluate", *files, "--draws", 3, *arguments)
+
+
+def test_evaluate_compares_the_conditions(run, folder, tmp_path):
+    run = shutil.copytree(run, tmp_path / "run")
+    result = evaluate(run, folder, "--claims", folder / "test.jsonl")
     assert result.exit_code == 0, result.output
-    for name in ("zero-shot", "calibrated", "random labels", "search labels", "gold labels"):
-        assert name in result.output
+    names = ("zero-shot", "calibrated zero-shot", "random labels", "search labels", "gold labels")
+    for name in names:
+        assert name in result.stdout
+    assert "left out 2 of 6 claims" in result.stderr
     content = json.loads((run / "evaluation.json").read_text())
-    draws = {row["condition"]: row["draws"] for row in content["conditions"]}
-    assert len(draws["random labels"]) == 3
+    assert content["num_left_out"] == 2
+    assert [row["condition"] for row in content["conditions"]] == list(names)
+    for row in content["conditions"]:
+        assert (row["num_claims"], row["num_groups"]) == (4, 2)
+        assert all(scores["num_claims"] == 4 for scores in row["draws"])
+        accuracies = [scores["accuracy"] for scores in row["draws"]]
+        assert row["accuracy"] == pytest.approx(np.mean(accuracies))
+        low, high = row["accuracy_interval"]
+        assert 0 <= low <= row["accuracy"] <= high <= 1
+        assert f"[{low:.3f}, {high:.3f}]" in result.stdout
+        is_drawn = row["condition"] == "random labels"
+        assert len(accuracies) == (3 if is_drawn else 1)
+        assert (row["accuracy_spread_over_draws"] is not None) == is_drawn
+    assert "Wilson" in content["about"]
+    assert "Wilson's, of the accuracy; the claims' 2 consistency groups" in result.stdout
+    assert "±: standard deviation over the draws of random labels." in result.stdout
     assert (run / "evaluation.png").stat().st_size > 1000
+
+
+def test_an_evaluation_is_not_written_over(run, folder, tmp_path):
+    run = shutil.copytree(run, tmp_path / "run")
+    for number, name in ((1, "evaluation"), (2, "evaluation-2"), (3, "evaluation-3")):
+        result = evaluate(run, folder, "--claims", folder / "test.jsonl", "--seed", number)
+        assert result.exit_code == 0, result.output
+        assert f"{name}.json" in result.stdout
+        assert json.loads((run / f"{name}.json").read_text())["seed"] == number
+        assert (run / f"{name}.png").exists()
+    assert json.loads((run / "evaluation.json").read_text())["seed"] == 1
+
+
+def test_demonstrations_are_not_held_out(run, folder, rows, tmp_path):
+    """Nor are their opposites: a file of these alone has nothing left either."""
+    opposites = [
+        row | {"id": f"o{row['id']}", "choice": f"{row['choice']} in no way"} for row in rows
+    ]
+    for claims in (folder / "claims.jsonl", _write(tmp_path / "opposites.jsonl", opposites)):
+        result = evaluate(run, folder, "--claims", claims, "--rule", "none")
+        assert result.exit_code == 2
+        assert "Held-out claims are not among the demonstrations" in result.stderr
+        assert "all 6 are" in result.stderr
+        assert result.stdout == ""
 
 
 def test_evaluate_refuses_a_budget_that_nothing_fits(run, folder):
@@ -302,15 +363,35 @@ def test_clamped_labels_stay(folder, rows, tmp_path):
     assert labels[3] == 1 - rows[3]["label"]
 
 
-def test_scores_that_are_no_numbers_end_the_search(folder, tmp_path):
-    model = shutil.copytree(folder / "model", tmp_path / "model")
+@pytest.fixture(scope="module")
+def broken_model(folder, tmp_path_factory):
+    """A model whose scores are no numbers."""
+    model = shutil.copytree(folder / "model", tmp_path_factory.mktemp("broken") / "model")
     weights = safetensors.numpy.load_file(model / "model.safetensors")
     weights["model.norm.weight"][:] = 3e38  # finite, but what it scales is not
     safetensors.numpy.save_file(weights, model / "model.safetensors", {"format": "pt"})
+    return model
+
+
+def test_scores_that_are_no_numbers_end_the_search(folder, broken_model, tmp_path):
     out = tmp_path / "run"
     options = ("--claims", folder / "claims.jsonl", "--out", out, "--iterations", 12, "--quiet")
-    result = invoke("search", "--model", model, *options)
+    result = invoke("search", "--model", broken_model, *options)
     assert result.exit_code == 2, result.output
     assert "finite" in result.output
     assert "Traceback" not in result.output
     assert not out.exists()
+
+
+def test_scores_that_are_no_numbers_are_not_shown(run, folder, broken_model):
+    """Neither as a utility nor as an accuracy; the claims are named."""
+    claims = folder / "claims.jsonl"
+    score = "score", "--claims", claims, "--labels", run / "labels.jsonl"
+    evaluate = "evaluate", "--claims", folder / "test.jsonl", "--demos", run
+    for command, name in ((score, "c0"), (evaluate, "tc0")):
+        result = invoke(*command, "--model", broken_model)
+        assert result.exit_code == 2, result.output
+        assert "Scores of a model are finite numbers." in result.stderr
+        assert f"claim '{name}'" in result.stderr
+        assert result.stdout == ""
+    assert not (run / "evaluation.json").exists()

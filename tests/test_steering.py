@@ -23,7 +23,6 @@ from icmjax.steering import (
     Scores,
     calibrate,
     chat_zero_shot,
-    check_log_probs,
     compare,
     evaluate,
     held_out,
@@ -175,8 +174,6 @@ def test_scores_that_are_no_numbers_are_refused():
     with pytest.raises(ScoreError, match="claim 1") as caught:
         score_predictions(logp, GoldLabels(np.array([0, 1, 1], np.int8)))
     assert [fault.where[-1] for fault in caught.value.faults] == ["1", "2"]
-    with pytest.raises(ScoreError, match="claim 'b'"):
-        check_log_probs(logp[:2], ["a", "b"])
 
 
 def claim(id_, choice, question="Tea?", persona="Japan", group=None, choice_2=None):

@@ -38,7 +38,10 @@ def command(
     machine: Machine,
     labels_path: str,
 ) -> None:
-    """Print the utility of given labels as JSON."""
+    """Print the utility of given labels as JSON.
+
+    The accuracy is that of the labelled claims that have a gold label.
+    """
     import jax
     import jax.numpy as jnp
     import numpy as np
@@ -46,10 +49,14 @@ def command(
     claims, gold = source.read()
     labels = read_labels(labels_path, claims)
     scorer = scoring.make(model.load(), claims, model.template, machine)
-    logp, device_labels = scorer(jnp.asarray(labels)), jnp.asarray(labels)
+    device_labels = jnp.asarray(labels)
+    logp = scorer(device_labels)
+    icmjax.scoring.checked_scores(logp, claims)
     rules = jax.tree.map(jnp.asarray, claims.rules)
-    is_known = np.zeros(len(claims), bool) if gold is None else gold.labels != icmjax.UNLABELLED
-    accuracy = float((labels == gold.labels)[is_known].mean()) if gold and is_known.any() else None
+    gold_labels = np.full_like(labels, icmjax.UNLABELLED) if gold is None else gold.labels
+    # A claim without a label is neither right nor wrong.
+    is_judged = (labels != icmjax.UNLABELLED) & (gold_labels != icmjax.UNLABELLED)
+    is_right = (labels == gold_labels)[is_judged]
     click.echo(
         json.dumps(
             {
@@ -58,7 +65,8 @@ def command(
                 "num_inconsistent": int(icmjax.count_violations(device_labels, rules)),
                 "num_claims": len(claims),
                 "num_labelled": int((labels != icmjax.UNLABELLED).sum()),
-                "accuracy": accuracy,
+                "accuracy": float(is_right.mean()) if len(is_right) else None,
+                "accuracy_num_claims": len(is_right),
             },
             indent=1,
         )

@@ -5,7 +5,7 @@ from icmjax.steering.chat import chat_zero_shot
 from icmjax.steering.comparison import Condition, compare, held_out, random_labels
 from icmjax.steering.generation import continuation_likelihood, generate
 from icmjax.steering.in_context import evaluate, make_steerer
-from icmjax.steering.scores import Evaluation, Scores, check_log_probs, score_predictions
+from icmjax.steering.scores import Evaluation, Scores, score_predictions
 
 __all__ = [
     "Condition",
@@ -13,7 +13,6 @@ __all__ = [
     "Scores",
     "calibrate",
     "chat_zero_shot",
-    "check_log_probs",
     "compare",
     "continuation_likelihood",
     "evaluate",

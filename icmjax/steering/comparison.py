@@ -7,11 +7,11 @@ import numpy as np
 
 from icmjax.claims import UNLABELLED, Claim, ClaimSet, GoldLabels
 from icmjax.lm import LanguageModel
-from icmjax.scoring import MEMORY_BUDGET
+from icmjax.scoring import MEMORY_BUDGET, checked_scores
 from icmjax.statistics import share_interval
 from icmjax.steering.calibration import calibrate
 from icmjax.steering.in_context import make_steerer
-from icmjax.steering.scores import Scores, check_log_probs, score_predictions
+from icmjax.steering.scores import Scores, score_predictions
 
 ZERO_SHOT, CALIBRATED = "zero-shot", "calibrated zero-shot"
 
@@ -106,12 +106,11 @@ def compare(
       ScoreError: a label log-prob is not a finite number.
     """
     steerer = make_steerer(lm, demonstrations, queries, template, memory_budget)
-    names = [claim.id for claim in queries.claims]
     num_groups = len(np.unique(queries.group_index[gold.labels != UNLABELLED]))
 
     def condition(name: str, draws: np.ndarray) -> Condition:
-        check_log_probs(draws, names)
-        scores = tuple(score_predictions(label_log_probs, gold) for label_log_probs in draws)
+        each = checked_scores(draws, queries)
+        scores = tuple(score_predictions(label_log_probs, gold) for label_log_probs in each)
         return Condition(name, scores, num_groups)
 
     zero_shot = steerer(np.full((1, len(demonstrations)), UNLABELLED, np.int8))

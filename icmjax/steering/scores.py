@@ -1,6 +1,5 @@
 """How well predictions on held-out claims agree with gold labels."""
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -37,7 +36,7 @@ def score_predictions(label_log_probs: np.ndarray, gold: GoldLabels) -> Scores:
       InputError: no claim has a gold label.
       ScoreError: a label log-prob is not a finite number.
     """
-    check_log_probs(label_log_probs)
+    _check(label_log_probs)
     is_known = gold.labels != UNLABELLED
     if not is_known.any():
         fault = Fault("Scores need gold labels.", "none", "gold", "evaluate claims that have them")
@@ -51,28 +50,10 @@ def score_predictions(label_log_probs: np.ndarray, gold: GoldLabels) -> Scores:
     )
 
 
-def check_log_probs(label_log_probs: np.ndarray, names: Sequence[str] | None = None) -> None:
-    """Refuses label log-probs that are no numbers, of which every label would be the best.
-
-    Args:
-      label_log_probs: `[..., M, Y]`, nats.
-      names: of the M claims; by default their positions.
-
-    Raises:
-      ScoreError: some are NaN or infinite; a fault for each claim.
-    """
-    is_finite = np.isfinite(np.asarray(label_log_probs)).all(-1)
-    broken = np.flatnonzero(~is_finite.reshape(-1, is_finite.shape[-1]).all(0))
-    if len(broken):
+def _check(label_log_probs: np.ndarray) -> None:
+    """Of NaN every label would be the best; claims have no names here, but positions."""
+    broken = np.flatnonzero(~np.isfinite(np.asarray(label_log_probs)).all(-1)).tolist()
+    if broken:
+        rule, found = "Predictions to be scored are finite numbers.", "NaN or infinity"
         remedy = "load the model in a wider dtype, or look at this claim's text"
-        raise ScoreError(
-            [
-                Fault(
-                    "Every label log-prob is a finite number.",
-                    "NaN or infinity",
-                    f"the scores of claim {index if names is None else repr(names[index])}",
-                    remedy,
-                )
-                for index in broken.tolist()
-            ]
-        )
+        raise ScoreError([Fault(rule, found, f"claim {index}", remedy) for index in broken])
