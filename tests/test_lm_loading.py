@@ -1,9 +1,12 @@
 """Loading refuses what does not fit, says all of it at once, and needs no torch."""
 
 import json
+import os
+import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import jax
@@ -13,6 +16,7 @@ import pytest
 import transformers
 from checkpoints import make_checkpoint
 from flax import nnx
+from huggingface_hub.utils import filter_repo_objects
 from safetensors.numpy import load_file, save_file
 
 from icmjax.errors import CheckpointError
@@ -94,11 +98,145 @@ def test_shards_are_read_as_one(made: Path, folder: Path):
 def test_absent_files_are_named(folder: Path):
     (folder / WEIGHTS).rename(folder / "pytorch_model.bin")
     assert "only pytorch_model.bin" in faults_of(folder)[0]
+    assert "save_pretrained" in faults_of(folder)[0]
     (folder / "config.json").unlink()
     (folder / "tokenizer.json").unlink()
     config_fault, tokenizer_fault = faults_of(folder)
     assert "no config.json" in config_fault
     assert "tokenizer.json" in tokenizer_fault
+
+
+@pytest.mark.parametrize(
+    ("file", "found", "remedy"),
+    [
+        ("consolidated.safetensors", "Mistral's own names", WEIGHTS),
+        ("consolidated.00.pth", "Meta's own format", "-hf"),
+        ("pytorch_model-00001-of-00002.bin", "pickled weights of torch", "save_pretrained"),
+        ("model-q4_k_m.gguf", "GGUF", "Hugging Face format"),
+        ("model-00001-of-00002.safetensors", "without their index", INDEX),
+        ("adapter_model.safetensors", "an adapter", "merge_and_unload"),
+    ],
+)
+def test_weights_of_another_format_are_named(folder: Path, file: str, found: str, remedy: str):
+    (folder / WEIGHTS).rename(folder / file)
+    fault = faults_of(folder)[0]
+    assert f"only {file}" in fault
+    assert found in fault
+    assert remedy in fault
+    # Where there is nothing else, the missing configuration is not the whole story.
+    (folder / "config.json").unlink()
+    assert any(found in fault for fault in faults_of(folder))
+
+
+def test_an_adapter_is_told_from_a_model(folder: Path):
+    for name in ("config.json", WEIGHTS):
+        (folder / name).unlink()
+    (folder / "adapter_config.json").write_text('{"base_model_name_or_path": "a/b"}')
+    fault = faults_of(folder)[0]
+    assert "an adapter" in fault
+    assert "merge_and_unload" in fault
+
+
+def test_a_file_is_no_model(folder: Path):
+    gguf = folder / "model.gguf"
+    gguf.write_bytes(b"GGUF")
+    assert "a GGUF file" in faults_of(gguf)[0]
+    assert "Give the folder" in faults_of(folder / WEIGHTS)[0]
+
+
+@pytest.mark.parametrize("name", ["./nomodel", "nomodel", "../no/model", "a--b/c", "a/b.", "é/b"])
+def test_names_that_are_no_models_are_errors(monkeypatch, name: str, tmp_path: Path):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.chdir(tmp_path)
+    assert name.removeprefix("./") in faults_of(name)[0]
+
+
+@pytest.mark.parametrize("dtype", ["fp16", "int8", "float64", "float8_e4m3fn", ""])
+def test_there_are_three_dtypes(folder: Path, dtype: str):
+    with pytest.raises(CheckpointError, match="float32, bfloat16, float16"):
+        load_lm(folder, dtype=dtype)
+    with pytest.raises(CheckpointError, match="float32, bfloat16, float16"):
+        load_lm("no/model", dtype=dtype)  # before anything is fetched
+
+
+@pytest.mark.parametrize(
+    ("generation", "config", "expected"),
+    [
+        ({"eos_token_id": [2, 1, 2]}, {"eos_token_id": 0}, (2, 1)),
+        ({"eos_token_id": 2}, {"eos_token_id": 0}, (2,)),
+        ({"temperature": 0.6}, {"eos_token_id": [0, 2]}, (0, 2)),
+        (None, {"eos_token_id": 0}, (0,)),
+        (None, {"eos_token_id": None}, (1,)),  # the tokenizer's
+    ],
+    ids=str,
+)
+def test_what_ends_a_text_is_read(folder: Path, generation, config: dict, expected: tuple):
+    set_fields(folder, **config)
+    (folder / "generation_config.json").unlink()
+    if generation is not None:
+        (folder / "generation_config.json").write_text(json.dumps(generation))
+    assert load_lm(folder).eos_token_ids == expected
+    (folder / "generation_config.json").write_text('{"eos_token_id": "</s>"}')
+    assert "generation_config.json: eos_token_id" in faults_of(folder)[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "found"),
+    [("tokenizer.model", "pip install|Install sentencepiece"), ("tekken.json", "Mistral's own")],
+)
+def test_tokenizers_of_other_formats_are_refused(folder: Path, name: str, found: str):
+    (folder / "tokenizer.json").rename(folder / name)
+    fault = faults_of(folder)[0]
+    assert f"{name} alone" in fault
+    assert re.search(found, fault)
+
+
+def test_a_vocabulary_and_its_merges_are_a_tokenizer(tmp_path: Path):
+    make_checkpoint(tmp_path, "qwen2")
+    expected = load_lm(tmp_path).tokenizer.get_vocab()
+    model = json.loads((tmp_path / "tokenizer.json").read_text())["model"]
+    (tmp_path / "tokenizer.json").unlink()
+    (tmp_path / "vocab.json").write_text(json.dumps(model["vocab"]))
+    assert "tokenizer.json" in faults_of(tmp_path)[0]
+    merges = "".join(" ".join(pair) + "\n" for pair in model["merges"])
+    (tmp_path / "merges.txt").write_text(merges)
+    (tmp_path / "tokenizer_config.json").write_text('{"tokenizer_class": "Qwen2Tokenizer"}')
+    tokenizer = load_lm(tmp_path).tokenizer
+    assert tokenizer.is_fast
+    assert tokenizer.get_vocab().items() >= expected.items()
+
+
+def test_the_hub_lends_what_is_read_and_nothing_twice(monkeypatch, folder: Path):
+    asked = {}
+
+    def snapshot(hub_id: str, allow_patterns: list[str]) -> str:
+        asked[hub_id] = allow_patterns
+        return str(folder)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot)
+    assert load_lm("someone/model").name == "someone/model"
+
+    def fetched(names: str) -> list[str]:
+        return list(filter_repo_objects(names.split(), allow_patterns=asked["someone/model"]))
+
+    wanted = (
+        "config.json generation_config.json model.safetensors model-00001-of-00002.safetensors "
+        "model.safetensors.index.json tokenizer.json tokenizer_config.json chat_template.jinja "
+        "chat_template.json vocab.json merges.txt tokenizer.model adapter_config.json"
+    )
+    assert fetched(wanted) == wanted.split()
+    unwanted = "consolidated.safetensors pytorch_model.bin a.gguf modeling_x.py original/a.pth"
+    assert fetched(unwanted) == []
+
+
+def test_what_is_printed_of_a_model_is_short(folder: Path):
+    lm = load_lm(folder)
+    long = replace(lm, name="/a/long/path" * 50)
+    config = replace(lm.config, num_layers=80, ropes=lm.config.ropes * 40, windows=(None,) * 80)
+    for value in (lm, long, replace(long, config=config), lm.config, config, lm.config.ropes[0]):
+        assert type(value).__name__ in repr(value)
+        assert len(repr(value)) < 200
+    assert "80 layers" in repr(config)
 
 
 def test_absent_models_come_with_a_remedy(monkeypatch, tmp_path: Path):
@@ -129,8 +267,10 @@ def test_the_folder_names_its_template(folder: Path):
     ("fields", "found"),
     [
         ({"quantization_config": {"bits": 4}}, "quantization_config"),
-        ({"some_new_scale": 0.5}, "some_new_scale"),
-        ({"sliding_window": 8}, "sliding_window"),  # Llama has none
+        ({"quantization": {"bits": 4, "group_size": 64}}, "quantised"),  # by MLX
+        ({"sliding_window": 8}, "sliding_window"),  # Llama has none; a cache of transformers does
+        ({"per_layer_config": {"1": {"head_dim": 8}}}, "per_layer_config"),
+        ({"is_causal": False}, "is_causal"),
         ({"hidden_act": "relu"}, "relu"),
         ({"num_key_value_heads": 3}, "3 key-value heads for 4 heads"),
         ({"head_dim": 11}, "even rotary dimension"),
@@ -151,6 +291,33 @@ def test_the_folder_names_its_template(folder: Path):
 def test_what_would_change_the_computation_is_refused(folder: Path, fields: dict, found: str):
     set_fields(folder, **fields)
     assert any(found in fault for fault in faults_of(folder))
+
+
+def test_fields_that_transformers_ignores_are_ignored_whatever_they_hold(folder: Path):
+    """A field is judged by its name: 0 is no better than 3."""
+    assert load_lm(folder).ignored_fields == ()
+    for value in (0, 3, 0.5, {"a": [1]}, None):
+        set_fields(folder, some_new_scale=value, unk_token_id=value)
+        assert load_lm(folder).ignored_fields == ("some_new_scale", "unk_token_id")
+
+
+def test_gemma_reads_hidden_activation_alone(tmp_path: Path):
+    make_checkpoint(tmp_path, "gemma2")
+    set_fields(tmp_path, hidden_act="gelu", hidden_activation="silu")
+    lm = load_lm(tmp_path)
+    assert lm.config.activation == "silu"
+    assert lm.ignored_fields == ("hidden_act",)
+
+
+def test_quantised_models_are_told_so(folder: Path):
+    set_fields(folder, quantization_config={"quant_method": "gptq", "bits": 4})
+    fault = faults_of(folder)[0]
+    assert "quantised by gptq" in fault
+    assert "remove" not in fault
+    set_fields(folder, quantization_config=None)
+    load_lm(folder)
+    (folder / "hf_quant_config.json").write_text("{}")
+    assert "quantised" in faults_of(folder)[0]
 
 
 def test_harmless_fields_are_accepted():
@@ -252,7 +419,7 @@ def test_initial_weights_have_the_documented_scales():
     assert not jnp.any(first == second)  # each layer has its own draw
 
 
-WITHOUT_TORCH = """
+HIDE_TORCH = """
 import sys
 from importlib.machinery import PathFinder
 
@@ -264,6 +431,8 @@ class WithoutTorch(PathFinder):
         return None if is_torch else super().find_spec(name, path, target)
 
 sys.meta_path = [WithoutTorch if finder is PathFinder else finder for finder in sys.meta_path]
+"""
+WITHOUT_TORCH = f"""{HIDE_TORCH}
 import jax.numpy as jnp
 from icmjax.lm import load_lm, save_hf
 lm = load_lm(sys.argv[1])
@@ -281,7 +450,85 @@ assert "torch" not in sys.modules
 def test_torch_is_not_needed(folder: Path, tmp_path: Path):
     command = [sys.executable, "-c", WITHOUT_TORCH, str(folder), str(tmp_path / "out")]
     repository = Path(__file__).parents[1]
-    done = subprocess.run(command, cwd=repository, capture_output=True, text=True, check=False)
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONWARNINGS"}
+    done = subprocess.run(
+        command, cwd=repository, env=environment, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
     assert float(done.stdout) > 0
+    # transformers advises to install torch, and does so to whoever does not ask it not to.
+    assert done.stderr == ""
+    loud = environment | {"TRANSFORMERS_NO_ADVISORY_WARNINGS": ""}
+    program = HIDE_TORCH + "import icmjax.lm.quiet\nwith icmjax.lm.quiet.quiet_transformers(): pass"
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=repository,
+        env=loud,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "PyTorch was not found" in done.stderr
     assert params_equal(folder, tmp_path / "out")
+
+
+EVIL = """
+import pathlib
+pathlib.Path(__file__).with_name("ran").touch()
+from transformers import PretrainedConfig, PreTrainedTokenizerFast
+class Config(PretrainedConfig):
+    model_type = "own"
+class Model: ...
+class OwnTokenizer(PreTrainedTokenizerFast): ...
+"""
+
+
+LOAD_ALL = """
+import sys
+from icmjax.errors import CheckpointError
+from icmjax.lm import load_lm
+for folder in sys.argv[1:]:
+    try:
+        print("loaded", load_lm(folder).name)
+    except CheckpointError as error:
+        print(error)
+"""
+
+
+def test_python_that_comes_with_a_model_never_runs(made: Path, tmp_path: Path):
+    """A folder whose configuration or tokenizer is Python of its own, and "y" to every question."""
+    auto_map = {
+        "AutoConfig": "evil.Config",
+        "AutoModelForCausalLM": "evil.Model",
+        "AutoTokenizer": [None, "evil.OwnTokenizer"],
+    }
+    folders = []
+    for model_type in ("own", None, "llama"):
+        for tokenizer_class in ("OwnTokenizer", None):
+            folder = Path(shutil.copytree(made, tmp_path / f"{model_type} {tokenizer_class}"))
+            (folder / "evil.py").write_text(EVIL.replace("__file__", repr(f"{folder}/evil.py")))
+            set_fields(folder, model_type=model_type, auto_map=auto_map)
+            path = folder / "tokenizer_config.json"
+            settings = json.loads(path.read_text()) | {"auto_map": auto_map}
+            path.write_text(json.dumps(settings | {"tokenizer_class": tokenizer_class}))
+            folders.append(folder)
+    done = subprocess.run(
+        [sys.executable, "-c", LOAD_ALL, *map(str, folders)],
+        cwd=Path(__file__).parents[1],
+        input="y\n" * 99,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert not [folder for folder in folders if (folder / "ran").exists()]
+    assert "[y/N]" not in done.stdout + done.stderr  # nobody is asked
+    assert done.stdout.count("found: model_type 'own'") == 2
+    assert done.stdout.count("found: no model_type") == 2
+
+
+def test_transformers_is_imported_by_loading_alone():
+    program = (
+        "import sys, icmjax.lm; assert not {'transformers', 'huggingface_hub'} & sys.modules.keys()"
+    )
+    repository = Path(__file__).parents[1]
+    subprocess.run([sys.executable, "-c", program], cwd=repository, check=True)

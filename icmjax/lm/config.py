@@ -2,18 +2,22 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal, get_args
-
-from transformers import GenerationConfig, LlamaConfig, PretrainedConfig, Qwen3Config
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
 from icmjax.errors import CheckpointError, Fault
-from icmjax.lm.rope import RopeConfig
+from icmjax.lm.fields import COMMON_FIELDS, OLD_ROPE_FIELDS, kind_faults, sort_fields
+from icmjax.lm.files import CONFIG_FILE
+from icmjax.lm.quiet import quiet_transformers
+from icmjax.lm.rope import RENAMED, ROPE_FIELDS, RopeConfig, rope_from_hf
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
 
 Implementation = Literal["einsum", "xla", "cudnn"]  # of attention; see `icmjax.lm.fused`
 IMPLEMENTATIONS: tuple[Implementation, ...] = get_args(Implementation)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class DecoderConfig:
     """What a decoder computes, and how; models of the same config differ only in weights."""
 
@@ -49,35 +53,82 @@ class DecoderConfig:
         assert self.num_heads % self.num_kv_heads == 0, "key-value heads must divide the heads"
         assert self.head_dim % 2 == 0, "rotary embeddings rotate pairs of dimensions"
 
+    def __repr__(self) -> str:
+        """Return the sizes in words; layers that are alike are not spelt out one by one."""
+        return (
+            f"DecoderConfig({self.num_layers} layers, hidden {self.hidden_size}, mlp "
+            f"{self.mlp_size}, heads {self.num_heads}/{self.num_kv_heads} of {self.head_dim}, "
+            f"vocab {self.vocab_size}, max_length {self.max_length}, {self.attention})"
+        )
+
     @property
     def is_windowless(self) -> bool:
         """Whether every layer sees the whole context."""
         return all(window is None for window in self.windows)
 
 
-def config_from_hf(hf_config: PretrainedConfig) -> DecoderConfig:
+class ReadConfig(NamedTuple):
+    """What is read of a config.json."""
+
+    config: DecoderConfig
+    hf_config: "PretrainedConfig"
+    ignored_fields: tuple[str, ...]  # which neither transformers nor the decoder knows
+
+
+def read_config(fields: Mapping[str, Any]) -> ReadConfig:
+    """Return the decoder's configuration by the fields of a config.json.
+
+    The fields alone reach transformers, and of them those that it reads: no Python that comes
+    with a model is run.
+
+    Raises:
+        CheckpointError: As of `config_from_hf`; or a field is not of the kind it has to be.
+    """
+    family = _family(fields.get("model_type"))
+    model_type = fields["model_type"]
+    with quiet_transformers():
+        from huggingface_hub.errors import StrictDataclassError
+        from transformers import AutoConfig
+
+        defaults = AutoConfig.for_model(model_type).to_dict()
+        read, ignored, faults = sort_fields(fields, family.computed | OLD_ROPE_FIELDS, defaults)
+        faults += kind_faults(read)
+        if faults:
+            raise CheckpointError(faults)
+        # Null is a value to transformers where the family does not declare the field.
+        read = {
+            name: value for name, value in read.items() if value is not None or name in defaults
+        }
+        try:
+            hf_config = AutoConfig.for_model(model_type, **read)
+        # Fields that contradict each other or are absent; null where there has to be a value.
+        except (ValueError, KeyError, StrictDataclassError) as error:
+            raise CheckpointError(
+                Fault(
+                    rule="The configuration must be one that transformers can read.",
+                    found=" ".join(str(error).split()),
+                    where=CONFIG_FILE,
+                    remedy="Use the config.json that belongs to the weights.",
+                )
+            ) from error
+        return ReadConfig(config_from_hf(hf_config), hf_config, ignored)
+
+
+def config_from_hf(hf_config: "PretrainedConfig") -> DecoderConfig:
     """Return the decoder's configuration of a `transformers` configuration.
 
     Raises:
         CheckpointError: The family or a scaling of its positions is not supported, or a field is
-            set that may change what the model computes and that the decoder does not know.
+            set that transformers reads and that the decoder does not compute.
     """
-    family = FAMILIES.get(hf_config.model_type)
-    if family is None:
-        raise CheckpointError(
-            Fault(
-                rule="The model must be of a family that the decoder computes.",
-                found=f"model_type {hf_config.model_type!r}",
-                where="config.json: model_type",
-                remedy=f"Use a model of one of {', '.join(sorted(FAMILIES))}.",
-            )
-        )
-    fields = hf_config.to_dict()
-    faults = [*_field_faults(family, fields), *_shape_faults(fields)]
+    family = _family(hf_config.model_type)
+    defaults = type(hf_config)().to_dict()
+    fields, _, faults = sort_fields(hf_config.to_dict(), family.computed, defaults)
+    faults += [*_activation_faults(family, fields), *_shape_faults(fields)]
     layer_types = _layer_types(fields)
     ropes = {}
     for layer_type in dict.fromkeys(layer_types):
-        ropes[layer_type], rope_faults = _rope(fields["rope_parameters"], layer_type)
+        ropes[layer_type], rope_faults = rope_from_hf(fields["rope_parameters"], layer_type)
         faults += rope_faults
     if faults:
         raise CheckpointError(faults)
@@ -95,7 +146,7 @@ def config_from_hf(hf_config: PretrainedConfig) -> DecoderConfig:
         "ropes": tuple(ropes[layer_type] for layer_type in layer_types),
         "windows": tuple(windows[layer_type] for layer_type in layer_types),
         "norm_eps": fields["rms_norm_eps"],
-        "activation": ACTIVATIONS[_activation(fields)],
+        "activation": ACTIVATIONS[fields[family.activation]],
         "attention_bias": fields.get("attention_bias", False),
         "attention_out_bias": fields.get("attention_bias", False),
         "mlp_bias": fields.get("mlp_bias", False),
@@ -103,6 +154,20 @@ def config_from_hf(hf_config: PretrainedConfig) -> DecoderConfig:
         "bos_id": fields["bos_token_id"],
     }
     return DecoderConfig(**settings | family.settings_fn(fields))
+
+
+def _family(model_type: Any) -> "Family":
+    family = FAMILIES.get(model_type) if isinstance(model_type, str) else None
+    if family is not None:
+        return family
+    raise CheckpointError(
+        Fault(
+            rule="The model must be of a family that the decoder computes.",
+            found="no model_type" if model_type is None else f"model_type {model_type!r}",
+            where=f"{CONFIG_FILE}: model_type",
+            remedy=f"Use a model of one of {', '.join(sorted(FAMILIES))}.",
+        )
+    )
 
 
 ACTIVATIONS = {"silu": "silu", "gelu": "gelu", "gelu_pytorch_tanh": "gelu_tanh"}
@@ -114,6 +179,12 @@ class Family:
 
     fields: frozenset[str] = frozenset()  # read beside COMMON_FIELDS
     settings_fn: Callable[[Mapping[str, Any]], dict[str, Any]] = lambda fields: {}
+    activation: str = "hidden_act"  # the field that names it
+
+    @property
+    def computed(self) -> frozenset[str]:
+        """The fields that the decoder computes."""
+        return COMMON_FIELDS | self.fields | {self.activation}
 
 
 def _gemma_settings(fields: Mapping[str, Any]) -> dict[str, Any]:
@@ -143,49 +214,28 @@ FAMILIES = {
         frozenset({"attention_bias"}),
         lambda fields: {"has_pre_norms": False, "has_post_norms": True, "qk_norm": "flat"},
     ),
-    "gemma2": Family(frozenset({"attention_bias"} | LAYER_TYPES | GEMMA), _gemma_settings),
+    "gemma2": Family(
+        frozenset({"attention_bias"} | LAYER_TYPES | GEMMA), _gemma_settings, "hidden_activation"
+    ),
     "gemma3_text": Family(
         frozenset({"attention_bias", "sliding_window_pattern"} | LAYER_TYPES | GEMMA),
         lambda fields: _gemma_settings(fields) | {"qk_norm": "head"},
+        "hidden_activation",
     ),
 }
 
-COMMON_FIELDS = frozenset(
-    "vocab_size num_hidden_layers hidden_size intermediate_size num_attention_heads "
-    "num_key_value_heads head_dim max_position_embeddings rope_parameters rms_norm_eps hidden_act "
-    "hidden_activation tie_word_embeddings bos_token_id".split()
-)
-# These change neither the computation of a forward pass nor the weights.
-HARMLESS_FIELDS = frozenset(
-    "model_type initializer_range attention_dropout pretraining_tp use_cache eos_token_id "
-    "pad_token_id torch_dtype cache_implementation".split()
-)
 
-
-def _field_faults(family: Family, fields: Mapping[str, Any]) -> list[Fault]:
-    """Return a fault for every field that is set and that nobody here reads."""
-    harmless = HARMLESS_FIELDS | PretrainedConfig().to_dict().keys()
-    known = COMMON_FIELDS | family.fields | harmless | GenerationConfig().to_dict().keys()
-    faults = [
+def _activation_faults(family: Family, fields: Mapping[str, Any]) -> list[Fault]:
+    if fields[family.activation] in ACTIVATIONS:
+        return []
+    return [
         Fault(
-            rule="Every field that may change what the model computes must be one we compute.",
-            found=f"{name} = {value!r}",
-            where=f"config.json: {name}",
-            remedy="Use a model without it, or remove the field if it has no effect.",
+            rule="The activation must be one that the decoder computes.",
+            found=repr(fields[family.activation]),
+            where=f"{CONFIG_FILE}: {family.activation}",
+            remedy=f"Use a model with one of {', '.join(sorted(ACTIVATIONS))}.",
         )
-        for name, value in fields.items()
-        if name not in known and not name.startswith("_") and value not in (None, False, {}, [])
     ]
-    if _activation(fields) not in ACTIVATIONS:
-        faults.append(
-            Fault(
-                rule="The activation must be one that the decoder computes.",
-                found=repr(_activation(fields)),
-                where="config.json: hidden_act",
-                remedy=f"Use a model with one of {', '.join(sorted(ACTIVATIONS))}.",
-            )
-        )
-    return faults
 
 
 def _shape_faults(fields: Mapping[str, Any]) -> list[Fault]:
@@ -197,6 +247,24 @@ def _shape_faults(fields: Mapping[str, Any]) -> list[Fault]:
                 rule="The number of key-value heads must divide the number of heads.",
                 found=f"{num_kv_heads} key-value heads for {num_heads} heads",
                 where="config.json: num_key_value_heads",
+                remedy="Use the config.json that belongs to the weights.",
+            )
+        )
+    if _head_dim(fields) % 2:
+        faults.append(
+            Fault(
+                rule="Rotary positions turn pairs of a head's dimensions.",
+                found=f"heads of {_head_dim(fields)}",
+                where=f"{CONFIG_FILE}: head_dim",
+                remedy="Use the config.json that belongs to the weights.",
+            )
+        )
+    if "sliding_attention" in _layer_types(fields) and fields.get("sliding_window") is None:
+        faults.append(
+            Fault(
+                rule="Layers with a sliding window need its size.",
+                found="null",
+                where=f"{CONFIG_FILE}: sliding_window",
                 remedy="Use the config.json that belongs to the weights.",
             )
         )
@@ -217,77 +285,13 @@ def _head_dim(fields: Mapping[str, Any]) -> int:
     return fields.get("head_dim") or fields["hidden_size"] // fields["num_attention_heads"]
 
 
-def _activation(fields: Mapping[str, Any]) -> str:
-    return fields.get("hidden_act") or fields.get("hidden_activation") or ""
-
-
 def _layer_types(fields: Mapping[str, Any]) -> list[str]:
     """Return the type of each layer; a family without the field has one type for all."""
     every = "full_attention" if fields.get("sliding_window") is None else "sliding_attention"
     return fields.get("layer_types") or [every] * fields["num_hidden_layers"]
 
 
-ROPE_FIELDS = {
-    "default": set(),
-    "linear": {"factor"},
-    "llama3": {
-        "factor",
-        "low_freq_factor",
-        "high_freq_factor",
-        "original_max_position_embeddings",
-    },
-}
-
-
-def _rope(parameters: Mapping[str, Any], layer_type: str) -> tuple[RopeConfig, list[Fault]]:
-    """Read one layer type's rotary parameters, which some families nest by layer type."""
-    parameters = parameters.get(layer_type, parameters)
-    kind = parameters["rope_type"]
-    where = "config.json: rope_parameters"
-    if kind not in ROPE_FIELDS:
-        fault = Fault(
-            rule="The scaling of rotary positions must be one that the decoder computes.",
-            found=f"rope_type {kind!r}",
-            where=where,
-            remedy=f"Use a model with one of {', '.join(sorted(ROPE_FIELDS))}.",
-        )
-        return RopeConfig(), [fault]
-    known = {"rope_type", "type", "rope_theta"} | ROPE_FIELDS[kind]
-    faults = [
-        Fault(
-            rule=f"Rotary positions of type {kind!r} have no further parameters.",
-            found=f"{name} = {value!r}",
-            where=where,
-            remedy="Use a model without it, or remove the field if it has no effect.",
-        )
-        for name, value in parameters.items()
-        if name not in known and not (name == "partial_rotary_factor" and value == 1.0)
-    ]
-    if ROPE_FIELDS[kind] <= parameters.keys():
-        rope = RopeConfig(
-            theta=float(parameters["rope_theta"]),
-            scaling="none" if kind == "default" else kind,
-            **{RENAMED[name]: parameters[name] for name in ROPE_FIELDS[kind]},
-        )
-        return rope, faults
-    missing = Fault(
-        rule=f"Rotary positions of type {kind!r} need all of their parameters.",
-        found=f"no {', '.join(sorted(ROPE_FIELDS[kind] - parameters.keys()))}",
-        where=where,
-        remedy="Use the config.json that belongs to the weights.",
-    )
-    return RopeConfig(), [*faults, missing]
-
-
-RENAMED = {
-    "factor": "factor",
-    "low_freq_factor": "low_frequency_factor",
-    "high_freq_factor": "high_frequency_factor",
-    "original_max_position_embeddings": "original_max_length",
-}
-
-
-def config_to_hf(config: DecoderConfig, **fields: Any) -> PretrainedConfig:
+def config_to_hf(config: DecoderConfig, **fields: Any) -> "PretrainedConfig":
     """Return the `transformers` configuration of a decoder that Llama or Qwen3 can express.
 
     Args:
@@ -297,6 +301,9 @@ def config_to_hf(config: DecoderConfig, **fields: Any) -> PretrainedConfig:
     Raises:
         CheckpointError: Neither family computes what the config says.
     """
+    with quiet_transformers():
+        from transformers import LlamaConfig, Qwen3Config
+
     rope = config.ropes[0]
     kind = "default" if rope.scaling == "none" else rope.scaling
     parameters = {name: getattr(rope, RENAMED[name]) for name in ROPE_FIELDS[kind]}
@@ -320,11 +327,14 @@ def config_to_hf(config: DecoderConfig, **fields: Any) -> PretrainedConfig:
     else:
         fields["mlp_bias"] = config.mlp_bias
         hf_config = LlamaConfig(**fields, architectures=["LlamaForCausalLM"])
-    if replace(config_from_hf(hf_config), attention=config.attention) != config:
+    exported = replace(config_from_hf(hf_config), attention=config.attention)
+    if exported != config:
+        said, meant = vars(exported), vars(config)
+        lost = [f"{name} = {meant[name]!r}" for name in meant if said[name] != meant[name]]
         raise CheckpointError(
             Fault(
                 rule="A decoder is exported as Llama, or as Qwen3 where it has query-key norms.",
-                found=f"a config that {hf_config.model_type} cannot express: {config}",
+                found=f"a config that {hf_config.model_type} cannot express: {', '.join(lost)}",
                 where="the decoder's config",
                 remedy="Export a decoder without windows, caps, post-norms and norm offsets.",
             )

@@ -1,44 +1,61 @@
 """Loading a language model: its configuration, weights and tokenizer in one immutable value."""
 
-import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import (
-    HfHubHTTPError,
-    LocalEntryNotFoundError,
-    OfflineModeIsEnabled,
-    StrictDataclassError,
-)
-from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase
 
 from icmjax.errors import CheckpointError, Fault
-from icmjax.lm.config import DecoderConfig, Implementation, config_from_hf
+from icmjax.lm.config import DecoderConfig, Implementation, read_config
 from icmjax.lm.decoder import Decoder
+from icmjax.lm.files import (
+    CONFIG_FILE,
+    GGUF,
+    SETTINGS_FILE,
+    read_objects,
+)
 from icmjax.lm.fused import check_attention
+from icmjax.lm.tokenizer import eos_token_ids, read_tokenizer
 from icmjax.lm.weights import read_params
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 BUNDLED = ("persona-world", "persona-world-acquiescent")
 BUNDLED_MODELS = Path(__file__).parents[1] / "persona_world" / "models"
-CONFIG_FILE, SETTINGS_FILE = "config.json", "icmjax.json"
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")
-HUB_PATTERNS = ["*.safetensors", "*.json", "*.model", "merges.txt"]
-HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+DTYPES = ("float32", "bfloat16", "float16")
+# Not all safetensors: some repositories hold their weights twice, the second time by other names.
+HUB_PATTERNS = [
+    "model*.safetensors",
+    "*.json",
+    "merges.txt",
+    "tokenizer.model",
+    "chat_template.jinja",
+    "additional_chat_templates/*.jinja",
+]
+HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*", re.ASCII)
 
 
 @partial(
     jax.tree_util.register_dataclass,
     data_fields=["params"],
-    meta_fields=["config", "graphdef", "tokenizer", "name", "default_template"],
+    meta_fields=[
+        "config",
+        "graphdef",
+        "tokenizer",
+        "name",
+        "default_template",
+        "eos_token_ids",
+        "ignored_fields",
+    ],
 )
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class LanguageModel:
     """A decoder with its weights and its tokenizer; a pytree whose leaves are the weights.
 
@@ -48,9 +65,16 @@ class LanguageModel:
     config: DecoderConfig
     params: nnx.State  # of the decoder
     graphdef: nnx.GraphDef[Decoder]
-    tokenizer: PreTrainedTokenizerBase
+    tokenizer: "PreTrainedTokenizerBase"
     name: str
     default_template: str | None = None  # the template its folder asks for
+    eos_token_ids: tuple[int, ...] = ()  # each of which ends a text
+    ignored_fields: tuple[str, ...] = ()  # of config.json, which transformers ignores too
+
+    def __repr__(self) -> str:
+        """Return its name and its sizes; the weights are too many to show."""
+        name = self.name if len(self.name) <= 40 else f"...{self.name[-37:]}"
+        return f"LanguageModel({name!r}, {self.config!r})"
 
     @property
     def max_length(self) -> int:
@@ -77,22 +101,33 @@ def load_lm(
             calling it without the kernel, to compare with.
 
     Raises:
-        CheckpointError: The folder or one of its files is absent, or holds what does not fit; or
-            the attention asked for cannot run here.
+        CheckpointError: The folder or one of its files is absent, damaged or in another format, or
+            holds what does not fit; the dtype is another; or the attention asked for cannot run
+            here.
     """
+    if dtype not in DTYPES:
+        rule = "Weights and activations are of one of three types; none of them is quantised."
+        remedy = f"Give one of {', '.join(DTYPES)}."
+        raise CheckpointError(Fault(rule, repr(dtype), "dtype", remedy))
     folder = _find_folder(str(name_or_path))
-    _check_files(folder)
-    config = replace(config_from_hf(_read_hf_config(folder)), attention=attention)
+    objects = read_objects(folder)
+    read = read_config(objects[CONFIG_FILE])
+    config = replace(read.config, attention=attention)
     check_attention(config, dtype)
+    template = _template(objects[SETTINGS_FILE])
+    tokenizer = read_tokenizer(folder, read.hf_config)
+    end = eos_token_ids(objects, tokenizer)
     params = read_params(folder, config, jnp.dtype(dtype))
     abstract = nnx.eval_shape(lambda: Decoder(config, nnx.Rngs(0), jnp.dtype(dtype)))
     return LanguageModel(
         config=config,
         params=params,
         graphdef=nnx.split(abstract)[0],
-        tokenizer=AutoTokenizer.from_pretrained(folder),
+        tokenizer=tokenizer,
         name=str(name_or_path),
-        default_template=_read_settings(folder).get("template"),
+        default_template=template,
+        eos_token_ids=end,
+        ignored_fields=read.ignored_fields,
     )
 
 
@@ -107,19 +142,31 @@ def _find_folder(name: str) -> Path:
         rule = "A model is a folder, a bundled model or a model on the Hugging Face hub."
     if folder.is_dir():
         return folder
-    if name not in BUNDLED and HUB_ID.fullmatch(name):
+    found = "no such folder"
+    if folder.is_file():
+        found = "a file"
+        if folder.suffix == ".gguf":
+            found = GGUF
+            remedy = "Give the folder of the model in the Hugging Face format that it came from."
+        elif folder.suffix in (".safetensors", ".json", ".bin", ".pth", ".pt"):
+            remedy = "Give the folder that the file is in."
+    elif name not in BUNDLED and HUB_ID.fullmatch(name):
         return _download(name)
-    raise CheckpointError(Fault(rule, "no such folder", str(folder), remedy))
+    raise CheckpointError(Fault(rule, found, str(folder), remedy))
 
 
 def _download(hub_id: str) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError, HTTPError, OfflineModeIsEnabled
+
     try:
         return Path(snapshot_download(hub_id, allow_patterns=HUB_PATTERNS))
-    except (HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled) as error:
+    # No such model, or none here while offline; no connection, or no space; no name of a model.
+    except (OSError, HTTPError, OfflineModeIsEnabled, HFValidationError) as error:
         raise CheckpointError(
             Fault(
                 rule="A name that is no folder must be a model on the Hugging Face hub.",
-                found=f"{type(error).__name__}: {str(error).splitlines()[0]}",
+                found=f"{type(error).__name__}: {' '.join(str(error).split())[:300]}",
                 where=hub_id,
                 remedy="Check the name and the connection, or give the folder of a copy; a gated "
                 "model needs a login: hf auth login",
@@ -127,58 +174,17 @@ def _download(hub_id: str) -> Path:
         ) from error
 
 
-def _check_files(folder: Path) -> None:
-    """Raise one error for every file that transformers would look for elsewhere or guess."""
-    faults = []
-    if not (folder / CONFIG_FILE).is_file():
-        faults.append(
-            Fault(
-                rule="A model folder holds the model's configuration.",
-                found=f"no {CONFIG_FILE}",
-                where=str(folder),
-                remedy="Save it again with transformers: model.save_pretrained(folder).",
-            )
-        )
-    if not any((folder / name).is_file() for name in TOKENIZER_FILES):
-        faults.append(
-            Fault(
-                rule="A model folder holds the model's tokenizer.",
-                found=f"none of {', '.join(TOKENIZER_FILES)}",
-                where=str(folder),
-                remedy="Save it too with transformers: tokenizer.save_pretrained(folder).",
-            )
-        )
-    if faults:
-        raise CheckpointError(faults)
-
-
-def _read_hf_config(folder: Path) -> Any:
-    try:
-        return AutoConfig.from_pretrained(folder)
-    # An unknown model_type; no JSON; fields that contradict each other.
-    except (ValueError, OSError, StrictDataclassError) as error:
-        raise CheckpointError(
-            Fault(
-                rule="The configuration must be one that transformers can read.",
-                found=" ".join(str(error).split()),
-                where=str(folder / CONFIG_FILE),
-                remedy="Use a model of a supported family, with the config.json it came with.",
-            )
-        ) from error
-
-
-def _read_settings(folder: Path) -> dict[str, Any]:
-    """Read what icmjax itself keeps beside a model."""
-    path = folder / SETTINGS_FILE
-    settings = json.loads(path.read_text()) if path.is_file() else {}
+def _template(settings: Mapping[str, Any]) -> str | None:
+    """Return the template by what icmjax itself keeps beside a model."""
     unknown = sorted(settings.keys() - {"template"})
-    if unknown:
-        raise CheckpointError(
-            Fault(
-                rule=f"{SETTINGS_FILE} names the model's template and nothing else.",
-                found=", ".join(unknown),
-                where=str(path),
-                remedy="Remove the other fields.",
-            )
+    template = settings.get("template")
+    if not unknown and (template is None or isinstance(template, str)):
+        return template
+    raise CheckpointError(
+        Fault(
+            rule=f"{SETTINGS_FILE} names the model's template and nothing else.",
+            found=", ".join(unknown) or f"template = {template!r}",
+            where=SETTINGS_FILE,
+            remedy="Remove the other fields." if unknown else "Give the template's name.",
         )
-    return settings
+    )

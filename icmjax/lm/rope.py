@@ -1,11 +1,14 @@
 """Rotary position embeddings (Su et al., arXiv:2104.09864), scaled to longer contexts."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+from icmjax.errors import Fault
 
 
 @dataclass(frozen=True)
@@ -57,3 +60,69 @@ def rotate(heads: jax.Array, cosines: jax.Array, sines: jax.Array) -> jax.Array:
     cosines, sines = cosines[..., None, :], sines[..., None, :]
     rotated = [first * cosines - second * sines, second * cosines + first * sines]
     return jnp.concatenate(rotated, axis=-1).astype(heads.dtype)
+
+
+ROPE_FIELDS = {
+    "default": set(),
+    "linear": {"factor"},
+    "llama3": {
+        "factor",
+        "low_freq_factor",
+        "high_freq_factor",
+        "original_max_position_embeddings",
+    },
+}
+
+
+def rope_from_hf(parameters: Mapping[str, Any], layer_type: str) -> tuple[RopeConfig, list[Fault]]:
+    """Return one layer type's rotation, and a fault for all of it that is not computed.
+
+    Args:
+        parameters: `rope_parameters` of a `transformers` configuration; some families nest them
+            by layer type.
+        layer_type: "full_attention" or "sliding_attention".
+    """
+    parameters = parameters.get(layer_type, parameters)
+    kind = parameters["rope_type"]
+    where = "config.json: rope_parameters"
+    if kind not in ROPE_FIELDS:
+        fault = Fault(
+            rule="The scaling of rotary positions must be one that the decoder computes.",
+            found=f"rope_type {kind!r}",
+            where=where,
+            remedy=f"Use a model with one of {', '.join(sorted(ROPE_FIELDS))}.",
+        )
+        return RopeConfig(), [fault]
+    known = {"rope_type", "type", "rope_theta"} | ROPE_FIELDS[kind]
+    faults = [
+        Fault(
+            rule=f"Rotary positions of type {kind!r} have no further parameters.",
+            found=f"{name} = {value!r}",
+            where=where,
+            remedy="Use a model without it, or remove the field if it has no effect.",
+        )
+        for name, value in parameters.items()
+        if name not in known and not (name == "partial_rotary_factor" and value == 1.0)
+    ]
+    if ROPE_FIELDS[kind] <= parameters.keys():
+        rope = RopeConfig(
+            theta=float(parameters["rope_theta"]),
+            scaling="none" if kind == "default" else kind,
+            **{RENAMED[name]: parameters[name] for name in ROPE_FIELDS[kind]},
+        )
+        return rope, faults
+    missing = Fault(
+        rule=f"Rotary positions of type {kind!r} need all of their parameters.",
+        found=f"no {', '.join(sorted(ROPE_FIELDS[kind] - parameters.keys()))}",
+        where=where,
+        remedy="Use the config.json that belongs to the weights.",
+    )
+    return RopeConfig(), [*faults, missing]
+
+
+RENAMED = {
+    "factor": "factor",
+    "low_freq_factor": "low_frequency_factor",
+    "high_freq_factor": "high_frequency_factor",
+    "original_max_position_embeddings": "original_max_length",
+}

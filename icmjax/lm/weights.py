@@ -1,24 +1,25 @@
 """Weights in the Hugging Face format: which tensor is which parameter, reading and writing them."""
 
-import json
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
-from transformers import PreTrainedTokenizerBase
 
 from icmjax.errors import CheckpointError, Fault
 from icmjax.lm.config import DecoderConfig, config_to_hf
 from icmjax.lm.decoder import Decoder
+from icmjax.lm.files import FETCH_AGAIN, SHARD_INDEX, SINGLE_FILE, weights_files
 
-SINGLE_FILE, SHARD_INDEX = "model.safetensors", "model.safetensors.index.json"
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
 FLOAT_DTYPES = ("F64", "F32", "F16", "BF16")
 EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
 # Buffers that older versions of transformers wrote; the config says the same.
@@ -63,11 +64,16 @@ class Weight(NamedTuple):
     is_transposed: bool
 
 
-def weight_map(config: DecoderConfig) -> list[Weight]:
-    """Return every parameter of a decoder with the tensors it is read from."""
+def weight_map(config: DecoderConfig, params: nnx.State) -> list[Weight]:
+    """Return every parameter of a decoder with the tensors it is read from.
+
+    Args:
+        config: The decoder's.
+        params: Its parameters, or their shapes alone.
+    """
     modules = MODULES | (POST_NORM_MODULES if config.has_post_norms else PRE_NORM_MODULES)
     weights = []
-    for path, parameter in _flat(_abstract_params(config)).items():
+    for path, parameter in _flat(params).items():
         if path == ("embedding",):
             weights.append(Weight(path, (EMBEDDING,), parameter.shape, False, False))
             continue
@@ -92,10 +98,11 @@ def read_params(folder: Path, config: DecoderConfig, dtype: jnp.dtype) -> nnx.St
     """Read a decoder's parameters from a folder's safetensors files, one parameter at a time.
 
     Raises:
-        CheckpointError: Files are absent; or tensors are missing, unexpected, of the wrong shape or
-            of no float type, all of which are reported together.
+        CheckpointError: Files are absent or damaged; or tensors are missing, unexpected, of the
+            wrong shape or of no float type, all of which are reported together.
     """
-    weights = weight_map(config)
+    params = _abstract_params(config)
+    weights = weight_map(config, params)
     with ExitStack() as stack:
         tensors = _open(folder, stack)
         faults = _tensor_faults(tensors, weights, config)
@@ -104,13 +111,12 @@ def read_params(folder: Path, config: DecoderConfig, dtype: jnp.dtype) -> nnx.St
         if faults:
             raise CheckpointError(faults)
         read = {weight.path: _read(tensors, weight, dtype) for weight in weights}
-    params = _abstract_params(config)
     nnx.replace_by_pure_dict(params, nnx.traversals.unflatten_mapping(read))
     return params
 
 
 def save_hf(
-    folder: Path, config: DecoderConfig, params: nnx.State, tokenizer: PreTrainedTokenizerBase
+    folder: Path, config: DecoderConfig, params: nnx.State, tokenizer: "PreTrainedTokenizerBase"
 ) -> None:
     """Write a model folder that `transformers` and `load_lm` read, in the parameters' dtype.
 
@@ -132,7 +138,7 @@ def save_hf(
 def _write_params(folder: Path, config: DecoderConfig, params: nnx.State) -> None:
     arrays = _flat(params)
     tensors = {}
-    for weight in weight_map(config):
+    for weight in weight_map(config, params):
         array = np.asarray(arrays[weight.path])
         for name, tensor in zip(weight.names, array if weight.is_stacked else [array], strict=True):
             tensors[name] = np.ascontiguousarray(tensor.T if weight.is_transposed else tensor)
@@ -162,40 +168,27 @@ class Tensor(NamedTuple):
 
 
 def _open(folder: Path, stack: ExitStack) -> dict[str, Tensor]:
+    paths, index = weights_files(folder)
     tensors: dict[str, Tensor] = {}
-    for path in _safetensors_files(folder):
-        file = stack.enter_context(safe_open(path, "np"))
+    faults = []
+    for path in paths:
+        try:
+            file = stack.enter_context(safe_open(path, "np"))
+        except (SafetensorError, OSError) as error:
+            rule = "A file of weights must be a whole safetensors file."
+            faults.append(Fault(rule, str(error), str(path), FETCH_AGAIN))
+            continue
         tensors |= {name: Tensor(name, file, path.name) for name in file.keys()}  # noqa: SIM118
+    if not faults:
+        rule = "A tensor must be in the file that the index names for it."
+        faults = [
+            Fault(rule, f"none in {name}", f"{folder / SHARD_INDEX}: {tensor}", FETCH_AGAIN)
+            for tensor, name in sorted(index.items())
+            if tensor not in tensors or tensors[tensor].where != name
+        ]
+    if faults:
+        raise CheckpointError(faults)
     return tensors
-
-
-def _safetensors_files(folder: Path) -> list[Path]:
-    if (folder / SINGLE_FILE).is_file():
-        return [folder / SINGLE_FILE]
-    rule = "A model folder holds its weights as safetensors."
-    if not (folder / SHARD_INDEX).is_file():
-        others = sorted(path.name for path in folder.glob("*.bin"))
-        raise CheckpointError(
-            Fault(
-                rule=rule,
-                found=f"only {', '.join(others)}" if others else "no weights at all",
-                where=str(folder),
-                remedy="Save it again with transformers: model.save_pretrained(folder) writes "
-                f"{SINGLE_FILE}.",
-            )
-        )
-    shards = sorted(set(json.loads((folder / SHARD_INDEX).read_text())["weight_map"].values()))
-    absent = [shard for shard in shards if not (folder / shard).is_file()]
-    if absent:
-        raise CheckpointError(
-            Fault(
-                rule=rule,
-                found=f"{len(absent)} of {len(shards)} shards absent: {', '.join(absent)}",
-                where=str(folder / SHARD_INDEX),
-                remedy="Fetch the shards that are absent.",
-            )
-        )
-    return [folder / shard for shard in shards]
 
 
 def _tensor_faults(

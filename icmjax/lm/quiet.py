@@ -1,0 +1,34 @@
+"""transformers, imported when a model is loaded and without its lines on stderr."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+NO_ADVICE, VERBOSITY = "TRANSFORMERS_NO_ADVISORY_WARNINGS", "TRANSFORMERS_VERBOSITY"
+
+
+@contextmanager
+def quiet_transformers() -> Iterator[None]:
+    """Import transformers and let it write errors alone, unless the environment says otherwise.
+
+    On import it advises to install torch, of which nothing here has need. While it reads a folder
+    it warns of fields that are checked here. Its settings are afterwards as they were before.
+    """
+    is_ours = NO_ADVICE not in os.environ
+    if is_ours:
+        os.environ[NO_ADVICE] = "1"
+    try:
+        # The submodule: `transformers.logging` is an alias that type checkers do not know.
+        from transformers.utils import logging
+    finally:
+        if is_ours:
+            del os.environ[NO_ADVICE]
+    if VERBOSITY in os.environ:
+        yield
+        return
+    before = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)
