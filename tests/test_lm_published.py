@@ -1,0 +1,161 @@
+"""Published configurations load with every field they have, and compute what transformers does.
+
+`published_configs.json` has a configuration a line, with the checkpoint's name and where it was
+read. Nothing of it is changed there; the sizes shrink here.
+"""
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import transformers
+from checkpoints import make_tokenizer
+from test_lm_parity import assert_parity
+
+from icmjax.lm import DecoderConfig, load_lm
+
+PUBLISHED = json.loads((Path(__file__).parent / "published_configs.json").read_text())
+# What differs between checkpoints without a difference to a forward pass.
+NO_DIFFERENCE = (
+    "bos_token_id eos_token_id pad_token_id initializer_range dtype use_cache pretraining_tp "
+    "attention_dropout max_window_layers max_position_embeddings transformers_version "
+    # These are numbers of the computation; each is compared by itself.
+    "rms_norm_eps rope_parameters"
+).split()
+# Fields that were refused once, and must stay in the file.
+STUMBLED = (
+    "is_llama_config transformers.js_config sliding_window_size unsloth_fixed unsloth_version "
+    "unk_token_id activation max_sequence_length auto_map neftune_noise_alpha model_max_length "
+    "finetuning_task pad_token hidden_act rope_interleaved use_mrope _sliding_window_pattern "
+    "_model_name_or_path"
+).split()
+
+
+def shrunk(config: dict[str, Any], vocab_size: int) -> dict[str, Any]:
+    """Return a configuration with small sizes and all of its fields."""
+    heads, kv_heads = config["num_attention_heads"], config.get("num_key_value_heads")
+    # Gemma 3 has a layer without a window in every six.
+    num_layers = 6 if config["model_type"] == "gemma3_text" else 2
+    small = config | {
+        "vocab_size": vocab_size,
+        "num_hidden_layers": num_layers,
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "num_attention_heads": 4,
+        "max_position_embeddings": 512,
+    }
+    if kv_heads is not None:
+        small["num_key_value_heads"] = {heads: 4, 1: 1}.get(kv_heads, 2)
+    if config.get("head_dim") is not None:
+        small["head_dim"] = 12
+    if config.get("sliding_window") is not None:
+        small["sliding_window"] = 7
+    if config.get("layer_types") is not None:
+        small["layer_types"] = config["layer_types"][:num_layers]
+    if config.get("rope_scaling") is not None:
+        # So short that all ranges of positions occur.
+        small["rope_scaling"] = config["rope_scaling"] | {"original_max_position_embeddings": 32}
+    for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
+        if config.get(name) is not None:
+            small[name] = [0, 1, 2] if isinstance(config[name], list) else 1
+    return small
+
+
+@cache
+def tokenizer() -> transformers.PreTrainedTokenizerFast:
+    return make_tokenizer(("People from Japan would answer: 'Yes', this claim is True",))
+
+
+def write(folder: Path, config: dict[str, Any]) -> transformers.PretrainedConfig:
+    """Write a configuration and a tokenizer; return what transformers reads."""
+    folder.mkdir()
+    tokenizer().save_pretrained(folder)
+    (folder / "config.json").write_text(json.dumps(shrunk(config, len(tokenizer()))))
+    return transformers.AutoConfig.from_pretrained(folder)
+
+
+def computation(hf_config: transformers.PretrainedConfig) -> str:
+    """Say what transformers computes, by all that its class declares, up to epsilon and theta."""
+    declared = type(hf_config)().to_dict().keys() - set(NO_DIFFERENCE)
+    fields = hf_config.to_dict()
+    said = {name: fields.get(name) for name in declared if not name.startswith("_")}
+    return json.dumps([type(hf_config).__name__, said, without_thetas(hf_config)], sort_keys=True)
+
+
+def without_thetas(hf_config: transformers.PretrainedConfig) -> dict[str, Any]:
+    """Return the rotary parameters with 0 for every base of the wavelengths."""
+    text = json.dumps(hf_config.rope_parameters)
+    return json.loads(text, object_hook=lambda found: found | {"rope_theta": 0.0})
+
+
+def thetas(hf_config: transformers.PretrainedConfig) -> set[float]:
+    rope = hf_config.rope_parameters
+    return {one["rope_theta"] for one in ([rope] if "rope_theta" in rope else rope.values())}
+
+
+def structure(config: DecoderConfig) -> dict[str, Any]:
+    """Return a decoder's configuration up to epsilon and theta."""
+    ropes = tuple(replace(rope, theta=0.0) for rope in config.ropes)
+    return vars(config) | {"bos_id": None, "norm_eps": 0.0, "ropes": ropes}
+
+
+def make_weights(folder: Path, hf_config: transformers.PretrainedConfig) -> torch.nn.Module:
+    """Write random weights, none of them trivial; return the torch model."""
+    torch.manual_seed(0)
+    model = transformers.AutoModelForCausalLM.from_config(
+        hf_config, dtype=torch.float32, attn_implementation="eager"
+    )
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter += 0.15 * torch.randn_like(parameter)
+    config = (folder / "config.json").read_text()
+    model.eval().save_pretrained(folder)
+    (folder / "config.json").write_text(config)
+    return model
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Matrices this small cost torch the waiting of its threads for each other."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("one_thread")
+@pytest.mark.filterwarnings("ignore")  # transformers warns of some fields
+def test_published_configurations_load_and_compute_what_transformers_computes(tmp_path: Path):
+    assert len({entry["name"] for entry in PUBLISHED}) >= 57
+    groups: dict[str, tuple[Path, dict[str, Any]]] = {}
+    ignored: set[str] = set()
+    for number, entry in enumerate(PUBLISHED):
+        folder = tmp_path / f"{number}"
+        hf_config = write(folder, entry["config"])
+        # Every one is loaded; one of those that compute the same is compared.
+        key = computation(hf_config)
+        if key in groups:
+            first, config = groups[key]
+            (folder / "model.safetensors").symlink_to(first / "model.safetensors")
+            lm = load_lm(folder)
+            assert structure(lm.config) == config, entry["name"]
+        else:
+            model = make_weights(folder, hf_config)
+            lm = load_lm(folder)
+            assert_parity(lm, model)
+            groups[key] = folder, structure(lm.config)
+        assert lm.config.norm_eps == hf_config.rms_norm_eps
+        assert {rope.theta for rope in lm.config.ropes} == thetas(hf_config)
+        assert set(lm.ignored_fields) <= entry["config"].keys()
+        ignored.update(lm.ignored_fields)
+    assert sorted(ignored) == sorted(STUMBLED)
+    assert len(groups) > 15
+
+
+def test_each_entry_says_where_it_was_read():
+    assert all(entry["source"] and entry["config"]["model_type"] for entry in PUBLISHED)
