@@ -174,15 +174,15 @@ def test_step_is_traced_once_and_blocks_change_nothing():
 def test_a_block_moves_nothing_between_host_and_device():
     scorer, config = table_scorer(9, NUM_CLAIMS), SHORT
     clamped, key = np.full(NUM_CLAIMS, -1, np.int8), jax.random.key(0)
-    rules, start = jax.tree.map(jnp.asarray, SOFT), jnp.asarray(0)
+    rules, block = jax.tree.map(jnp.asarray, SOFT), (jnp.int32(0), jnp.int32(16))
     # Copies, because the blocks donate it.
     state = jax.tree.map(jnp.array, config.init(key, SOFT, clamped, 2))
-    state, _ = run_block(key, state, scorer, rules, start, algorithm=config)  # compiled here
+    state, _ = run_block(key, state, scorer, rules, *block, algorithm=config)  # compiled here
     # On a CPU the guard lets callbacks pass; the program would name them.
-    program = run_block.lower(key, state, scorer, rules, start, algorithm=config).compile()
+    program = run_block.lower(key, state, scorer, rules, *block, algorithm=config).compile()
     assert not re.search("callback|infeed|outfeed|send|recv", program.as_text())
     with jax.transfer_guard("disallow"):
-        state, info = run_block(key, state, scorer, rules, start, algorithm=config)
+        state, info = run_block(key, state, scorer, rules, *block, algorithm=config)
         jax.block_until_ready(info)
     assert int(state.num_steps[0]) == 32
 

@@ -203,15 +203,26 @@ class Algorithm(Protocol):
 
     @property
     def block_size(self) -> int:
-        """Steps between two visits of the host."""
+        """The most steps between two visits of the host."""
         ...
 
     def num_steps(self, num_claims: int) -> int:
         """Steps that a search of N claims is expected to take."""
         ...
 
-    def init(self, rng_key: Array, rules: PairRules, clamped: Any, num_options: int) -> Any:
-        """The first State, on the host; `clamped` is int8 `[N]`, -1 where free."""
+    def init(
+        self,
+        rng_key: Array,
+        rules: PairRules,
+        clamped: Any,
+        num_options: int,
+        groups: Any = None,
+    ) -> Any:
+        """The first State, on the host; `clamped` is int8 `[N]`, -1 where free.
+
+        `groups`, int `[N]`, are the claims' consistency groups, for an algorithm that draws by
+        them; None for those that the rules tie.
+        """
         ...
 
     def step(self, rng_key: Array, state: Any, scorer: Any, rules: PairRules) -> tuple[Any, Any]:

@@ -61,7 +61,7 @@ class ChainSearch:
       objective: "log_prob" or "log_odds"; see `icmjax.mutual_predictability`.
       num_iterations: the most steps, of one pass for every chain.
       num_chains: C; chain c is the same whatever C.
-      block_size: steps between two visits of the host (progress bar, trace, checkpoint).
+      block_size: the most steps between two visits of the host (progress bar, trace, checkpoint).
 
     Raises:
       InputError: a field is out of its range.
@@ -102,14 +102,19 @@ class ChainSearch:
         return scorer.tokens_per_pass(labels)
 
     def init(
-        self, rng_key: Array, rules: PairRules, clamped: np.ndarray, num_options: int
+        self,
+        rng_key: Array,
+        rules: PairRules,
+        clamped: np.ndarray,
+        num_options: int,
+        groups: Any = None,
     ) -> ChainState:
         """The chains, not scored yet: step 0 does that.
 
         Raises:
           ClaimsError: hard rules leave some claims no consistent labels, or very many.
         """
-        del rng_key
+        del rng_key, groups
         labels = np.tile(np.asarray(clamped, np.int8), (self.num_chains, 1))
         units = make_units(rules, clamped, num_options)
         return self._state(

@@ -18,6 +18,8 @@ def effective_sample_size(samples: np.ndarray) -> float:
       At most C T log10(C T), their bound; NaN where the samples are all one value.
     """
     samples = np.asarray(samples, np.float64)
+    if _is_constant(samples):  # rounded means would leave them some variance
+        return float("nan")
     num_chains, num_samples = samples.shape
     centred = samples - samples.mean(axis=1, keepdims=True)
     spectrum = np.fft.rfft(centred, 2 * num_samples, axis=1)
@@ -26,8 +28,6 @@ def effective_sample_size(samples: np.ndarray) -> float:
     variance = within * (num_samples - 1) / num_samples
     if num_chains > 1:
         variance += samples.mean(axis=1).var(ddof=1)
-    if not variance > 0:
-        return float("nan")
     correlation = 1 - (within - covariance.mean(axis=0)) / variance
     correlation[0] = 1.0
     pairs = correlation[: num_samples // 2 * 2].reshape(-1, 2).sum(axis=1)
@@ -52,10 +52,14 @@ def split_r_hat(samples: np.ndarray) -> float:
     samples = np.asarray(samples, np.float64)
     half = samples.shape[1] // 2
     halves = np.concatenate([samples[:, :half], samples[:, -half:]])
+    if all(map(_is_constant, halves)):
+        return float("nan") if _is_constant(halves) else float("inf")
     within, between = halves.var(axis=1, ddof=1).mean(), halves.mean(axis=1).var(ddof=1)
-    if within == 0:
-        return float("nan") if between == 0 else float("inf")
     return float(np.sqrt((half - 1) / half + between / within))
+
+
+def _is_constant(samples: np.ndarray) -> bool:
+    return bool(samples.min() == samples.max())
 
 
 def count_round_trips(replica_of_rung: np.ndarray) -> int:

@@ -43,13 +43,17 @@ def consistency_fix(
     max_fixes: Array,
     score_fn: Callable[[Array], Labelling],
     *,
-    is_opposites_only: bool = False,
+    is_reference: bool = False,
     is_first_taken: Array | bool = False,
 ) -> Fix:
     """Score labels, then up to `max_fixes` times try to mend a violated pair.
 
     Each time draw a violated pair, score every consistent choice of its two labels, and take the
     best one where it raises U or breaks fewer hard rules.
+
+    The authors' code (`is_reference`) takes up to `max_fixes` pairs and tries, before each, all
+    violated pairs in a random order until one is taken: drawing of those not tried yet is the same.
+    It scores two choices of a pair (see `_reference_choices`), and takes one of equal U too.
 
     Scoring the labels themselves is round 0 of the same loop, and one choice is scored at a time,
     so that a program holds `score_fn` once and no pass is spent on a choice that is not allowed.
@@ -64,7 +68,7 @@ def consistency_fix(
       rules: E ≥ 1 pair rules; see `at_least_one_pair`.
       max_fixes: int32 `[]`.
       score_fn: int8 `[N]` → the `Labelling`, by one pass.
-      is_opposites_only: whether the only choices are one claim true and the other false.
+      is_reference: whether pairs are tried, and choices taken, as the authors' code does.
       is_first_taken: bool `[]`, whether the best choice for the first pair is taken even where U
         falls.
     """
@@ -87,17 +91,21 @@ def consistency_fix(
 
     def is_open(fix: Fix) -> Array:
         is_left = violated_pairs(fix.labelling.labels, rules) & ~fix.is_settled
-        return (fix.num_rounds == 0) | ((fix.num_rounds <= max_fixes) & jnp.any(is_left))
+        num_spent = 1 + fix.num_fixes if is_reference else fix.num_rounds
+        return (fix.num_rounds == 0) | ((num_spent <= max_fixes) & jnp.any(is_left))
 
     def next_round(fix: Fix) -> Fix:
         is_first, labels = fix.num_rounds == 0, fix.labelling.labels
-        log_weights = jnp.where(violated_pairs(labels, rules), 0.0, -jnp.inf)
+        is_drawn = violated_pairs(labels, rules)
+        if is_reference:
+            is_drawn &= ~fix.is_settled
+        log_weights = jnp.where(is_drawn, 0.0, -jnp.inf)
         pair = jax.random.categorical(jax.random.fold_in(rng_key, fix.num_rounds), log_weights)
         claims = rules.pairs[pair]
         is_kept = jnp.all(is_free[claims] | (choices == labels[claims]), axis=-1)
         is_tried = consistent_options(rules)[pair].ravel() & is_kept & ~fix.is_settled[pair]
-        if is_opposites_only:
-            is_tried &= jnp.abs(choices[:, 0] - choices[:, 1]) == num_options - 1
+        if is_reference:
+            is_tried &= _reference_choices(rules)[pair].ravel()
         # Round 0 looks once, at the labels as they are.
         is_tried = jnp.where(is_first, jnp.arange(len(choices)) == 0, is_tried)
 
@@ -108,8 +116,9 @@ def consistency_fix(
 
         start = Scored(fix.labelling, jnp.array(False), fix.num_passes, fix.is_nonfinite)
         scored, _ = lax.scan(try_choice, start, (choices, is_tried))
-        is_gain = gain(scored.best, fix.labelling) > 0
-        is_fix = ~is_first & scored.is_found & (is_gain | (is_first_taken & (fix.num_rounds == 1)))
+        change = gain(scored.best, fix.labelling)
+        is_gain = change >= 0 if is_reference else change > 0
+        is_fix = ~is_first & scored.is_found & (is_gain | (is_first_taken & (fix.num_fixes == 0)))
         labelling = select(is_first | is_fix, scored.best, fix.labelling)
         settled = jnp.where(is_fix, False, fix.is_settled.at[pair].set(True))
         settled |= is_fix & is_at_known(labelling.labels) & is_settled
@@ -127,6 +136,20 @@ def consistency_fix(
     settled = is_settled & is_at_known(labels)
     start = Fix(unscored, zero, zero, zero, settled, jnp.zeros_like(is_free))
     return lax.while_loop(is_open, next_round, start)
+
+
+def _reference_choices(rules: PairRules) -> Array:
+    """The choices that the authors' code scores for a violated pair: bool `[E, Y, Y]`.
+
+    A rule that lets either claim alone be true is a contradiction: one becomes true, the other
+    false, though both false may be consistent. Any other is an implication: both get one label.
+    """
+    consistent = consistent_options(rules)
+    last = rules.penalties.shape[-1] - 1
+    opposite = jnp.zeros(consistent.shape[1:], bool).at[0, last].set(True).at[last, 0].set(True)
+    equal = jnp.eye(last + 1, dtype=bool)
+    is_contradiction = consistent[:, 0, last] & consistent[:, last, 0]
+    return jnp.where(is_contradiction[:, None, None], opposite, equal)
 
 
 def at_least_one_pair(rules: PairRules) -> PairRules:

@@ -113,7 +113,12 @@ class FixedAccuracy(ChainSearch):
         }
 
     def init(
-        self, rng_key: Array, rules: PairRules, clamped: np.ndarray, num_options: int
+        self,
+        rng_key: Array,
+        rules: PairRules,
+        clamped: np.ndarray,
+        num_options: int,
+        groups: Any = None,
     ) -> ChainState:
         """Chains at random labellings of their number of errors, not scored yet.
 
@@ -123,6 +128,7 @@ class FixedAccuracy(ChainSearch):
           ClaimsError: hard rules leave some claims no consistent labels, or very many.
           InputError: no labelling has that many errors, or a target does not fit the claims.
         """
+        del groups
         num_claims = len(clamped)
         if self.keeps_pairs:
             rules = rules._replace(is_hard=np.ones(len(rules.pairs), bool))

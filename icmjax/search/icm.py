@@ -24,9 +24,16 @@ from icmjax.search.base import (
     unscored,
 )
 from icmjax.search.fix import at_least_one_pair, consistency_fix
+from icmjax.search.seeds import (
+    draw_claim,
+    first_of_groups,
+    random_seeds,
+    reference_seeds,
+    spread_labels,
+    tied_groups,
+)
 
-FEW_CLAIMS = 16  # up to so many, further chains cost little
-NUM_SPREAD = 32  # of those chains start from labels that are spread evenly
+COOLING_RATES = {False: 0.99, True: 2.0}  # by whether the search is as the authors' code has it
 VIOLATION = 1e3  # nats that a violated pair weighs where labels are completed: more than any label
 
 
@@ -38,6 +45,7 @@ class ICMState(NamedTuple):
     is_settled: Array  # bool [C, E], violated pairs that no relabelling of `current` improves
     is_turned_back: Array  # bool [C, N], flips of `current` that their fix can only turn back
     is_free: Array  # bool [C, N], False where the label is clamped
+    groups: Array  # int32 [C, N], consistency groups, each by its first claim
     num_steps: Array  # int32 [C]
     num_accepted: Array  # int32 [C], accepted proposals that changed a label
     num_passes: Array  # int32 [C], labellings scored
@@ -69,9 +77,9 @@ class ICM:
     Algorithm 1. Label K random claims at random and fix their consistency. Then, for n = 1, 2, ...,
     draw a claim, give it the label that the model finds most probable given all the other labelled
     claims, fix the consistency, and accept with probability min(1, exp(ΔU/T)) at the temperature
-    T = max(T_min, T_0/(1 + β ln n)). An unlabelled claim that shares a pair rule with a labelled
-    one is drawn with weight `partner_weight`, every other free claim, labelled or not, with
-    weight 1, as in the authors' code.
+    T = max(T_min, T_0/(1 + β ln n)). An unlabelled claim whose consistency group has a labelled one
+    is drawn with weight `partner_weight`, every other free claim, labelled or not, with weight 1,
+    as in the authors' code. The groups are given to `init`; by default pair rules tie them.
 
     Algorithm 2, the consistency fix: up to `max_fixes` times draw a violated pair, score every
     consistent choice of its two labels, and take the best where it raises U.
@@ -97,24 +105,23 @@ class ICM:
         with probability above 0.95.
       initial_temperature: T_0, in units of U.
       final_temperature: T_min, in units of U.
-      cooling_rate: β.
+      cooling_rate: β; None for 0.99, and with the `reference_deviations` for 2.
       max_fixes: the most pairs that one consistency fix tries; 0 for no fix.
       partner_weight: weight of an unlabelled claim with a labelled partner.
-      num_chains: C; chain c is the same whatever C. None for 1 + Y + `NUM_SPREAD` where there are
-        at most `FEW_CLAIMS` claims, since labels that are all their own argmax are final, few
-        claims have many of those labellings, and their passes are cheap; and else, and with the
-        `reference_deviations`, 1. The seeds of chain 0 are random, as Algorithm 1 has them. Those
-        of chains 1 to Y have one label each, the last option first: of a biased model that may be
-        the highest U, which random seeds hardly draw and consistency fixes keep away from. The
-        others start with all claims labelled: see `spread_labels`.
+      num_chains: C; chain c is the same whatever C. The seeds of chain 0 are random, as Algorithm 1
+        has them. Those of chains 1 to Y have one label each, the last option first: of a biased
+        model that may be the highest U, which random seeds hardly draw and consistency fixes keep
+        away from. The others start with all claims labelled: see `spread_labels`. Of a few claims
+        many labellings are all their own argmax and thus final: there more chains find more.
       reference_deviations: search as the authors' code does where it differs from their paper: U
-        averages log-odds, whatever `objective`; n in the temperature is one plus the number of
-        accepted moves; a proposal's first consistency fix is taken even where U falls, and any fix
-        makes one claim of the pair true and the other false, though both false may be consistent;
-        a proposal that changes nothing is left without a fix; and the last state is the result.
-        Their cooling_rate is 2. Two differences remain: their seeds are half true and half false,
-        and their fix takes a choice of equal U too.
-      block_size: steps between two visits of the host (progress bar, trace, checkpoint).
+        averages log-odds, whatever `objective`; the cooling rate is 2, and n in the temperature is
+        one plus the number of accepted flips; seeds are whole groups, half of them true; a
+        consistency fix makes up to `max_fixes` changes and tries all violated pairs before it
+        gives up; its choices of a contradiction are one claim true and the other false, and of
+        equal answers both true or both false; a proposal's first fix is taken even where U falls; a
+        proposal that changes nothing is left without a fix; the last state is the result; and no
+        chain starts otherwise than the first. `docs/reference.md` lists what still differs.
+      block_size: the most steps between two visits of the host (progress bar, trace, checkpoint).
 
     Raises:
       InputError: a field is out of its range.
@@ -126,10 +133,10 @@ class ICM:
     num_iterations: int | None = None
     initial_temperature: float = 10.0
     final_temperature: float = 0.01
-    cooling_rate: float = 0.99
+    cooling_rate: float | None = None
     max_fixes: int = 10
     partner_weight: float = 100.0
-    num_chains: int | None = None
+    num_chains: int = 1
     reference_deviations: bool = False
     block_size: int = 16
 
@@ -146,13 +153,13 @@ class ICM:
             ),
             "initial_temperature": (self.initial_temperature > 0, "a number above 0"),
             "final_temperature": (self.final_temperature > 0, "a number above 0"),
-            "cooling_rate": (self.cooling_rate >= 0, "0 or more"),
+            "cooling_rate": (
+                self.cooling_rate is None or self.cooling_rate >= 0,
+                "0 or more, or None",
+            ),
             "max_fixes": (self.max_fixes >= 0, "0 or more"),
             "partner_weight": (self.partner_weight > 0, "a number above 0"),
-            "num_chains": (
-                self.num_chains is None or self.num_chains >= 1,
-                "1 or more, or None",
-            ),
+            "num_chains": (self.num_chains >= 1, "1 or more"),
             "block_size": (self.block_size >= 1, "1 or more"),
         }
         check_ranges(self, ranges)
@@ -163,13 +170,6 @@ class ICM:
             return self.num_iterations
         return math.ceil(num_claims * (math.log(num_claims) + 3))
 
-    def chains(self, num_claims: int, num_options: int) -> int:
-        """How many chains there are, C."""
-        if self.num_chains is not None:
-            return self.num_chains
-        is_alone = num_claims > FEW_CLAIMS or self.reference_deviations
-        return 1 if is_alone else 1 + num_options + NUM_SPREAD
-
     def num_steps(self, num_claims: int) -> int:
         """The seeds' step and the iterations; completing labels may take some more."""
         return 1 + self.iterations(num_claims)
@@ -177,11 +177,19 @@ class ICM:
     def inverse_temperature(self, iteration: Array) -> Array:
         """1/T of iteration n ≥ 1, int32 `[...]` → float32 `[...]`."""
         log_n = jnp.log(jnp.maximum(iteration, 1).astype(jnp.float32))
-        temperature = self.initial_temperature / (1 + self.cooling_rate * log_n)
+        rate = self.cooling_rate
+        rate = COOLING_RATES[self.reference_deviations] if rate is None else rate
+        temperature = self.initial_temperature / (1 + rate * log_n)
         return 1 / jnp.maximum(self.final_temperature, temperature)
 
-    @functools.partial(jax.jit, static_argnames=("self", "num_options"))
-    def init(self, rng_key: Array, rules: PairRules, clamped: Array, num_options: int) -> ICMState:
+    def init(
+        self,
+        rng_key: Array,
+        rules: PairRules,
+        clamped: Any,
+        num_options: int,
+        groups: Any = None,
+    ) -> ICMState:
         """C chains with the clamped labels and random seeds, not scored yet: step 0 does that.
 
         Args:
@@ -189,19 +197,24 @@ class ICM:
           rules: the pair rules.
           clamped: int8 `[N]`, labels that never move, -1 where free.
           num_options: Y.
+          groups: int `[N]`, the consistency group of every claim; None for the claims that pair
+            rules tie.
         """
-        num_claims = clamped.shape[0]
-        num_chains = self.chains(num_claims, num_options)
-        is_free = clamped < 0
+        given = tied_groups(rules, len(clamped)) if groups is None else groups
+        return self._init(
+            rng_key, rules, jnp.asarray(clamped, jnp.int8), num_options, first_of_groups(given)
+        )
+
+    @functools.partial(jax.jit, static_argnames=("self", "num_options"))
+    def _init(
+        self, rng_key: Array, rules: PairRules, clamped: Array, num_options: int, groups: Array
+    ) -> ICMState:
+        num_chains, is_free = self.num_chains, clamped < 0
 
         def draw(chain: Array) -> Array:
-            seeds_key, labels_key = jax.random.split(jax.random.fold_in(rng_key, chain))
-            priority = jnp.where(is_free, jax.random.uniform(seeds_key, (num_claims,)), -1.0)
-            _, seeds = lax.top_k(priority, min(self.num_seeds, num_claims))
-            drawn = jax.random.randint(labels_key, seeds.shape, 0, num_options, jnp.int8)
-            is_uniform = (chain >= 1) & (chain <= num_options)
-            drawn = jnp.where(is_uniform, (num_options - chain).astype(jnp.int8), drawn)
-            seeded = clamped.at[seeds].set(jnp.where(is_free[seeds], drawn, clamped[seeds]))
+            if self.reference_deviations:
+                return reference_seeds(rng_key, chain, clamped, groups, self.num_seeds, num_options)
+            seeded = random_seeds(rng_key, chain, clamped, self.num_seeds, num_options)
             spread = spread_labels(rng_key, chain - num_options - 1, clamped, rules, num_options)
             return jnp.where(chain <= num_options, seeded, spread)
 
@@ -214,6 +227,7 @@ class ICM:
             is_settled=jnp.zeros((num_chains, len(at_least_one_pair(rules).pairs)), bool),
             is_turned_back=jnp.zeros(labels.shape, bool),
             is_free=jnp.broadcast_to(is_free, labels.shape),
+            groups=jnp.broadcast_to(jnp.asarray(groups), labels.shape),
             num_steps=per_chain,
             num_accepted=per_chain,
             num_passes=per_chain,
@@ -246,7 +260,9 @@ class ICM:
 
         before = select(is_completing, state.best, state.current)
         is_certain = _most_certain_unlabelled(before, rules)
-        drawn = _draw_claim(claim_key, before.labels, state.is_free, rules, self.partner_weight)
+        drawn = draw_claim(
+            claim_key, before.labels, state.is_free, state.groups, self.partner_weight
+        )
         is_chosen = jnp.where(is_completing, is_certain, jnp.arange(len(is_certain)) == drawn)
         most_probable = jnp.argmax(before.label_log_probs, axis=-1).astype(jnp.int8)
         new = jnp.where(is_completing, _most_probable_consistent(before, rules), most_probable)
@@ -268,7 +284,7 @@ class ICM:
             rules=at_least_one_pair(rules),
             max_fixes=jnp.where(is_unfixed | is_known_end, 0, self.max_fixes),
             score_fn=lambda labels: score_labels(labels, scorer, rules, self.alpha, objective),
-            is_opposites_only=self.reference_deviations,
+            is_reference=self.reference_deviations,
             is_first_taken=is_drawing & self.reference_deviations,
         )
         proposal = fix.labelling
@@ -282,7 +298,9 @@ class ICM:
         is_best = is_seeding | (more > 0) | ((more == 0) & (gain(current, state.best) > 0))
         is_best |= self.reference_deviations
         is_move = jnp.any(proposal.labels != before.labels)
-        is_turned_back = is_flip & is_one_violated & ~is_move
+        # A pair of `before` that was left untried might be drawn the next time.
+        is_untried = violated_pairs(before.labels, at_least_one_pair(rules)) & ~fix.is_settled
+        is_turned_back = is_flip & is_one_violated & ~is_move & ~jnp.any(is_untried)
         turned_back = state.is_turned_back.at[drawn].max(is_turned_back)
         # The authors' code counts an accepted proposal though its fix turned it back.
         is_counted = is_flip if self.reference_deviations else is_move
@@ -293,6 +311,7 @@ class ICM:
             is_settled=jnp.where(is_accepted, fix.is_settled, state.is_settled),
             is_turned_back=turned_back & ~(is_accepted & is_move) & ~is_completing,
             is_free=state.is_free,
+            groups=state.groups,
             num_steps=state.num_steps + (~is_finished).astype(jnp.int32),
             num_accepted=state.num_accepted
             + (is_counted & is_accepted & ~is_seeding).astype(jnp.int32),
@@ -349,47 +368,6 @@ class ICM:
         return Outcome(labelling, np.exp(labelling.label_log_probs), diagnostics)
 
 
-def spread_labels(
-    rng_key: Array, index: Array, clamped: Array, rules: PairRules, num_options: int
-) -> Array:
-    """Start number `index` of a set that is spread evenly over what pair rules allow: int8 `[N]`.
-
-    Of the claims that are not the second of a pair, the first few in a random order have all their
-    Y^d joint labels once in every Y^d starts, Y^d being the highest power up to `NUM_SPREAD`; the
-    others' are random. The second claim of a pair gets a label that keeps the rule.
-
-    Args:
-      rng_key: a typed key, the same for the whole set.
-      index: int32 `[]`.
-      clamped: int8 `[N]`, labels that are kept, -1 where free.
-      rules: the pair rules.
-      num_options: Y.
-    """
-    clamped, num_claims = jnp.asarray(clamped), clamped.shape[0]
-    num_digits = max(d for d in range(NUM_SPREAD) if num_options**d <= NUM_SPREAD)
-    order_key, first_key, random_key = jax.random.split(jax.random.fold_in(rng_key, 1 << 16), 3)
-    is_lead = (clamped < 0).at[rules.pairs[:, 1]].set(False)
-    priority = jnp.where(is_lead, jax.random.uniform(order_key, (num_claims,)), -1.0)
-    rank = jnp.argsort(jnp.argsort(-priority)).astype(jnp.int32)
-    first = jax.random.randint(first_key, (num_claims,), 0, num_options, jnp.int32)
-    digit = index // num_options ** jnp.minimum(rank, num_digits)
-    index_key = jax.random.fold_in(random_key, index)
-    random = jax.random.randint(index_key, (num_claims,), 0, num_options, jnp.int32)
-    labels = jnp.where(rank < num_digits, (first + digit) % num_options, random)
-    labels = jnp.where(clamped < 0, labels.astype(jnp.int8), clamped)
-
-    def keep_rule(labels: Array, rule: tuple[Array, Array]) -> tuple[Array, None]:
-        (one, other), penalties = rule
-        violation = penalties[labels[one].astype(jnp.int32)]
-        is_changed = jnp.arange(num_options, dtype=jnp.int8) != labels[other]
-        cost = 2.0 * violation + is_changed.astype(jnp.float32)
-        kept = jnp.argmin(cost).astype(jnp.int8)
-        return labels.at[other].set(jnp.where(clamped[other] < 0, kept, labels[other])), None
-
-    pairs, penalties = jnp.asarray(rules.pairs), jnp.asarray(rules.penalties)
-    return lax.scan(keep_rule, labels, (pairs, penalties))[0]
-
-
 def _most_certain_unlabelled(labelling: Labelling, rules: PairRules) -> Array:
     """Of the most certain half of the unlabelled claims, those that no rule ties: bool `[N]`.
 
@@ -418,18 +396,3 @@ def _most_probable_consistent(labelling: Labelling, rules: PairRules) -> Array:
         cost = jnp.where((other >= 0)[:, None], cost, 0.0)
         num_violated = num_violated.at[rules.pairs[:, side]].add(cost)
     return jnp.argmax(logp - VIOLATION * num_violated, axis=-1).astype(jnp.int8)
-
-
-def _draw_claim(
-    rng_key: Array, labels: Array, is_free: Array, rules: PairRules, partner_weight: float
-) -> Array:
-    is_labelled = labels >= 0
-    has_labelled_partner = jnp.zeros_like(is_labelled)
-    for side, other in ((0, 1), (1, 0)):
-        partner = rules.pairs[:, side]
-        has_labelled_partner = has_labelled_partner.at[partner].max(
-            is_labelled[rules.pairs[:, other]]
-        )
-    is_partner = has_labelled_partner & ~is_labelled
-    log_weights = jnp.where(is_partner, math.log(partner_weight), 0.0)
-    return jax.random.categorical(rng_key, jnp.where(is_free, log_weights, -jnp.inf))

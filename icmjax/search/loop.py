@@ -1,9 +1,10 @@
 """The loop that drives a search: blocks of steps on device, and what the host does between them."""
 
+import contextlib
 import functools
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -18,6 +19,7 @@ from icmjax.scoring import label_log_odds
 from icmjax.search.base import Account, Algorithm, RunStore, Scorer
 
 COLLAPSED_SHARE = 0.95
+BLOCK_SECONDS = 5.0  # that a block may take: progress and Ctrl-C wait for its end
 
 
 class SearchResult(NamedTuple):
@@ -30,7 +32,14 @@ class SearchResult(NamedTuple):
     label_log_probs: np.ndarray  # float32 [N, Y], of every claim given all the other labels
     trace: Any  # the algorithm's Info, every field [num_steps, ...]
     tokens: np.ndarray  # int64 [num_steps], read by the scorer in each step
-    diagnostics: dict[str, Any]  # plain numbers and lists of them
+    diagnostics: dict[str, Any]  # plain numbers, lists of them, and `warnings` in words
+
+    def __repr__(self) -> str:
+        num_steps, num_passes = len(self.tokens), self.diagnostics.get("num_passes")
+        return (
+            f"SearchResult(N = {len(self.labels)}, label counts {_counts(self.labels)}, "
+            f"U = {self.utility:.3f}, {num_steps} steps, {num_passes} passes)"
+        )
 
 
 def run_search(
@@ -40,12 +49,15 @@ def run_search(
     rng_key: Array,
     *,
     clamped: np.ndarray | None = None,
+    groups: np.ndarray | None = None,
     run: RunStore | None = None,
     progress: bool = True,
 ) -> SearchResult:
     """Search for the labels of highest utility.
 
-    No argument holds gold labels. `clamped` is for the answers of people who were asked.
+    No argument holds gold labels. `clamped` is for the answers of people who were asked. A
+    KeyboardInterrupt goes through; the last checkpoint of `run` is whole, and a search of the same
+    arguments goes on from it.
 
     Args:
       scorer: gives the label log-probs of N claims.
@@ -53,6 +65,8 @@ def run_search(
       algorithm: for example `ICM()`.
       rng_key: a typed key; the same key gives the same result, bit for bit, on the same device.
       clamped: int8 `[N]`, labels that never move, -1 where free.
+      groups: int `[N]`, the consistency group of every claim, by which `ICM` draws; by default
+        those that the rules tie.
       run: where to keep checkpoints; a run that has one goes on from there.
       progress: whether to show a progress bar on stderr.
 
@@ -60,7 +74,7 @@ def run_search(
       ClaimsError: the rules or the clamped labels do not fit the claims or one another.
       ScoreError: the scorer gave a label log-prob that is not finite.
     """
-    step_key, first = start(scorer, rules, algorithm, rng_key, clamped)
+    step_key, first = start(scorer, rules, algorithm, rng_key, clamped, groups)
     rules = jax.tree.map(jnp.asarray, rules)
     restored = None if run is None else run.restore(first)
     state, blocks, account = (first, [], Account(0, 0.0)) if restored is None else restored
@@ -69,6 +83,7 @@ def run_search(
     tokens = [tokens_of(algorithm.info_type(**block)) for block in blocks]
     num_steps = sum(map(len, tokens))
     earlier_seconds, started = account.seconds, time.perf_counter()
+    pace = Pace(algorithm.block_size)
 
     with tqdm(
         total=algorithm.num_steps(scorer.num_claims),
@@ -77,11 +92,13 @@ def run_search(
         unit="step",
         disable=not progress,
         file=sys.stderr,
+        miniters=1,  # tqdm would learn from blocks of many steps to pass over short ones
     ) as bar:
         while not np.all(algorithm.is_finished(state)):
-            first_step = jnp.asarray(num_steps)
-            state, info = run_block(step_key, state, scorer, rules, first_step, algorithm=algorithm)
-            host_state = jax.tree.map(np.array, state)
+            with pace.block(num_steps) as size:
+                block = jnp.int32(num_steps), jnp.int32(size)
+                state, info = run_block(step_key, state, scorer, rules, *block, algorithm=algorithm)
+                host_state = jax.tree.map(np.array, state)
             check_scores(host_state.is_nonfinite)
             num_taken = int(host_state.num_steps.max()) - num_steps
             info = algorithm.info_type(*(np.array(field)[:num_taken] for field in info))
@@ -99,7 +116,7 @@ def run_search(
             bar.update(num_taken)
 
     return make_result(
-        algorithm, jax.tree.map(np.array, state), blocks, np.concatenate(tokens), account, progress
+        algorithm, jax.tree.map(np.array, state), blocks, np.concatenate(tokens), account
     )
 
 
@@ -109,15 +126,18 @@ def start(
     algorithm: Algorithm,
     rng_key: Array,
     clamped: np.ndarray | None,
+    groups: np.ndarray | None = None,
 ) -> tuple[Array, Any]:
     """The key of a search's steps and its first state; raises as `run_search` does."""
     num_claims = scorer.num_claims
     unlabelled = np.full((num_claims,), -1, np.int8)
     clamped = unlabelled if clamped is None else np.asarray(clamped)
     num_options = jax.eval_shape(lambda s, x: s(x), scorer, unlabelled).shape[-1]
-    _validate(rules, clamped, num_claims, num_options)
+    _validate(rules, clamped, groups, num_claims, num_options)
     init_key, step_key = jax.random.split(rng_key)
-    state = algorithm.init(init_key, rules, clamped.astype(np.int8), num_options=num_options)
+    state = algorithm.init(
+        init_key, rules, clamped.astype(np.int8), num_options=num_options, groups=groups
+    )
     return step_key, state
 
 
@@ -127,7 +147,6 @@ def make_result(
     blocks: Sequence[dict[str, np.ndarray]],
     tokens: np.ndarray,
     account: Account,
-    progress: bool,
 ) -> SearchResult:
     """What a finished search found, from its last state and its Info by block, all numpy."""
     trace = algorithm.info_type(
@@ -139,15 +158,10 @@ def make_result(
     diagnostics |= {
         "label_shares": shares.tolist(),
         "is_collapsed": bool(shares.max() > COLLAPSED_SHARE),
+        "warnings": _warnings(shares),
         "num_tokens": account.num_tokens,
         "seconds": account.seconds,
     }
-    if diagnostics["is_collapsed"] and progress:
-        tqdm.write(
-            f"warning: {shares.max():.0%} of the labels are the same one: a collapsed search; "
-            "declare a pair rule, or compare with calibrated zero-shot labels",
-            file=sys.stderr,
-        )
     return SearchResult(
         labels=labels,
         log_odds=_log_odds(logp, labels),
@@ -165,23 +179,65 @@ def take_block(
     state: Any,
     scorer: Scorer,
     rules: PairRules,
+    first_step: Array,
     num_steps: Array,
     *,
     algorithm: Algorithm,
 ) -> tuple[Any, Any]:
-    """`block_size` steps; step n has the key of its number, whatever block it falls in.
+    """Some steps; step n has the key of its number, whatever block it falls in.
 
-    The last block is as long as the others, since a step of a finished state is the identity: so
-    the program is compiled once.
+    One program serves blocks of every length, since their length is data: Info has `block_size`
+    rows, of which the first `num_steps` are written. The last block may be longer than what is left
+    to do, since a step of a finished state is the identity.
+
+    Args:
+      first_step: int32 `[]`, the number of the first step.
+      num_steps: int32 `[]`, up to the algorithm's `block_size`.
     """
 
+    # Traced once, for the shapes of Info and for the program.
+    @jax.jit
     def step(state: Any, n: Array) -> tuple[Any, Any]:
         return algorithm.step(jax.random.fold_in(rng_key, n), state, scorer, rules)
 
-    return lax.scan(step, state, num_steps + jnp.arange(algorithm.block_size))
+    def take(i: Array, carry: tuple[Any, Any]) -> tuple[Any, Any]:
+        state, infos = carry
+        state, info = step(state, first_step + i)
+        write = functools.partial(lax.dynamic_update_index_in_dim, index=i, axis=0)
+        return state, jax.tree.map(write, infos, info)
+
+    _, info = jax.eval_shape(step, state, first_step)
+    rows = jax.tree.map(lambda x: jnp.zeros((algorithm.block_size, *x.shape), x.dtype), info)
+    return lax.fori_loop(jnp.int32(0), num_steps, take, (state, rows))
 
 
 run_block = jax.jit(take_block, static_argnames="algorithm", donate_argnames="state")
+
+
+class Pace:
+    """How many steps the next block takes: as many as fill some seconds, by those of the last one.
+
+    A block takes at most twice the steps of the one before it, and none reaches over a multiple of
+    the block size: one step that costs much more than those before it costs little waiting.
+
+    Args:
+      block_size: the most steps of a block.
+      seconds: that a block may take.
+    """
+
+    def __init__(self, block_size: int, seconds: float = BLOCK_SECONDS) -> None:
+        self.block_size, self.seconds = block_size, seconds
+        self.size = 1
+
+    @contextlib.contextmanager
+    def block(self, num_steps: int) -> Iterator[int]:
+        """The length of the block after `num_steps` steps; the time inside of it is taken."""
+        size = min(self.size, self.block_size - num_steps % self.block_size)
+        started = time.perf_counter()
+        yield size
+        per_step = (time.perf_counter() - started) / size
+        fitting = int(self.seconds / max(per_step, 1e-9))
+        self.size = max(1, min(2 * self.size, fitting, self.block_size))
 
 
 class TokenCounter:
@@ -218,6 +274,24 @@ def _describe(info: Any) -> dict[str, str]:
     }
 
 
+def _counts(labels: np.ndarray) -> str:
+    """How many claims have each of the commonest labels."""
+    values, counts = np.unique(labels, return_counts=True)
+    order = np.argsort(-counts)
+    shown = [f"{values[i]}: {counts[i]}" for i in order[:4]]
+    return ", ".join([*shown, "..."] if len(order) > 4 else shown)
+
+
+def _warnings(shares: np.ndarray) -> list[str]:
+    """What a reader of the labels should know, in sentences."""
+    if shares.max() <= COLLAPSED_SHARE:
+        return []
+    return [
+        f"{shares.max():.0%} of the labels are the same one: the search may have collapsed. "
+        "Declare a pair rule (--rule), or compare with calibrated zero-shot labels."
+    ]
+
+
 def _log_odds(logp: np.ndarray, labels: np.ndarray) -> np.ndarray:
     odds = np.asarray(label_log_odds(jnp.asarray(logp)))
     if logp.shape[-1] == 2:
@@ -242,8 +316,23 @@ def check_scores(is_nonfinite: np.ndarray) -> None:
         )
 
 
-def _validate(rules: PairRules, clamped: np.ndarray, num_claims: int, num_options: int) -> None:
+def _validate(
+    rules: PairRules,
+    clamped: np.ndarray,
+    groups: np.ndarray | None,
+    num_claims: int,
+    num_options: int,
+) -> None:
     faults = []
+    if groups is not None and np.shape(groups) != (num_claims,):
+        faults.append(
+            Fault(
+                rule="Every claim has a consistency group.",
+                found=f"groups {np.shape(groups)}, {num_claims} claims",
+                where="groups",
+                remedy="give a whole number for each claim, the same within a group",
+            )
+        )
     pairs = np.asarray(rules.pairs)
     if pairs.size and (pairs.min() < 0 or pairs.max() >= num_claims):
         faults.append(

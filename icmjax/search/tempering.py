@@ -80,7 +80,7 @@ class ParallelTempering:
       ladder: the temperatures.
       schedule: how long it takes.
       num_chains: C; chain c is the same whatever C.
-      block_size: steps between two visits of the host (progress bar, trace, checkpoint).
+      block_size: the most steps between two visits of the host (progress bar, trace, checkpoint).
 
     Raises:
       InputError: a field is out of its range.
@@ -121,7 +121,12 @@ class ParallelTempering:
         return self.phases.sampling
 
     def init(
-        self, rng_key: Array, rules: PairRules, clamped: np.ndarray, num_options: int
+        self,
+        rng_key: Array,
+        rules: PairRules,
+        clamped: np.ndarray,
+        num_options: int,
+        groups: Any = None,
     ) -> TemperingState:
         """C · R labellings, not scored yet: their first step does that.
 
@@ -129,6 +134,7 @@ class ParallelTempering:
           ClaimsError: hard rules leave some claims no consistent labels, or very many.
           InputError: `start_labels` do not fit the claims.
         """
+        del groups
         units, num_replicas = make_units(rules, clamped, num_options), self.ladder.num_replicas
         labels = self.start.labels(rng_key, units, clamped, self.num_chains, num_replicas)
         best, current = unscored(labels[:, 0], num_options), unscored(labels, num_options)

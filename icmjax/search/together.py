@@ -14,6 +14,7 @@ from icmjax.claims import PairRules
 from icmjax.errors import Fault, InputError
 from icmjax.search.base import Account, Algorithm, Scorer
 from icmjax.search.loop import (
+    Pace,
     SearchResult,
     TokenCounter,
     check_scores,
@@ -103,14 +104,16 @@ def search_together(
     blocks: list[list[dict[str, np.ndarray]]] = [[] for _ in scorers]
     tokens: list[list[np.ndarray]] = [[] for _ in scorers]
     is_finished = jax.vmap(own[0].is_finished)
-    num_blocks, started = 0, time.perf_counter()
+    num_begun, started = 0, time.perf_counter()
+    pace = Pace(own[0].block_size)
     while not np.all(is_finished(state)):
-        first = jnp.asarray(num_blocks * own[0].block_size)
-        state, info = _run_blocks(
-            keys, state, scorer, stacked_rules, first, algorithm=own[0], axes=_Axes(axes)
-        )
-        num_blocks += 1
-        host_state = jax.tree.map(np.array, state)
+        with pace.block(num_begun) as size:
+            block = jnp.int32(num_begun), jnp.int32(size)
+            state, info = _run_blocks(
+                keys, state, scorer, stacked_rules, *block, algorithm=own[0], axes=_Axes(axes)
+            )
+            host_state = jax.tree.map(np.array, state)
+        num_begun += size
         check_scores(host_state.is_nonfinite)
         for persona, before in enumerate(num_steps):
             num_taken = int(host_state.num_steps[persona].max()) - before
@@ -126,7 +129,7 @@ def search_together(
         own_state = jax.tree.map(lambda leaf, persona=persona: np.array(leaf[persona]), state)
         counted = np.concatenate(own_tokens)
         account = Account(int(counted.sum()), seconds)
-        results.append(make_result(own[persona], own_state, own_blocks, counted, account, False))
+        results.append(make_result(own[persona], own_state, own_blocks, counted, account))
     return results
 
 
@@ -169,12 +172,13 @@ def _run_blocks(
     state: Any,
     scorer: Scorer,
     rules: PairRules,
+    first_step: Array,
     num_steps: Array,
     *,
     algorithm: Algorithm,
     axes: _Axes,
 ) -> tuple[Any, Any]:
     take = functools.partial(take_block, algorithm=algorithm)
-    return jax.vmap(take, in_axes=(0, 0, axes.axes, 0, None))(
-        rng_keys, state, scorer, rules, num_steps
+    return jax.vmap(take, in_axes=(0, 0, axes.axes, 0, None, None))(
+        rng_keys, state, scorer, rules, first_step, num_steps
     )
