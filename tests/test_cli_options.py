@@ -3,6 +3,7 @@
 import math
 import os
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -192,6 +193,38 @@ def test_an_interrupt_ends_with_130(place, monkeypatch):
     assert result.exit_code == 130
     assert result.stderr.strip() == "interrupted"
     assert "Aborted" not in result.output
+
+
+README = (ROOT / "README.md").read_text()
+
+
+def test_every_command_of_the_readme_is_there():
+    lines = [line.split("#")[0] for line in README.splitlines() if line.startswith("    ")]
+    seen = []
+    for line in lines:
+        match line.split():
+            case ["icmjax", name, *words]:
+                known = {opt for each in command_of(name).params for opt in each.opts}
+                assert {word for word in words if word.startswith("--")} <= known, line
+                seen.append(name)
+            case ["make", target]:
+                assert f"\n{target}:" in (ROOT / "Makefile").read_text(), line
+                seen.append("make")
+            case ["python", "-m", module, *_]:
+                assert (ROOT / f"{module.replace('.', '/')}.py").is_file(), line
+                seen.append("module")
+            case ["python", script, *_]:
+                assert (ROOT / script).is_file(), line
+                seen.append(script)
+    assert {*COMMANDS, "make", "module", "benchmarks/search.py"} <= set(seen)
+
+
+def test_the_readme_s_options_are_some_command_s():
+    said = set(re.findall(r"`(?:icmjax \w+ )?(--[\w-]+)", README))
+    assert len(said) > 4
+    assert said <= {
+        opt for name in COMMANDS for each in command_of(name).params for opt in each.opts
+    }
 
 
 def run_python(*arguments: str, **kwargs):
