@@ -141,12 +141,12 @@ def test_the_accuracy_is_of_labelled_claims_with_gold(folder, rows, tmp_path):
     assert result.exit_code == 0, result.output
     score = json.loads(result.stdout)
     # Gold is 0, 1, 0, 1, 0 and none: of c0, c1, c2 and c4 two are right.
-    assert (score["accuracy"], score["accuracy_num_claims"]) == (0.5, 4)
+    assert (score["accuracy"], score["num_accuracy_claims"]) == (0.5, 4)
     assert score["num_labelled"] == 5
     none = _write(tmp_path / "none.jsonl", [row | {"label": None} for row in rows])
     files = "--model", folder / "model", "--claims", none, "--labels", folder / "claims.jsonl"
     score = json.loads(invoke("score", *files).stdout)
-    assert (score["accuracy"], score["accuracy_num_claims"]) == (None, 0)
+    assert (score["accuracy"], score["num_accuracy_claims"]) == (None, 0)
 
 
 def test_labels_may_come_in_any_order(run, folder, tmp_path):

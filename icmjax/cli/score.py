@@ -66,7 +66,7 @@ def command(
                 "num_claims": len(claims),
                 "num_labelled": int((labels != icmjax.UNLABELLED).sum()),
                 "accuracy": float(is_right.mean()) if len(is_right) else None,
-                "accuracy_num_claims": len(is_right),
+                "num_accuracy_claims": len(is_right),
             },
             indent=1,
         )
