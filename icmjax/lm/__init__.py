@@ -5,6 +5,7 @@ from icmjax.lm.config import IMPLEMENTATIONS, DecoderConfig, Implementation, con
 from icmjax.lm.decoder import Decoder
 from icmjax.lm.fused import check_attention
 from icmjax.lm.loading import BUNDLED_MODELS, SETTINGS_FILE, LanguageModel, load_lm
+from icmjax.lm.quiet import quiet_transformers
 from icmjax.lm.rope import RopeConfig, inverse_frequencies
 from icmjax.lm.segments import KeyValues, Segment, Tempering
 from icmjax.lm.weights import save_hf
@@ -26,5 +27,6 @@ __all__ = [
     "config_from_hf",
     "inverse_frequencies",
     "load_lm",
+    "quiet_transformers",
     "save_hf",
 ]
