@@ -1,5 +1,7 @@
 """Generation with a key-value cache, and likelihoods, against reading everything anew."""
 
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
@@ -8,6 +10,7 @@ from checkpoints import make_checkpoint
 from icmjax.errors import InputError, PromptError
 from icmjax.lm import load_lm
 from icmjax.steering import continuation_likelihood, generate
+from icmjax.steering.generation import _stop_tokens
 
 TEXTS = ["People from Japan like tea.\nPeople from Peru like rice.\n"] * 20
 CONTEXT = ("People from Japan:\n", "Tea? yes.\n", "Rice? no, thanks.\n")
@@ -117,3 +120,40 @@ def test_arguments_out_of_range(lm, changes, where):
 def test_a_prompt_that_does_not_fit(lm):
     with pytest.raises(PromptError, match="more than 512"):
         generate(lm, CONTEXT * 60, QUERIES)
+
+
+def test_every_end_token_of_the_model_ends_an_answer(lm):
+    """Chat models name several in generation_config.json."""
+    (said,) = generate(lm, CONTEXT, QUERIES[:1], max_new_tokens=4, stop="§")
+    text = "".join(CONTEXT) + QUERIES[0]
+    ids = lm.tokenizer(text).input_ids
+    hidden, _ = lm.decoder()(*whole_row(ids))
+    first = int(lm.decoder().logits(hidden[0, -1]).argmax())
+    ended = dataclasses.replace(lm, eos_token_ids=(*lm.eos_token_ids, first))
+    (short,) = generate(ended, CONTEXT, QUERIES[:1], max_new_tokens=4, stop="§")
+    assert said.startswith(short)
+    assert len(short) < len(said)
+    assert short == lm.tokenizer.decode([first])
+
+
+def whole_row(ids):
+    row = np.array([ids], np.int32)
+    return row, np.arange(len(ids), dtype=np.int32)[None], np.ones_like(row, bool)
+
+
+@pytest.mark.parametrize("more", [-5, 5])
+def test_a_tokenizer_may_have_fewer_or_more_tokens_than_the_embedding_has_rows(lm, more):
+    """Published Gemma 3 has more: 262 145 for 262 144 rows."""
+    rows = len(lm.tokenizer) + more
+    is_stop = _stop_tokens(lm.tokenizer, rows, "a", (lm.tokenizer.eos_token_id,))
+    assert is_stop.shape == (rows,)
+    assert is_stop[lm.tokenizer.eos_token_id]
+
+
+def test_a_prompt_is_read_as_one_text(lm):
+    """A context cut within a word is the same prompt."""
+    whole = generate(lm, CONTEXT, QUERIES, max_new_tokens=3)
+    text = "".join(CONTEXT)
+    assert generate(lm, [text[:5], text[5:]], QUERIES, max_new_tokens=3) == whole
+    moved = [text[-2:] + query for query in QUERIES]
+    assert generate(lm, [text[:-2]], moved, max_new_tokens=3) == whole

@@ -4,14 +4,19 @@ Whitespace belongs to the word after it and punctuation to the word before it, s
 claim such as "\nTariffs should expand: True" takes few tokens and pieces never merge.
 """
 
+from __future__ import annotations
+
 import functools
 import itertools
 import re
+from typing import TYPE_CHECKING
 
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors
-from transformers import PreTrainedTokenizerFast
 
 from icmjax.persona_world.config import Source
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
 
 # Topics are plural or mass nouns, so that every modal verb agrees with them. They are single words,
 # and wordings two, so that a labelled claim is always four tokens and what a claim says always
@@ -165,6 +170,11 @@ def vocabulary() -> list[str]:
 
 def make_tokenizer() -> PreTrainedTokenizerFast:
     """The word-level tokenizer of the world, in the Hugging Face format."""
+    from icmjax.lm import quiet_transformers
+
+    with quiet_transformers():
+        from transformers import PreTrainedTokenizerFast
+
     vocab = {piece: index for index, piece in enumerate(vocabulary())}
     tokenizer = Tokenizer(models.WordLevel(vocab, unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(_PIECE), behavior="isolated")

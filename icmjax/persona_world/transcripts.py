@@ -5,14 +5,18 @@ cut at the batch's width. Batches are a pure function of (world, seed, step), so
 pretraining run reads what an uninterrupted one would have read.
 """
 
-from typing import NamedTuple
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from transformers import PreTrainedTokenizerBase
 
 from icmjax.persona_world import text
 from icmjax.persona_world.config import Source, Style
 from icmjax.persona_world.world import World
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 NUM_STRENGTHS = len(text.WORDINGS)
 CLAIMS, PREFERENCES, ANSWERS = range(3)

@@ -1,15 +1,19 @@
 """A tokenizer with what pieces of a prompt need of it: where each token lies in the text."""
 
+from __future__ import annotations
+
 import functools
 import json
 import unicodedata
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from tokenizers import Tokenizer
-from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from icmjax.errors import Fault, PromptError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 Tokens = list[int]
 
@@ -121,6 +125,8 @@ def _untrimmed(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
         backend.post_processor.__getstate__()
     ):
         return tokenizer
+    from transformers import PreTrainedTokenizerFast
+
     settings = json.loads(backend.to_str())
     for step in _steps(settings["post_processor"]):
         step.pop("trim_offsets", None)

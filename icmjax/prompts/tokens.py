@@ -1,18 +1,22 @@
 """Claims as padded integer arrays, in pieces that join to the tokens of whole prompts."""
 
+from __future__ import annotations
+
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import jax
 import numpy as np
-from transformers import PreTrainedTokenizerBase
 
 from icmjax.claims import ClaimSet
 from icmjax.errors import Fault, PromptError
 from icmjax.prompts.encoding import Encoded, Encoder, Tokens, encoder_of
 from icmjax.prompts.pieces import Pieces, Wording, cut_pieces
 from icmjax.prompts.templates import Template
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 Array = np.ndarray | jax.Array
 

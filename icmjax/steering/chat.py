@@ -1,16 +1,21 @@
 """Held-out claims put to a chat model as a user's message."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import jinja2
 import numpy as np
-from transformers import PreTrainedTokenizerBase
 
 from icmjax.claims import UNLABELLED, ClaimSet
 from icmjax.errors import Fault, PromptError
 from icmjax.lm import LanguageModel
 from icmjax.prompts import TokenizedClaims, num_alike, pad_tokens, resolve_template, row_faults
 from icmjax.steering.in_context import Steerer
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 MARK = "\ue000"  # stands for the message while a template is looked at
 Tokens = list[int]

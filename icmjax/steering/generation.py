@@ -4,19 +4,23 @@ The context is read once, into a key-value cache; every query reads it, then its
 what it has generated or what it is to be continued by.
 """
 
+from __future__ import annotations
+
 import functools
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from transformers import PreTrainedTokenizerBase
 
 from icmjax.errors import Fault, InputError, PromptError
 from icmjax.lm import Decoder, KeyValues, LanguageModel, Segment
 from icmjax.prompts import encoder_of, num_alike, row_faults
 from icmjax.scoring import read_prompts
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 WIDTH_MULTIPLE = 16  # widths are rounded up to this, so that few programs are compiled
 ROWS_AT_A_TIME = 8  # whose logits over the vocabulary are in memory together
@@ -213,7 +217,7 @@ def _stop_tokens(
 
 def _is_stop(lm: LanguageModel, stop: str) -> np.ndarray:
     own_end = lm.tokenizer.eos_token_id
-    ends = {*getattr(lm, "eos_token_ids", ()), *([] if own_end is None else [own_end])}
+    ends = {*lm.eos_token_ids, *([] if own_end is None else [own_end])}
     vocab_size = lm.config.vocab_size
     known = tuple(sorted(end for end in ends if end < max(vocab_size, len(lm.tokenizer))))
     return _stop_tokens(lm.tokenizer, vocab_size, stop, known)
