@@ -195,6 +195,25 @@ def test_an_interrupt_ends_with_130(place, monkeypatch):
     assert "Aborted" not in result.output
 
 
+def test_an_interrupted_process_ends_at_once():
+    """Nothing that hangs on the interpreter's end can crash it; what was printed is printed."""
+    code = """
+import atexit, sys
+from icmjax.cli import main
+
+def interrupt(**options):
+    print("half a table")
+    raise KeyboardInterrupt
+
+atexit.register(print, "the interpreter's end")
+main.get_command(None, "report").callback = interrupt
+sys.argv = ["icmjax", "report", "folder"]
+main()
+"""
+    done = run_python("-c", code, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "half a table\n", "interrupted\n")
+
+
 README = (ROOT / "README.md").read_text()
 
 

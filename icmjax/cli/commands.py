@@ -1,7 +1,11 @@
 """The group of all commands, each of which is imported when it is asked for."""
 
+import contextlib
 import importlib
-from typing import Any
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any, NoReturn
 
 import click
 
@@ -33,6 +37,15 @@ class Commands(click.Group):
             return None
         return importlib.import_module(f"icmjax.cli.{cmd_name}").command
 
+    def main(self, args: Sequence[str] | None = None, *rest: Any, **options: Any) -> Any:
+        """Runs the command line; of a process of its own, where no arguments are handed over."""
+        try:
+            return super().main(args, *rest, **options)
+        except SystemExit as ended:
+            if ended.code == INTERRUPTED and args is None:
+                _leave_at_once()
+            raise
+
     def invoke(self, ctx: click.Context) -> Any:
         """Runs a command; Ctrl-C ends it with the status that shells give to it."""
         try:
@@ -45,6 +58,18 @@ class Commands(click.Group):
         """The names and what each does."""
         with formatter.section("Commands"):
             formatter.write_dl(list(COMMANDS.items()))
+
+
+def _leave_at_once() -> NoReturn:
+    """End the process without taking the interpreter down, which XLA may not survive.
+
+    Interrupted while it compiled, a process died of a segmentation fault after its last line of
+    Python. Files are written whole, and locks end with the process.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError):
+            stream.flush()
+    os._exit(INTERRUPTED)
 
 
 @click.group(
