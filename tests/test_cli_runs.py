@@ -246,6 +246,10 @@ def test_a_run_of_the_library_records_no_options(run):
     result = invoke("export", run, "--format", "sft")
     assert result.exit_code == 2
     assert "records its search's options" in result.output
+    reseal(run, options={"template": "truth"})
+    result = invoke("export", run, "--format", "sft")
+    assert result.exit_code == 2
+    assert "no model, dtype" in result.output
 
 
 def test_random_selection_is_by_seed(run):

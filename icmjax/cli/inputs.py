@@ -214,7 +214,21 @@ def recorded_options(run: RunRecord, folder: str) -> dict[str, Any]:
                 "The run records its search's options.", "none", f"{folder}/manifest.json", remedy
             )
         )
+    lacking = [name for name in _recorded_names() if name not in options]
+    if lacking:
+        found, remedy = f"no {', '.join(lacking)}", "use the version of icmjax in manifest.json"
+        rule = "The run records the options that its search has today."
+        raise RunError(Fault(rule, found, f"{folder}/manifest.json", remedy))
     return options
+
+
+def _recorded_names() -> list[str]:
+    # The options' own file reads claims by this one.
+    from icmjax.cli import options
+
+    kinds = (options.ModelOptions, options.ClaimsOptions, options.ScorerOptions)
+    names = [name for kind in (*kinds, options.UtilityOptions) for name in kind._fields]
+    return [*names, "algorithm", "seed"]
 
 
 def clamped_labels(run: RunRecord) -> np.ndarray:

@@ -233,7 +233,8 @@ def open_run(
         try:
             yield run or _begin(folder, claims, configuration, options, contents, command)
         except BaseException:  # a Ctrl-C too leaves a folder in which a search may start
-            if not resume and Checkpoints(folder / CHECKPOINTS, {}).is_empty:
+            is_kept = os.path.lexists(folder / SUMMARY) or resume
+            if not is_kept and Checkpoints(folder / CHECKPOINTS, {}).is_empty:
                 _discard(folder, list(contents), is_new_folder)
             raise
 
