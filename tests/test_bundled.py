@@ -64,7 +64,11 @@ def test_icm_reaches_the_enumerated_optimum_of_a_small_set(lm):
     optimum = float(icmjax.utility(scorer(labellings), labellings, rules).max())
     hits = sum(
         icmjax.run_search(
-            scorer, task.claims.rules, icmjax.ICM(), jax.random.key(seed), progress=False
+            scorer,
+            task.claims.rules,
+            icmjax.ICM(num_chains=35),  # few claims have many labellings that are final
+            jax.random.key(seed),
+            progress=False,
         ).utility
         > optimum - 1e-3
         for seed in range(10)

@@ -61,6 +61,14 @@ def test_r_hat_tells_chains_apart():
 def test_samples_of_one_value_have_no_mixing():
     assert mixing(np.ones((100, 2))) == {"ess": None, "r_hat": None}
     assert mixing(np.ones((3, 2))) == {"ess": None, "r_hat": None}
+    # Their mean is rounded, so that differences from it are not zero.
+    for dtype in (np.float16, np.float32, np.float64, np.int8, bool):
+        for value in (0.1, 1 / 3, -7.7):
+            samples = np.full((3, 101), value, dtype)
+            assert np.isnan(effective_sample_size(samples)), (dtype, value)
+            assert np.isnan(split_r_hat(samples)), (dtype, value)
+    halves = np.repeat([[0.1, 0.7]], 50, axis=1)
+    assert split_r_hat(halves) == np.inf
     stuck = np.stack([np.zeros(100), np.ones(100)], axis=1)
     assert mixing(stuck)["r_hat"] is None
 

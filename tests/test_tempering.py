@@ -1,7 +1,11 @@
 """Parallel tempering: the optimum, the law it samples, and that nothing but the key decides."""
 
 import dataclasses
+import os
+import pathlib
 import re
+import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -445,3 +449,50 @@ def test_a_good_cheap_scorer_makes_proposals_likely():
     ]
     assert rates[0] == pytest.approx(1.0)
     assert rates[1] < 0.8
+
+
+def test_every_algorithm_searches_under_64_bits():
+    """In a process of its own, where Python's and numpy's numbers are 64 bits wide by default."""
+    script = """
+import jax, numpy as np
+from scorers import table_scorer
+from icmjax.claims.consistency import make_rules, penalty_table
+from icmjax.search import *
+assert jax.numpy.arange(1).dtype == np.int64
+jax.config.update("jax_numpy_dtype_promotion", "strict")
+scorer, key = table_scorer(0, 4), jax.random.key(0)
+rules = make_rules([(0, 1)], penalty_table("exactly_one_true"))
+tempering = with_fields(ParallelTempering(), num_iterations=12, num_replicas=2)
+screened = with_fields(tempering, num_screenings=1)
+fixed = FixedAccuracy(target=(1, 0, 1, 0), num_errors=2, num_iterations=3)
+searches = [
+    (scorer, algorithm)
+    for algorithm in (
+        ICM(num_iterations=3, num_chains=4),
+        ICM(num_iterations=3, reference_deviations=True),
+        tempering,
+        Gibbs(num_iterations=3),
+        Bootstrap(num_iterations=3),
+        Greedy(num_iterations=3),
+        fixed,
+    )
+] + [(ScreenedScorer(scorer, scorer), screened)]
+for each, algorithm in searches:
+    result = run_search(each, rules, algorithm, key, progress=False)
+    assert (result.labels >= 0).all()
+    wide = [field for field in result.trace if field.dtype.itemsize > 4]
+    assert not wide, algorithm
+assert len(search_together([scorer] * 2, [rules] * 2, tempering, [key] * 2)) == 2
+print("done", len(searches))
+"""
+    tests = pathlib.Path(__file__).parent
+    paths = [str(tests), str(tests.parent), os.environ.get("PYTHONPATH", "")]
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        env=os.environ | {"JAX_ENABLE_X64": "1", "PYTHONPATH": os.pathsep.join(paths)},
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "done 8\n"

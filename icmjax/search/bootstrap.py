@@ -65,7 +65,7 @@ class Bootstrap(ChainSearch):
         labels = self._relabelled(current, units)
         if self.num_shots is None:
             return labels, memory
-        rank = jnp.argsort(jax.random.permutation(rng_key, labels.shape[0]))
+        rank = jnp.argsort(jax.random.permutation(rng_key, labels.shape[0])).astype(jnp.int32)
         is_shown = (rank < self.num_shots) | (n == self.num_iterations - 1)
         return jnp.where(is_shown, labels, jnp.int8(-1)), memory
 

@@ -182,7 +182,7 @@ class ChainSearch:
         rules: PairRules,
         is_active: Array,
     ) -> tuple[ChainState, ChainInfo]:
-        chains = jnp.arange(state.num_steps.shape[0])
+        chains = jnp.arange(state.num_steps.shape[0], dtype=jnp.int32)
         keys = jax.vmap(jax.random.fold_in, (None, 0))(rng_key, chains)
         propose_keys, accept_keys = jax.vmap(jax.random.split, out_axes=1)(keys)
         n, old = state.num_steps, state.current

@@ -107,7 +107,7 @@ def consistency_fix(
         if is_reference:
             is_tried &= _reference_choices(rules)[pair].ravel()
         # Round 0 looks once, at the labels as they are.
-        is_tried = jnp.where(is_first, jnp.arange(len(choices)) == 0, is_tried)
+        is_tried = jnp.where(is_first, jnp.arange(len(choices), dtype=jnp.int32) == 0, is_tried)
 
         def try_choice(scored: Scored, choice: tuple[Array, Array]) -> tuple[Scored, None]:
             pair_labels, is_tried = choice

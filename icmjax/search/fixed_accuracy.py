@@ -200,7 +200,7 @@ class FixedAccuracy(ChainSearch):
         swap_key, exchange_key = jax.random.split(rng_key)
         n = state.num_steps[0]  # the same in every chain
         state, info = super()._step(swap_key, state, scorer, rules, is_active)
-        chains = jnp.arange(state.num_steps.shape[0])
+        chains = jnp.arange(state.num_steps.shape[0], dtype=jnp.int32)
         partner = jnp.take(state.memory.partners, n % 2, axis=1)
         betas = self.inverse_temperature(n, state.memory.inverse_temperature)
         log_ratio = exchange_log_ratio(betas, state.current.utility, partner)
@@ -349,12 +349,12 @@ def draw_swap(rng_key: Array, log_weights: Array, counts: Array, assignment: Arr
     """
     first_key, second_key = jax.random.split(rng_key)
     num_assignments = log_weights.shape[1]
-    drawn = jax.random.categorical(first_key, log_weights.reshape(-1))
+    drawn = jax.random.categorical(first_key, log_weights.reshape(-1)).astype(jnp.int32)
     unit, chosen = jnp.divmod(drawn.astype(jnp.int32), num_assignments)
     is_single = _is_single(counts, assignment, unit, chosen)
     seconds = _second_log_weights(log_weights, counts, assignment, unit, chosen)
     is_possible = jnp.any(jnp.isfinite(seconds))
-    drawn = jax.random.categorical(second_key, seconds.reshape(-1))
+    drawn = jax.random.categorical(second_key, seconds.reshape(-1)).astype(jnp.int32)
     other, other_chosen = jnp.divmod(drawn.astype(jnp.int32), num_assignments)
     moved = assignment.at[unit].set(chosen)
     both = moved.at[other].set(other_chosen)
@@ -413,7 +413,7 @@ def _second_log_weights(
     """Weights of the moves of other units that make up for the first one: `[G, A]`."""
     change = _change(counts, assignment)
     makes_up = jnp.all(change == -change[unit, chosen], axis=-1)
-    is_other = jnp.arange(log_weights.shape[0])[:, None] != unit
+    is_other = jnp.arange(log_weights.shape[0], dtype=jnp.int32)[:, None] != unit
     return jnp.where(makes_up & is_other, log_weights, -jnp.inf)
 
 

@@ -67,7 +67,7 @@ class Gibbs(ChainSearch):
         num_claims, num_units = current.labels.shape[0], units.members.shape[0]
         scores = assignment_scores(units, current.label_log_probs, num_claims) / self.temperature
         drawn = jax.random.categorical(assignment_key, scores).astype(jnp.int32)
-        rank = jnp.argsort(jax.random.permutation(units_key, num_units))
+        rank = jnp.argsort(jax.random.permutation(units_key, num_units)).astype(jnp.int32)
         is_resampled = (rank < self.num_resampled) | (n == 1)
         sample = jnp.where(is_resampled, drawn, assignment_of(units, current.labels))
         is_last = n == self.num_iterations - 1

@@ -42,7 +42,7 @@ class Greedy(ChainSearch):
         del rng_key
         num_assignments = units.is_allowed.shape[1]
         promise, assignment = self._promise(current, memory, units)
-        unit, chosen = jnp.divmod(jnp.argmax(promise), num_assignments)
+        unit, chosen = jnp.divmod(jnp.argmax(promise).astype(jnp.int32), num_assignments)
         moved = assignment.at[unit].set(chosen.astype(jnp.int32))
         scores = assignment_scores(units, current.label_log_probs, self.alpha, self.objective)
         new = jnp.where(n == 1, best_assignment(scores), moved)
@@ -54,7 +54,9 @@ class Greedy(ChainSearch):
         del rng_key
         is_accepted = (n == 1) | (gain(new, old) > 0)
         labelling_kept = assignment_of(units, jnp.where(is_accepted, new.labels, old.labels))
-        is_current = jnp.arange(units.is_allowed.shape[1]) == labelling_kept[:, None]
+        is_current = (
+            jnp.arange(units.is_allowed.shape[1], dtype=jnp.int32) == labelling_kept[:, None]
+        )
         untried = ~units.is_allowed
         return is_accepted, jnp.where(is_accepted, untried, memory) | is_current
 

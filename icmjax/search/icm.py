@@ -218,7 +218,7 @@ class ICM:
             spread = spread_labels(rng_key, chain - num_options - 1, clamped, rules, num_options)
             return jnp.where(chain <= num_options, seeded, spread)
 
-        labels = jax.vmap(draw)(jnp.arange(num_chains))
+        labels = jax.vmap(draw)(jnp.arange(num_chains, dtype=jnp.int32))
         per_chain = jnp.zeros((num_chains,), jnp.int32)
         first = unscored(labels, num_options)
         return ICMState(
@@ -243,7 +243,9 @@ class ICM:
         self, rng_key: Array, state: ICMState, scorer: Scorer, rules: PairRules
     ) -> tuple[ICMState, ICMInfo]:
         """One iteration of Algorithm 1 in every chain."""
-        keys = jax.vmap(jax.random.fold_in, (None, 0))(rng_key, jnp.arange(len(state.num_steps)))
+        keys = jax.vmap(jax.random.fold_in, (None, 0))(
+            rng_key, jnp.arange(len(state.num_steps), dtype=jnp.int32)
+        )
         return lax.map(
             lambda chain: self._step_chain(chain[0], chain[1], scorer, rules), (keys, state)
         )
@@ -263,7 +265,9 @@ class ICM:
         drawn = draw_claim(
             claim_key, before.labels, state.is_free, state.groups, self.partner_weight
         )
-        is_chosen = jnp.where(is_completing, is_certain, jnp.arange(len(is_certain)) == drawn)
+        is_chosen = jnp.where(
+            is_completing, is_certain, jnp.arange(len(is_certain), dtype=jnp.int32) == drawn
+        )
         most_probable = jnp.argmax(before.label_log_probs, axis=-1).astype(jnp.int8)
         new = jnp.where(is_completing, _most_probable_consistent(before, rules), most_probable)
         labels = jnp.where(is_chosen & is_drawing, new, before.labels)
@@ -377,7 +381,7 @@ def _most_certain_unlabelled(labelling: Labelling, rules: PairRules) -> Array:
     is_unlabelled = labelling.labels < 0
     certainty = jnp.max(labelling.label_log_probs, axis=-1)
     order = jnp.argsort(jnp.where(is_unlabelled, -certainty, jnp.inf), stable=True)
-    rank = jnp.argsort(order)
+    rank = jnp.argsort(order).astype(jnp.int32)
     is_chosen = is_unlabelled & (2 * rank < jnp.sum(is_unlabelled, dtype=jnp.int32))
     first, second = rules.pairs[:, 0], rules.pairs[:, 1]
     later = jnp.where(rank[first] > rank[second], first, second)

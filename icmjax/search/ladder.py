@@ -73,7 +73,7 @@ class Rungs(NamedTuple):
     @property
     def replicas(self) -> Array:
         """The replica on each rung, `[C, R]`."""
-        return jnp.argsort(self.of_replica, axis=-1)
+        return jnp.argsort(self.of_replica, axis=-1).astype(jnp.int32)
 
 
 class Swaps(NamedTuple):
@@ -109,7 +109,7 @@ def swap_rungs(
     """
     by_rung = jnp.take_along_axis(utilities, replicas, axis=-1)
     log_ratios = swap_log_ratio(inverse_temperatures, by_rung)
-    is_tried = jnp.arange(log_ratios.shape[-1]) % 2 == parity
+    is_tried = jnp.arange(log_ratios.shape[-1], dtype=jnp.int32) % 2 == parity
     is_swapped = is_tried & jax.vmap(metropolis_accept)(keys, log_ratios)
     after = jax.vmap(swap_neighbours)(replicas, is_swapped)
     return Swaps(after, acceptance_probability(log_ratios), is_swapped)
@@ -147,7 +147,7 @@ def swap_neighbours(replica_of_rung: Array, is_swapped: Array) -> Array:
     down = jnp.concatenate([is_swapped, jnp.zeros(1, bool)])
     up = jnp.concatenate([jnp.zeros(1, bool), is_swapped])
     step = down.astype(jnp.int32) - up.astype(jnp.int32)
-    return replica_of_rung[jnp.arange(replica_of_rung.shape[0]) + step]
+    return replica_of_rung[jnp.arange(replica_of_rung.shape[0], dtype=jnp.int32) + step]
 
 
 def adapted_ladder(inverse_temperatures: Array, rejections: Array) -> Array:

@@ -65,7 +65,7 @@ def flip_log_weights(
     Returns:
       `[G, A]`; -inf for staying and where an assignment is not allowed.
     """
-    is_current = jnp.arange(scores.shape[1]) == assignment[:, None]
+    is_current = jnp.arange(scores.shape[1], dtype=jnp.int32) == assignment[:, None]
     is_move = jnp.isfinite(scores) & ~is_current
     current = jnp.take_along_axis(scores, assignment[:, None], axis=1)
     log_ratio = inverse_temperature * jnp.where(is_move, scores - current, 0.0)
@@ -93,7 +93,9 @@ def draw_flips(
     noise = jax.random.gumbel(order_key, by_unit.shape, by_unit.dtype)
     _, order = jax.lax.top_k(by_unit + noise, max_flips)
     drawn = jax.random.categorical(assignment_key, log_weights).astype(assignment.dtype)
-    chosen = jnp.where(jnp.arange(max_flips) < num_flips, drawn[order], assignment[order])
+    chosen = jnp.where(
+        jnp.arange(max_flips, dtype=jnp.int32) < num_flips, drawn[order], assignment[order]
+    )
     return assignment.at[order].set(chosen), order
 
 
@@ -107,7 +109,8 @@ def flips_log_prob(log_weights: Array, new: Array, order: Array, num_flips: Arra
       num_flips: int32 `[]`.
     """
     by_unit = jax.nn.logsumexp(log_weights, axis=-1)
-    units, draws = jnp.arange(by_unit.shape[0]), jnp.arange(order.shape[0])
+    units = jnp.arange(by_unit.shape[0], dtype=jnp.int32)
+    draws = jnp.arange(order.shape[0], dtype=jnp.int32)
     is_earlier = draws[:, None] > draws[None, :]
     is_gone = jnp.any(is_earlier[:, :, None] & (order[None, :, None] == units), axis=1)  # [K, G]
     log_rest = jax.nn.logsumexp(jnp.where(is_gone, -jnp.inf, by_unit), axis=-1)
@@ -128,7 +131,9 @@ def draw_resample(
     rng_key: Array, scores: Array, old: Array, is_resampled: Array, inverse_temperature: Array
 ) -> Array:
     """Draws the chosen units anew, as `resample_log_prob` says: int32 `[G]`."""
-    drawn = jax.random.categorical(rng_key, _tempered(scores, inverse_temperature))
+    drawn = jax.random.categorical(rng_key, _tempered(scores, inverse_temperature)).astype(
+        jnp.int32
+    )
     return jnp.where(is_resampled, drawn.astype(old.dtype), old)
 
 
@@ -161,7 +166,7 @@ def draw_turned(rng_key: Array, units: Units) -> Array:
     unit_key, size_key = jax.random.split(rng_key)
     num_turned = jax.random.choice(size_key, jnp.asarray(TURN_SIZES, jnp.int32))
     noise = jax.random.uniform(unit_key, units.members.shape[:1])
-    rank = jnp.argsort(jnp.argsort(-jnp.where(is_turnable(units), noise, -1.0)))
+    rank = jnp.argsort(jnp.argsort(-jnp.where(is_turnable(units), noise, -1.0))).astype(jnp.int32)
     return is_turnable(units) & (rank < num_turned)
 
 

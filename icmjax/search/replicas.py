@@ -174,7 +174,7 @@ class InformedMoves:
         turned = jnp.where(draw_turned(turn_key, units), opposite, assignment)
         turn_rate = self.turn_rate * turnable_share(units)
         limits = jnp.cumsum(jnp.stack([self.mirror_rate, self.resample_rate, turn_rate]))
-        is_kind = list(jax.random.uniform(kind_key) < limits)
+        is_kind = list(jax.random.uniform(kind_key, (), limits.dtype) < limits)
         kind = jnp.select(is_kind, [MIRROR, RESAMPLE, TURN], FLIP)
         new = jnp.select(is_kind, [opposite, resampled, turned], flipped)
         return Move(assignment, new, kind.astype(jnp.int32), order, num_flips, is_resampled)

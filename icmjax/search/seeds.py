@@ -64,7 +64,7 @@ def reference_seeds(
     num_claims, is_free = clamped.shape[0], clamped < 0
     order_key, labels_key = jax.random.split(jax.random.fold_in(rng_key, chain))
     priority = jax.random.uniform(order_key, (num_claims,))[groups]
-    order = jnp.lexsort((jnp.arange(num_claims), priority, ~is_free))
+    order = jnp.lexsort((jnp.arange(num_claims, dtype=jnp.int32), priority, ~is_free))
     seeds = order[: min(num_seeds, num_claims)]
     labels = jnp.arange(num_seeds, dtype=jnp.int32) % num_options
     drawn = jax.random.permutation(labels_key, labels).astype(jnp.int8)[: len(seeds)]

@@ -179,7 +179,9 @@ class ParallelTempering:
     def _step(
         self, rng_key: Array, state: TemperingState, scorer: Any, rules: PairRules
     ) -> tuple[TemperingState, TemperingInfo]:
-        keys = jax.vmap(jax.random.fold_in, (None, 0))(rng_key, jnp.arange(self.num_chains))
+        keys = jax.vmap(jax.random.fold_in, (None, 0))(
+            rng_key, jnp.arange(self.num_chains, dtype=jnp.int32)
+        )
         move_keys, swap_keys = jax.vmap(jax.random.split, out_axes=1)(keys)
         n = state.num_steps[0]  # the same in every chain
         target = Target(scorer, rules, state.units, self.alpha, self.objective)
@@ -208,7 +210,7 @@ class ParallelTempering:
         self, n: Array, keys: Array, state: TemperingState, beta: Array, target: Target
     ) -> Moved:
         """A proposal of every replica; in the warm start one alone is taken up, at the coldest."""
-        each = jnp.arange(self.ladder.num_replicas)
+        each = jnp.arange(self.ladder.num_replicas, dtype=jnp.int32)
         keys = jax.vmap(jax.vmap(jax.random.fold_in, (None, 0)), (0, None))(keys, each)
         own_beta = jnp.take_along_axis(beta, state.rungs.of_replica, axis=-1)
         if not self.start.is_warm:
@@ -233,7 +235,7 @@ class ParallelTempering:
         """Swaps of neighbours; none in the warm start, whose end makes the best the coldest."""
 
         def rank() -> Swaps:
-            by_utility = jnp.argsort(-utility, axis=-1)
+            by_utility = jnp.argsort(-utility, axis=-1).astype(jnp.int32)
             is_last = n == self.phases.warm_start - 1
             replicas = jnp.where(is_last, by_utility, rungs.replicas)
             return Swaps(replicas, jnp.ones_like(beta[:, 1:]), jnp.zeros(beta[:, 1:].shape, bool))
@@ -303,7 +305,7 @@ def better(best: Labelling, proposed: Labelling) -> Labelling:
     """The best so far `[C]`, or of the proposals `[C, R]` the first that is better and whole."""
     is_candidate = jnp.all(proposed.labels >= 0, axis=-1) & jnp.isfinite(proposed.utility)
     utility = jnp.where(is_candidate, proposed.utility, -jnp.inf)
-    chains, first = jnp.arange(utility.shape[0]), jnp.argmax(utility, axis=-1)
+    chains, first = jnp.arange(utility.shape[0], dtype=jnp.int32), jnp.argmax(utility, axis=-1)
     candidate = jax.tree.map(lambda leaf: leaf[chains, first], proposed)
     return select(jnp.max(utility, axis=-1) > best.utility, candidate, best)
 
@@ -331,5 +333,5 @@ def describe_step(
         swap_probability=swaps.probability,
         is_swapped=swaps.is_swapped,
         inverse_temperature=beta,
-        cold_labels=current.labels[jnp.arange(len(new)), new[:, 0]],
+        cold_labels=current.labels[jnp.arange(len(new), dtype=jnp.int32), new[:, 0]],
     )

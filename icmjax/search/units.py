@@ -111,7 +111,7 @@ def check_labels(where: str, labels: np.ndarray, units: Units, clamped: np.ndarr
 
 def labels_of(units: Units, assignment: Array, num_claims: int) -> Array:
     """The labelling of an assignment: int32 `[G]` → int8 `[N]`."""
-    chosen = units.assignments[jnp.arange(units.members.shape[0]), assignment]
+    chosen = units.assignments[jnp.arange(units.members.shape[0], dtype=jnp.int32), assignment]
     labels = jnp.full((num_claims,), -1, jnp.int8)
     return labels.at[units.members].set(chosen, mode="drop")
 

@@ -143,19 +143,24 @@ def replica_starts(
     def start(chain: Array, replica: Array) -> Array:
         key = jax.random.fold_in(jax.random.fold_in(rng_key, chain), replica)
         labels_key, seeds_key = jax.random.split(key)
-        assignment = jax.random.categorical(labels_key, weights, shape=(num_units,))
+        drawn = jax.random.categorical(labels_key, weights, shape=(num_units,))
+        assignment = drawn.astype(jnp.int32)
         for index, scores in enumerate(extremes, start=1):
             is_extreme = (chain == 0) & (replica == index) & is_warm
-            assignment = jnp.where(is_extreme, jnp.argmax(scores, axis=-1), assignment)
+            extreme = jnp.argmax(scores, axis=-1).astype(jnp.int32)
+            assignment = jnp.where(is_extreme, extreme, assignment)
         labels = labels_of(units, assignment, num_claims)
         if not num_seeds:
             return labels
         priority = jnp.where(is_free, jax.random.uniform(seeds_key, (num_claims,)), -1.0)
-        is_seed = jnp.argsort(jnp.argsort(-priority)) < num_seeds
+        is_seed = jnp.argsort(jnp.argsort(-priority)).astype(jnp.int32) < num_seeds
         is_whole = (chain == 0) & (replica < NUM_WHOLE)
         return jnp.where(is_whole | is_seed | ~is_free, labels, jnp.int8(-1))
 
-    chains, replicas = jnp.arange(num_chains), jnp.arange(num_replicas)
+    chains, replicas = (
+        jnp.arange(num_chains, dtype=jnp.int32),
+        jnp.arange(num_replicas, dtype=jnp.int32),
+    )
     return jax.vmap(jax.vmap(start, (None, 0)), (0, None))(chains, replicas)
 
 
@@ -185,7 +190,7 @@ def ascend(moves: InformedMoves, replicas: Replicas, target: Target) -> Moved:
         proposed,
         screened,
         is_accepted=is_accepted | is_relabelled | is_unscored,
-        kind=jnp.full(is_accepted.shape, -1),
+        kind=jnp.full(is_accepted.shape, -1, jnp.int32),
         is_nonfinite=is_nonfinite,
     )
 
