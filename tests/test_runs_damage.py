@@ -177,6 +177,15 @@ def test_blocks_without_any_state_are_no_start(tmp_path):
         toy_search(tmp_path / "run", resume=True)
 
 
+@pytest.mark.parametrize("num_steps", [BLOCK - 1, BLOCK + 1])
+def test_steps_that_blocks_do_not_have_are_not_believed(tmp_path, num_steps):
+    with open_run(tmp_path / "run", CLAIMS, {}) as run:
+        state, info = {"value": np.int64(0)}, Info(np.zeros(BLOCK, np.int64))
+        run.save(state, info, num_steps, Account(1, 1.0))
+        with pytest.raises(RunError, match=f"{BLOCK} steps up to trace-00000000{num_steps}"):
+            run.restore(state)
+
+
 def test_the_state_of_another_search_is_refused(tmp_path):
     claims, configuration = _begun(tmp_path / "run", seed=0)
     _begun(tmp_path / "other", seed=1)

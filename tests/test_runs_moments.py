@@ -139,6 +139,21 @@ def test_every_moment_is_one_of_three(tmp_path, begun, error, is_for_good):
 SUMMARY = "summary.json"
 
 
+@pytest.mark.parametrize("error", [full_disk, KeyboardInterrupt])
+def test_a_search_that_kept_nothing_is_undone_whenever_that_is_cut_off(tmp_path, error):
+    for number in itertools.count(1):
+        folder = tmp_path / f"{number}"
+        with pytest.MonkeyPatch.context() as patch:
+            failure = Failure(patch, number, error, is_for_good=True)
+            with contextlib.suppress(InputError, KeyboardInterrupt, InterruptedError):
+                toy_search(folder, num_blocks=0)
+        toy_search(folder, resume=(folder / "manifest.json").exists())
+        read_run(folder)
+        if failure.num_calls < number:
+            break
+    assert number > 20
+
+
 def test_a_start_that_was_cut_off_leaves_other_files_alone(tmp_path):
     """Files that are not of a start are somebody's: nothing starts among them."""
     (tmp_path / ".manifest.json.0123456789abcdef.partial").write_text("{")
