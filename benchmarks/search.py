@@ -18,12 +18,21 @@ The ratio comes three times, tempering's tokens being those it read each time:
 
 - "as run": of icm as it is here, which takes no pass for a proposal that changes nothing, nor for a
   pair already found to be past mending;
-- "a pass each": with a pass for every proposal at the least, as Algorithm 1 is written and as the
-  public code runs it, by the same scorer. This is the criterion. Faithful ICM scores each proposal,
-  so that passes saved are ours and not its own; and with the same scorer on both sides, the ratio
-  is what the search gains, to which no cheaper reading of prompts adds;
-- "a prompt each": with those passes, each query reading the others in a prompt of its own as the
-  reference does, so that the ratio has what the scorer gains too.
+- "a pass each": with a pass for every proposal at the least, as Algorithm 1 is written, by the same
+  scorer. This is the criterion: passes saved are ours and not the algorithm's; and with the same
+  scorer on both sides, the ratio is what the search gains, to which no cheaper reading of prompts
+  adds. The public code does not score a proposal that changes no label: see below;
+- "a prompt each": with those passes, each query reading the others in a prompt of its own, so that
+  the ratio has what the scorer gains too.
+
+`--reference-cost` measures that last kind by the published control flow itself
+(`measure/reference.py`), on the same tasks: it scores one prompt a step, and all claims again only
+where a label changes. Its tokens over those that tempering takes to the U of its last labels come
+at three prices:
+
+- "tree": what scores all claims is one of our tree passes, and a prompt alone is read whole;
+- "whole": every prompt is read anew;
+- "cached": a server that keeps every prefix that it ever read.
 
 Few passes have passed where the median ratio is 50 or more and tempering ends as high or higher on
 95 % of the tasks; small tasks, where tempering reaches the optimum of every one. Tokens of a pass
@@ -48,6 +57,7 @@ import click
 import jax
 import jax.numpy as jnp
 import numpy as np
+from measure.reference import NumpyChance, Prices, PublishedSearch, Settings
 
 import icmjax
 from icmjax.persona_world import make_observer_scorer, make_observer_steerer, make_task, make_world
@@ -76,6 +86,8 @@ TOLERANCE = 1e-3  # of U, in float32
 MAX_BATCH = 1024  # labellings enumerated at a time
 OUT = pathlib.Path("runs") / "bench-search"
 COST = "30 tasks took 26 minutes and 50 small tasks an hour, of the default sizes, on one CPU core"
+NUM_REFERENCE_TASKS = 15
+REFERENCE_COST = "a task takes about half a minute on 2 CPU cores that other jobs share"
 QUICK_COST = "toy size takes more than 3 minutes on 2 CPU cores that other jobs share"
 
 
@@ -89,6 +101,35 @@ class FirstBlock:
     def save(self, state: Any, info: Any, num_steps: int, account: Any) -> None:
         """End the search."""
         raise Compiled
+
+    def restore(self, like: Any) -> None:
+        """Nothing is ever resumed."""
+
+
+class Reached(Exception):
+    """The search has come as high as it should."""
+
+
+class UntilReached:
+    """A run store that ends a search where its best U is high enough, and keeps the tokens.
+
+    Args:
+      utility: that is high enough.
+      counter: of the tokens of steps.
+    """
+
+    def __init__(self, utility: float, counter: TokenCounter):
+        self.utility, self.counter = utility, counter
+        self.tokens = 0
+
+    def save(self, state: Any, info: Any, num_steps: int, account: Any) -> None:
+        """Count the steps up to the first that is high enough."""
+        reached = info.best_utility.max(axis=1) >= self.utility - TOLERANCE
+        spent = self.counter(info)
+        if reached.any():
+            self.tokens += int(spent[: np.argmax(reached) + 1].sum())
+            raise Reached
+        self.tokens += int(spent.sum())
 
     def restore(self, like: Any) -> None:
         """Nothing is ever resumed."""
@@ -209,6 +250,69 @@ def few_passes(
         for name, (counter, trace) in zip(ICM_TOKENS, counted, strict=True)
         if counter is not None
     }
+
+
+def reference_cost(setting: Setting, index: int, num_claims: int) -> dict[str, Any]:
+    """What the published search asks for on one task, over what tempering takes to its U."""
+    task = setting.task(index, num_claims)
+    scorer, rules = setting.scorer(task.claims), task.claims.rules
+    score = jax.jit(lambda labels: scorer(labels))
+    known: dict[tuple[int, ...], np.ndarray] = {}
+
+    def odds(labels: tuple[int, ...]) -> np.ndarray:
+        if labels not in known:
+            logp = np.asarray(score(jnp.asarray(labels, jnp.int8)), np.float64)
+            known[labels] = logp[:, 1] - logp[:, 0]
+        return known[labels]
+
+    groups = [claim.consistency_id for claim in task.claims.claims]
+    settings = Settings(num_iterations=ICM().iterations(num_claims))
+    search = PublishedSearch(odds, rules, groups, NumpyChance(index), settings)
+    prices = Prices(scorer.tokens_per_pass, search.order, scorer.claims)
+    search.ask_all, search.ask_one = prices.ask_all, prices.ask_one
+    last = search.run()[-1].labels
+    # Claims that it never labelled get what the model finds most probable, for nothing.
+    labels = np.where(np.asarray(last) < 0, odds(last) > 0, last).astype(np.int8)
+    utility = float(icmjax.utility(scorer(jnp.asarray(labels)), jnp.asarray(labels), rules))
+    until = UntilReached(utility, TokenCounter(ALGORITHMS["tempering"], scorer))
+    key, is_reached = jax.random.key(index), False
+    try:
+        run_search(scorer, rules, ALGORITHMS["tempering"], key, run=until, progress=False)
+    except Reached:
+        is_reached = True
+    row = {
+        "task": index,
+        "num_claims": num_claims,
+        "utility": utility,
+        "prompts": prices.num_prompts,
+        "scorings": prices.num_scorings,
+        "tokens": prices.tokens,
+        "tempering_tokens": until.tokens,
+        "is_reached": is_reached,
+        "ratios": {
+            name: tokens / until.tokens if is_reached else 0.0
+            for name, tokens in prices.tokens.items()
+        },
+    }
+    click.echo(f"task {row}", err=True)
+    return row
+
+
+def show_reference_cost(rows: list[dict[str, Any]]) -> None:
+    """Medians and ranges over tasks."""
+    table: list[list[Any]] = [["the published search", "median", "lowest", "highest"]]
+
+    def add(name: str, values: list[float], digits: int) -> None:
+        cells = (float(np.median(values)), min(values), max(values))
+        table.append([name, *(f"{cell:,.{digits}f}" for cell in cells)])
+
+    add("prompts", [row["prompts"] for row in rows], 0)
+    add("times all are scored", [row["scorings"] for row in rows], 0)
+    for name in rows[0]["ratios"]:
+        add(f"{name} / tempering's", [row["ratios"][name] for row in rows], 1)
+    show(table)
+    num_reached = sum(row["is_reached"] for row in rows)
+    click.echo(f"tempering comes as high on {num_reached} of {len(rows)} tasks\n")
 
 
 def enumerated_optimum(scorer: Any, rules: Any, num_claims: int) -> float:
@@ -358,6 +462,12 @@ def _spread(values: list[float]) -> float:
     "--quick", "is_quick", is_flag=True, help="3 tasks and 2 small ones, all of 8 claims."
 )
 @click.option(
+    "--reference-cost",
+    "is_reference",
+    is_flag=True,
+    help=f"Only what the published search costs, on {NUM_REFERENCE_TASKS} tasks or fewer.",
+)
+@click.option(
     "--out",
     default=OUT,
     show_default=True,
@@ -376,12 +486,15 @@ def main(
     restarts: int,
     algorithms: str,
     is_quick: bool,
+    is_reference: bool,
     out: pathlib.Path,
 ) -> None:
     """The command of this file."""
     if is_quick:
         num_tasks, sizes, num_small_tasks, small_sizes = 3, "8", 2, "8"
-    known = QUICK_COST if is_quick else COST
+    if is_reference and is_observer:
+        raise click.UsageError("--reference-cost counts tokens, and the observer reads none")
+    known = QUICK_COST if is_quick else REFERENCE_COST if is_reference else COST
     click.echo(f"Cost: {known}. Every task is written to {out} as soon as it is done.", err=True)
     names = algorithms.split(",")
     lm = None if is_observer else icmjax.load_lm(model)
@@ -399,8 +512,19 @@ def main(
         "versions": {"jax": jax.__version__, "icmjax": icmjax.__version__},
         "python": platform.python_version(),
     }
-    name = f"search_{device.platform}{'_quick' if is_quick else ''}.json"
-    rows = Rows(out / name, settings)
+    kind = "_reference" * is_reference + "_quick" * is_quick
+    rows = Rows(out / f"search_{device.platform}{kind}.json", settings)
+    if is_reference:
+        costs = [
+            rows.get(
+                "tasks",
+                index,
+                functools.partial(reference_cost, setting, index, setting.num_claims(index, sizes)),
+            )
+            for index in range(min(num_tasks, NUM_REFERENCE_TASKS))
+        ]
+        show_reference_cost(costs)
+        return
     tasks = [
         rows.get(
             "tasks",

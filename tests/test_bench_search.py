@@ -58,7 +58,7 @@ def test_the_command_runs_at_toy_size(benchmark, tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_tokens_are_counted_in_each_way(benchmark):
-    num_claims = 17  # more than those of which icm takes many chains
+    num_claims = 17
     scorer = table_scorer(1, num_claims, coupling=2.0)
     found = {
         name: run_search(
@@ -104,3 +104,87 @@ def test_the_cost_comes_first_and_rows_are_kept_in_runs(benchmark, tmp_path, mon
     assert result.stderr.startswith(f"Cost: {benchmark.COST}. Every task is written to runs")
     content = json.loads((tmp_path / "runs" / "bench-search" / "search_cpu.json").read_text())
     assert len(content["small_tasks"]) == 1
+
+
+class Lengths:
+    """Claims of 3 tokens, and 5 with a label and what parts it from the next; 2 before them."""
+
+    query_lengths = np.full(3, 3)
+    demonstration_lengths = np.full((3, 2), 5)
+    preamble = np.zeros(2)
+
+
+def test_prompts_have_three_prices(benchmark):
+    prices = benchmark.Prices(lambda labels: 100, [2, 0, 1], Lengths)
+    prices.ask_one((1, 0, -1), 2)  # claims 0 and 1, and the query: 2 + 5 + 5 + 3
+    assert prices.tokens == {"tree": 15, "whole": 15, "cached": 15}
+    prices.ask_one((1, 0, -1), 2)
+    assert prices.tokens == {"tree": 30, "whole": 30, "cached": 15}
+    prices.ask_all((1, 0, -1))  # 2 + 5 + 3 twice; claim 1 alone, and the query after 0, are new
+    assert prices.tokens["tree"] == 130
+    assert prices.tokens["whole"] == 50
+    # Before the query of 0 stands 1 with its label: 5 + 3. That of 1 goes on from 0: known.
+    assert prices.tokens["cached"] == 15 + 8
+    prices.ask_all((1, 1, -1))  # other words from the label of 1 on: 2 + 3
+    assert prices.tokens["cached"] == 23 + 5
+    assert (prices.num_prompts, prices.num_scorings) == (6, 2)
+
+
+def test_the_published_search_scores_all_only_where_a_label_changes(benchmark):
+    """Without rules: once for the seeds and once for every flip; one prompt for every step."""
+    scorer, asked = table_scorer(2, 8, coupling=2.0), []
+
+    def odds(labels):
+        logp = np.asarray(scorer(np.asarray(labels, np.int8)))
+        return logp[:, 1] - logp[:, 0]
+
+    search = benchmark.PublishedSearch(
+        odds,
+        no_rules(),
+        list(range(8)),
+        benchmark.NumpyChance(0),
+        benchmark.Settings(num_iterations=40),
+        ask_all=lambda labels: asked.append("all"),
+        ask_one=lambda labels, claim: asked.append("one"),
+    )
+    steps = search.run()
+    assert asked.count("one") == 40
+    assert asked.count("all") == 1 + sum(step.is_flip for step in steps)
+    assert 1 < asked.count("all") < 40
+
+
+def test_a_search_ends_where_it_is_as_high(benchmark):
+    scorer, algorithm = table_scorer(2, 8, coupling=2.0), benchmark.ALGORITHMS["bootstrap"]
+    whole = run_search(scorer, no_rules(), algorithm, jax.random.key(0), progress=False)
+    best = whole.trace.best_utility.max(axis=1)
+    counter = benchmark.TokenCounter(algorithm, scorer)
+    for target in (best[-1], 1e9):
+        until = benchmark.UntilReached(target, counter)
+        reached = best >= target - 1e-3
+        num_steps = int(np.argmax(reached)) + 1 if reached.any() else len(best)
+        try:
+            run_search(scorer, no_rules(), algorithm, jax.random.key(0), run=until, progress=False)
+            assert not reached.any()
+        except benchmark.Reached:
+            assert reached.any()
+        assert until.tokens == whole.tokens[:num_steps].sum()
+
+
+def test_the_observer_has_no_price(benchmark):
+    result = CliRunner().invoke(benchmark.main, ["--reference-cost", "--observer"])
+    assert result.exit_code == 2
+    assert "reads none" in result.output
+
+
+@pytest.mark.slow
+def test_the_reference_cost_runs_at_toy_size(benchmark, tmp_path):
+    arguments = ["--reference-cost", "--quick", "--num-tasks", "1", "--out", str(tmp_path)]
+    result = CliRunner().invoke(benchmark.main, arguments, catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    rows = json.loads((tmp_path / "search_cpu_reference_quick.json").read_text())["tasks"]
+    for row in rows:
+        assert row["prompts"] >= row["scorings"]
+        assert row["tokens"]["whole"] > row["tokens"]["tree"]
+        assert row["tokens"]["whole"] > row["tokens"]["cached"]
+    for name in ("prompts", "tree / tempering's", "whole / tempering's", "cached / tempering's"):
+        assert name in result.output
