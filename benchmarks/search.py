@@ -87,7 +87,7 @@ MAX_BATCH = 1024  # labellings enumerated at a time
 OUT = pathlib.Path("runs") / "bench-search"
 COST = "30 tasks took 26 minutes and 50 small tasks an hour, of the default sizes, on one CPU core"
 NUM_REFERENCE_TASKS = 15
-REFERENCE_COST = "a task takes about half a minute on 2 CPU cores that other jobs share"
+REFERENCE_COST = "15 tasks took 14 minutes on 2 CPU cores that other jobs share"
 QUICK_COST = "toy size takes more than 3 minutes on 2 CPU cores that other jobs share"
 
 
