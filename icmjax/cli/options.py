@@ -112,8 +112,12 @@ class ModelOptions(NamedTuple):
     template: str | None
 
     def load(self) -> LanguageModel:
-        """The model; raises as `load_lm` does."""
-        return icmjax.load_lm(self.model, self.dtype, self.attention)
+        """The model; raises as `load_lm` does. Fields that change no score are named once."""
+        lm = icmjax.load_lm(self.model, self.dtype, self.attention)
+        if lm.ignored_fields:
+            names = ", ".join(lm.ignored_fields)
+            click.echo(f"fields of config.json that nothing is computed from: {names}", err=True)
+        return lm
 
 
 class ClaimsOptions(NamedTuple):

@@ -47,7 +47,8 @@ def command(
     import numpy as np
 
     claims, gold = source.read()
-    labels = read_labels(labels_path, claims)
+    is_part = source.persona is not None or source.limit is not None
+    labels = read_labels(labels_path, claims, is_part)
     scorer = scoring.make(model.load(), claims, model.template, machine)
     device_labels = jnp.asarray(labels)
     logp = scorer(device_labels)
