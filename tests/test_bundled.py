@@ -4,6 +4,7 @@ import itertools
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +15,7 @@ import transformers
 
 import icmjax
 from icmjax.persona_world import make_task, make_world
+from icmjax.scoring import Method
 
 ROOT = Path(__file__).parents[1]
 
@@ -81,3 +83,18 @@ def test_the_readme_example_runs():
     readme = (ROOT / "README.md").read_text()
     code = readme.split("```python\n")[1].split("```")[0]
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT, timeout=300)
+
+
+def test_what_a_session_shows_is_a_line():
+    """`lm` alone had 104,386 characters."""
+    lm = icmjax.load_lm("persona-world")
+    task = make_task(make_world(), "hestonia", 0, num_claims=6)
+    values = [lm, lm.config, task, task.claims, task.gold]
+    values.append(icmjax.make_steerer(lm, task.claims, task.claims))
+    values += [icmjax.make_scorer(lm, task.claims, m) for m in get_args(Method)]
+    values.append(icmjax.make_scorer(lm, task.claims, num_orders=2))
+    values.append(icmjax.make_subset_scorer(lm, task.claims, 3))
+    values.append(icmjax.evaluate(lm, task.claims, task.gold.labels, task.claims, task.gold))
+    for value in values:
+        assert len(repr(value)) < 200, type(value)
+        assert type(value).__name__ in repr(value)

@@ -49,6 +49,9 @@ class ClaimSet:
     def __len__(self) -> int:
         return len(self.claims)
 
+    def __repr__(self) -> str:
+        return f"ClaimSet({self.describe()})"
+
     def __eq__(self, other: object) -> bool:
         return isinstance(other, ClaimSet) and self.fingerprint == other.fingerprint
 
@@ -115,6 +118,10 @@ class GoldLabels:
     """What is held to be true of N claims; for evaluation alone."""
 
     labels: np.ndarray  # int8 [N]; UNLABELLED where the file has none
+
+    def __repr__(self) -> str:
+        num_known = int(np.sum(self.labels != UNLABELLED))
+        return f"GoldLabels({num_known} of {len(self.labels)} claims)"
 
     def select(self, indices: Sequence[int] | np.ndarray) -> "GoldLabels":
         """The gold labels of some of the claims, in the order of `indices`."""

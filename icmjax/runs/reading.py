@@ -28,6 +28,9 @@ class RunRecord(NamedTuple):
     label_log_probs: np.ndarray  # float32 [N, Y]
     trace: dict[str, np.ndarray]  # [num_steps, ...] each
 
+    def __repr__(self) -> str:
+        return f"RunRecord({self.claims.describe()}, U = {self.summary['utility']:.3f})"
+
 
 def read_run(path: str | os.PathLike[str]) -> RunRecord:
     """Read the results of a complete run.

@@ -19,6 +19,7 @@ import numpy as np
 
 from icmjax.lm import KeyValues, LanguageModel, Segment, Tempering
 from icmjax.prompts import TokenizedClaims
+from icmjax.scoring.brief import describe_scorer
 from icmjax.scoring.contexts import shown_lengths
 from icmjax.scoring.labels import label_log_probs, read_prompts, score_in_batches
 from icmjax.scoring.planner import MEMORY_BUDGET, blocks_bytes, fitting_batch
@@ -42,6 +43,9 @@ class BlockwiseScorer:
     blocks: KeyValues  # [N, Y, L, Td, K, head_dim], of every claim with every label
     tempering: Tempering | None  # of the attention to the blocks
     batch_size: int = dataclasses.field(metadata={"static": True})  # queries read together
+
+    def __repr__(self) -> str:
+        return describe_scorer(self)
 
     @property
     def num_claims(self) -> int:

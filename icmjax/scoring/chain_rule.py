@@ -15,6 +15,7 @@ import numpy as np
 
 from icmjax.lm import LanguageModel, Segment
 from icmjax.prompts import TokenizedClaims
+from icmjax.scoring.brief import describe_scorer
 from icmjax.scoring.contexts import build_context, shown_lengths
 from icmjax.scoring.labels import Prompts, label_log_probs, read_prompts, score_in_batches
 from icmjax.scoring.orders import standard_error
@@ -37,6 +38,9 @@ class ChainRuleScorer:
     width: int = dataclasses.field(metadata={"static": True})  # of a text, tokens
     batch_size: int = dataclasses.field(metadata={"static": True})  # texts read together
     query_batch_size: int = dataclasses.field(metadata={"static": True})  # queries of a text
+
+    def __repr__(self) -> str:
+        return describe_scorer(self)
 
     @property
     def num_claims(self) -> int:

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from icmjax.scoring.brief import describe_scorer
 from icmjax.scoring.sequential import SequentialScorer
 from icmjax.scoring.tree import TreeScorer
 
@@ -31,6 +32,9 @@ class OrderMeanScorer:
 
     scorer: SequentialScorer | TreeScorer  # of the first order
     layouts: dict[str, Any]  # fields of `scorer` that differ between orders, with a leading [K]
+
+    def __repr__(self) -> str:
+        return describe_scorer(self)
 
     @property
     def num_claims(self) -> int:

@@ -14,6 +14,7 @@ import numpy as np
 
 from icmjax.lm import LanguageModel
 from icmjax.prompts import TokenizedClaims, prompt_lengths
+from icmjax.scoring.brief import describe_scorer
 from icmjax.scoring.contexts import add_query, build_context, shown_lengths
 from icmjax.scoring.labels import label_log_probs, read_prompts
 from icmjax.scoring.planner import MEMORY_BUDGET, fitting_batch, prompt_bytes
@@ -43,6 +44,9 @@ class SequentialScorer:
     rng_key: jax.Array | None = None  # [], draws which claims a query reads of those it may
     # The most claims that a query reads: the labelled ones that come first in an order of its own.
     context_size: int | None = dataclasses.field(default=None, metadata={"static": True})
+
+    def __repr__(self) -> str:
+        return describe_scorer(self)
 
     @property
     def num_claims(self) -> int:

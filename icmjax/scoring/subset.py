@@ -13,6 +13,7 @@ import numpy as np
 
 from icmjax.lm import LanguageModel
 from icmjax.prompts import TokenizedClaims
+from icmjax.scoring.brief import describe_scorer
 from icmjax.scoring.contexts import longest_lengths
 from icmjax.scoring.planner import MEMORY_BUDGET
 from icmjax.scoring.tree import TreeScorer, scorer_of_plan
@@ -28,6 +29,9 @@ class TreeSubsetScorer:
     """
 
     tree: TreeScorer  # of the last S claims
+
+    def __repr__(self) -> str:
+        return describe_scorer(self)
 
     @property
     def num_claims(self) -> int:

@@ -21,6 +21,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from icmjax.claims import UNLABELLED
 from icmjax.lm import LanguageModel, Segment
 from icmjax.prompts import TokenizedClaims
+from icmjax.scoring.brief import describe_scorer
 from icmjax.scoring.contexts import add_query, build_context, longest_lengths, shown_lengths
 from icmjax.scoring.labels import label_log_probs, read_prompts
 from icmjax.scoring.planner import MEMORY_BUDGET, level_bytes, refuse
@@ -54,6 +55,9 @@ class TreeScorer:
     num_spare: int = dataclasses.field(default=0, metadata={"static": True})
     # The devices that each read a subtree; None for the one that holds the arrays.
     mesh: Mesh | None = dataclasses.field(default=None, metadata={"static": True})
+
+    def __repr__(self) -> str:
+        return describe_scorer(self)
 
     @property
     def num_claims(self) -> int:

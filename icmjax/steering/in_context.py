@@ -33,6 +33,10 @@ class Steerer(NamedTuple):
     queries: TokenizedClaims  # of M claims
     memory_budget: int = MEMORY_BUDGET  # bytes
 
+    def __repr__(self) -> str:
+        shown, asked = len(self.demonstrations.queries), len(self.queries.queries)
+        return f"Steerer(N = {shown}, M = {asked}, lm={self.lm.name[-80:]!r})"
+
     def __call__(self, labels: np.ndarray, orders: np.ndarray | None = None) -> np.ndarray:
         """Label log-probs of the queries given each labelling of the demonstrations.
 

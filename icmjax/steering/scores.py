@@ -23,6 +23,9 @@ class Evaluation(NamedTuple):
     label_log_probs: np.ndarray  # float32 [M, Y], nats
     scores: Scores | None
 
+    def __repr__(self) -> str:
+        return f"Evaluation(M = {len(self.label_log_probs)}, {self.scores})"
+
     @property
     def predictions(self) -> np.ndarray:
         """The most probable labels, int8 `[M]`."""
