@@ -33,6 +33,7 @@ def run(scorer, rules, algorithm, seed=0, **kwargs):
     return run_search(scorer, rules, algorithm, jax.random.key(seed), progress=False, **kwargs)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("algorithm", ALGORITHMS, ids=repr)
 def test_finds_planted_labels_and_keeps_what_must_be_kept(algorithm):
     clamped = np.full(10, -1, np.int8)

@@ -135,6 +135,7 @@ def test_queries_of_all_exact_methods_see_the_same(benchmark):
     np.testing.assert_array_equal(rows["chain_rule"].seen, expected)
 
 
+@pytest.mark.slow
 def test_several_devices_alone_are_checked_by_whole_prompts(benchmark, tmp_path):
     result = invoke(benchmark.main, "--quick", "--methods", "spread", "--out", str(tmp_path))
     assert result.exit_code == 0, result.output

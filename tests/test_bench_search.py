@@ -95,6 +95,7 @@ def test_every_tier_has_every_size(benchmark):
     assert len(met) == 4 * len(tiers)
 
 
+@pytest.mark.slow
 def test_the_cost_comes_first_and_rows_are_kept_in_runs(benchmark, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     arguments = ["--observer", "--num-tasks", "0", "--num-small-tasks", "1"]

@@ -91,6 +91,7 @@ def test_search_writes_labels_and_summary(run, rows):
     assert summary["num_claims"] == 6
 
 
+@pytest.mark.slow
 def test_a_search_says_its_plan_and_is_shared_by_devices(run, folder, tmp_path):
     files = "--model", folder / "model", "--claims", folder / "claims.jsonl"
     settings = "--iterations", 12, "--devices", 2, "--memory-budget", 0.5
@@ -120,6 +121,7 @@ def test_score_gives_the_utility_of_the_summary(run, folder):
         assert score[name] == pytest.approx(summary[name], abs=1e-5)
 
 
+@pytest.mark.slow
 def test_score_is_the_same_on_two_devices(run, folder):
     files = "--model", folder / "model", "--claims", folder / "claims.jsonl"
     given = (*files, "--labels", run / "labels.jsonl")
@@ -201,6 +203,7 @@ def test_evaluate_compares_the_conditions(run, folder, tmp_path):
     assert (run / "evaluation.png").stat().st_size > 1000
 
 
+@pytest.mark.slow
 def test_an_evaluation_is_not_written_over(run, folder, tmp_path):
     run = shutil.copytree(run, tmp_path / "run")
     for number, name in ((1, "evaluation"), (2, "evaluation-2"), (3, "evaluation-3")):

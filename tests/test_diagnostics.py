@@ -108,6 +108,7 @@ def test_round_trips_are_counted():
     assert count_round_trips(np.zeros((10, 1, 1), int)) == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "algorithm",
     [

@@ -77,6 +77,7 @@ def swap_matrix(space, counts, beta, guide):
     return matrix, kept
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("beta", [0.8, -0.8])
 @pytest.mark.parametrize(
     ("rules", "is_balanced"),
@@ -185,6 +186,7 @@ def test_exchanges_keep_every_chains_law():
     assert (np.abs(means.mean(axis=0) - expected) < 5 * errors + 1e-3).all()
 
 
+@pytest.mark.slow
 def test_exchanges_find_what_a_chain_alone_does_not():
     """A flat U but for one labelling: from a plateau, informed moves do not see the way to it."""
 

@@ -50,6 +50,7 @@ def test_greedy_answers_are_those_of_a_naive_loop(lm, stop):
     assert len(set(answers)) > 1
 
 
+@pytest.mark.slow
 def test_samples_are_those_of_a_naive_loop(lm):
     key = jax.random.key(3)
 

@@ -305,6 +305,7 @@ def test_hard_rules_are_kept_where_soft_ones_are_not():
     assert (result.trace.num_violated == 0).all()
 
 
+@pytest.mark.slow
 def test_unlabelled_partners_are_drawn_first():
     scorer, rules = table_scorer(0, 20), exactly_one_true([(0, 1)])
     clamped = np.full(20, -1, np.int8)

@@ -218,6 +218,7 @@ def test_odd_values_of_a_configuration_are_errors_or_read(family: str):
     assert min(num_refused, num_read) > 100
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # as above
 @pytest.mark.parametrize("name", ["tokenizer.json", "tokenizer_config.json"])
 def test_odd_values_of_a_tokenizer_are_errors_or_read(monkeypatch, folder: Path, name: str):

@@ -447,6 +447,7 @@ assert "torch" not in sys.modules
 """
 
 
+@pytest.mark.slow
 def test_torch_is_not_needed(folder: Path, tmp_path: Path):
     command = [sys.executable, "-c", WITHOUT_TORCH, str(folder), str(tmp_path / "out")]
     repository = Path(__file__).parents[1]

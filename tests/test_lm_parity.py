@@ -120,6 +120,7 @@ def test_logits_are_those_of_transformers(tmp_path: Path, family: str, fields: d
     assert_parity(load_lm(tmp_path), model)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_parameter_matters(tmp_path: Path, family: str):
     """Parity would not see a weight that no logit depends on."""

@@ -128,6 +128,7 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("one_thread")
 @pytest.mark.filterwarnings("ignore")  # transformers warns of some fields
 def test_published_configurations_load_and_compute_what_transformers_computes(tmp_path: Path):

@@ -103,6 +103,7 @@ def read_alone(decoder: Decoder, levels: list[Rows], row: int) -> jax.Array:
     return read(decoder, alone)[0][0, length - num_own : length]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("decoder", DECODERS.values(), ids=DECODERS.keys())
 @pytest.mark.parametrize("batches", [(4,), (1, 4), (2, 4), (4, 4), (1, 1, 2, 4)], ids=str)
 def test_levels_give_what_each_row_read_alone_gives(decoder: Decoder, batches: tuple[int, ...]):
@@ -114,6 +115,7 @@ def test_levels_give_what_each_row_read_alone_gives(decoder: Decoder, batches: t
             np.testing.assert_allclose(hidden[row][is_real], alone, **TOLERANCE)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "decoder",
     [*DECODERS.values(), make_decoder(num_layers=1, ropes=(RopeConfig(theta=50.0),), windows=(4,))],
@@ -195,6 +197,7 @@ def test_what_is_not_seen_has_no_influence():
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_nothing_seen_gives_no_nan_not_even_in_gradients(dtype: str):
     decoder = make_decoder(dtype, windows=(2, None))
@@ -218,6 +221,7 @@ def test_nothing_seen_gives_no_nan_not_even_in_gradients(dtype: str):
         assert all(jnp.all(jnp.isfinite(leaf)) for leaf in floats)
 
 
+@pytest.mark.slow
 def test_gradients_through_segments_are_those_of_a_full_forward():
     decoder = DECODERS["caps"]
     graphdef, params = nnx.split(decoder)

@@ -111,6 +111,7 @@ def flip_matrix(space, num_flips, balancing="barker", guide=1.5, is_padded=False
     return matrix
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("balancing", ["barker", "sqrt"])
 @pytest.mark.parametrize(
     ("kind", "num_flips"),

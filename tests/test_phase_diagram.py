@@ -113,6 +113,7 @@ def test_doubt_is_seen_in_sampled_accuracy():
     np.testing.assert_allclose(found, [1.7 / 3, 0.1 * 1.7 / 3 + 0.45])
 
 
+@pytest.mark.slow
 def test_the_noise_that_an_observer_grants_is_found_from_its_predictions(tmp_path):
     options = "--model observer --groups ilvania,hestonia --seeds 1 --draws 1 --num-test 16"
     run("granted_noise", options, tmp_path)

@@ -67,6 +67,7 @@ def test_other_numbers_of_claims_compile_nothing(lm):
     assert shared(lm, random_claims(13), batch_size=1).plan().num_leaves == 16
 
 
+@pytest.mark.slow
 @settings(max_examples=3, deadline=None)
 @given(st.integers(2, 65), st.integers(0, 2**16))
 def test_any_number_of_claims_is_scored_as_its_prompts(lm, num_claims, seed):
@@ -88,6 +89,7 @@ def test_groups_share_shapes_too(lm):
     assert wide.plan().num_leaves > 6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("exponent", "forms"), [(20, SINGLE), (21, SINGLE), (24, SINGLE), (22, SEVERAL)]
 )
@@ -100,6 +102,7 @@ def test_compiled_passes_keep_their_budget(lm, exponent, forms):
     assert describe(scorer, budget).peak_bytes <= budget
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("forms", [SINGLE, SEVERAL])
 @pytest.mark.parametrize("method", ["blockwise", "chain_rule"])
 def test_queries_read_together_are_as_many_as_fit(lm, method, forms):

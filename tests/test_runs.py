@@ -95,6 +95,7 @@ def test_resume_after_sigkill_is_bit_identical(tmp_path):
     assert len(sessions) == 2
 
 
+@pytest.mark.slow
 def test_resume_does_not_trust_a_trace_without_its_state(tmp_path, monkeypatch):
     """A process may die after it wrote a block's trace and before it wrote the state."""
     run_in(tmp_path / "whole")

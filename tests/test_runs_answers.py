@@ -127,6 +127,7 @@ def test_claims_steer_no_terminal(made, tmp_path):
     assert "\\x1b[2J" in result.output
 
 
+@pytest.mark.slow
 def test_scores_that_are_no_numbers_are_refused(made, run, tmp_path):
     shutil.copytree(made / "model", tmp_path / "model")
     path = tmp_path / "model" / "model.safetensors"
@@ -143,6 +144,7 @@ def test_scores_that_are_no_numbers_are_refused(made, run, tmp_path):
     assert not (run / "questions.jsonl").exists()
 
 
+@pytest.mark.slow
 def test_an_answered_run_is_never_written_over(run):
     for number, name in enumerate(("answered", "answered-2", "answered-3")):
         result = invoke("answer", run, "--labels", answered(run, number % 2), "--quiet")
@@ -180,6 +182,7 @@ def test_a_refused_answer_leaves_nothing(run):
     assert sorted(path.name for path in run.iterdir()) == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("rows", "expected"),
     [
@@ -234,6 +237,7 @@ def test_a_persona_may_be_clamped_by_the_labels_of_all(made, tmp_path):
 KNOWN = {"Japan3", "Kenya2"}
 
 
+@pytest.mark.slow
 def test_a_run_needs_its_source_for_the_accuracy_alone(made, run, tmp_path):
     """The claims that were searched are the run's own, whatever became of their file."""
     lonely = tmp_path / "lonely"
@@ -256,6 +260,7 @@ def test_a_run_needs_its_source_for_the_accuracy_alone(made, run, tmp_path):
     assert accuracies == [(False, 4), (True, 0), (True, 0)]
 
 
+@pytest.mark.slow
 def test_a_run_is_used_from_another_folder(run, tmp_path, monkeypatch):
     """The search was given `model` and `claims.jsonl`, relative to a folder that is not this."""
     monkeypatch.chdir(tmp_path)

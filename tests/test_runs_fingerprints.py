@@ -142,6 +142,7 @@ def test_a_weight_that_differs_in_its_last_bit_is_refused(made, tmp_path):
     assert "scorer.fingerprint = " in result.output
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "changes",
     [("--batch-size", 1), ("--memory-budget", 0.1), ("--devices", 2), ()],

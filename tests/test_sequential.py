@@ -84,6 +84,7 @@ def test_scores_are_those_of_torch_on_real_claims(models, claims, gold, leave):
     np.testing.assert_allclose(scorer(labels), expected, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_forms_of_several_tokens_and_three_options(models, data):
     model, lm = models
     path = data / "goqa_personas/train/globaloqa_japan.jsonl"

@@ -74,6 +74,7 @@ def test_devices_score_as_full_prompts_do(lm, num_claims, num_devices, is_shared
         np.testing.assert_allclose(scores, full_prompts(scorer, each), **TOLERANCE)
 
 
+@pytest.mark.slow
 def test_each_device_has_a_part_of_the_work(lm):
     labels = random_labels(0, (16,))
     plans, programs = [], []
@@ -102,6 +103,7 @@ def survey():
     return claims_from_rows(rows, rule="none")
 
 
+@pytest.mark.slow
 def test_make_scorer_spreads_a_tree_and_its_orders(lm):
     claims, labels = survey(), np.array([1, 0, -1, 1, 0, 1], np.int8)
     for options in ({}, {"num_orders": 2}, {"leave": "group", "is_shared": False}):
@@ -120,6 +122,7 @@ def test_one_device_that_is_not_the_first_does_all(lm):
     assert scorer.num_devices == 1
 
 
+@pytest.mark.slow
 def test_a_search_finds_the_same_on_more_devices(lm):
     claims, key = survey(), jax.random.key(0)
     found = [
@@ -153,6 +156,7 @@ print(len(jax.devices("cpu")))
     assert printed == ["3"], errors
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="glibc tells what is allocated")
 def test_what_cores_allocate_does_not_grow_with_time():
     program = """

@@ -137,6 +137,7 @@ def test_a_context_that_does_not_fit(lm, queries):
         make_steerer(lm, many, queries)(np.ones(60, np.int8))
 
 
+@pytest.mark.slow
 def test_queries_read_together_are_as_many_as_the_memory_budget_allows(lm, demonstrations):
     many = claims_from_rows(rows_of([f"Rice helps {i}" for i in range(24)]), preamble=PREAMBLE)
     labels, order = np.array([[1, 0, 0, 1]], np.int8), np.arange(4, dtype=np.int32)[None]

@@ -124,6 +124,7 @@ def test_scores_are_the_mean_over_random_trees(mean_of_trees):
     )
 
 
+@pytest.mark.slow
 def test_scores_are_the_mean_over_random_sequences(models):  # noqa: F811
     rows = [{"question": "q", "choice": word, "consistency_id": word} for word in "abcd"]
     scorer = make_scorer(

@@ -62,6 +62,7 @@ def test_reaches_the_enumerated_optimum(rules):
         assert result.labels.tolist() == labellings[utilities.argmax()].tolist()
 
 
+@pytest.mark.slow
 def test_pairs_that_hold_each_other_are_turned_round():
     """Each claim is sure of its label while it sees its partner's: the matrix shows no way.
 
@@ -110,6 +111,7 @@ def bimodal_scorer():
     return TableScorer(jnp.asarray(bias, jnp.float32), jnp.asarray(0.5 * same, jnp.float32))
 
 
+@pytest.mark.slow
 def test_a_target_of_two_modes_is_passed_which_one_replica_fails():
     scorer, rules, temperature = bimodal_scorer(), no_rules(), 1.5
     labellings, utilities = enumerated(scorer, rules)
@@ -298,6 +300,7 @@ def test_other_labels_to_start_from_compile_nothing():
     assert first.trace.utility[0].tolist() != second.trace.utility[0].tolist()
 
 
+@pytest.mark.slow
 def test_the_warm_start_takes_one_replica_up_after_another():
     """Replicas 0 to 3 of a chain, a quarter of a step's passes each."""
     scorer = table_scorer(5, NUM_CLAIMS, coupling=2.0)
@@ -441,6 +444,7 @@ def test_a_cheap_score_that_is_not_finite_is_named_though_its_proposal_is_not_ac
         run(ScreenedScorer(exact, Brittle(cheap.bias, cheap.couplings)), no_rules(), config)
 
 
+@pytest.mark.slow
 def test_a_good_cheap_scorer_makes_proposals_likely():
     exact = table_scorer(3, NUM_CLAIMS, coupling=0.8)
     rates = [
@@ -451,6 +455,7 @@ def test_a_good_cheap_scorer_makes_proposals_likely():
     assert rates[1] < 0.8
 
 
+@pytest.mark.slow
 def test_every_algorithm_searches_under_64_bits():
     """In a process of its own, where Python's and numpy's numbers are 64 bits wide by default."""
     script = """

@@ -162,6 +162,7 @@ def digest(observed) -> list[bytes]:
 SHORT = dataclasses.replace(TINY, num_tokens=5 * 640, batch_tokens=640, phases=(Phase(1.0, 64),))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("observe", "field", "value"),
     [
