@@ -60,6 +60,9 @@ class InputError(ValueError):
             shown.append(f"... and {num_faults} more faults of {len(left_out)} other causes")
         super().__init__("\n".join(shown))
 
+    def __reduce__(self) -> tuple:
+        return type(self), (self.faults,)
+
 
 def _message(faults: Sequence[Fault], max_places: int) -> str:
     """Faults of one cause: the rule and the remedy once, what was found at the first places."""

@@ -83,3 +83,23 @@ def test_make_scorer_by_chain_rule(models):  # noqa: F811
     np.testing.assert_allclose(scorer.by_order(labels), by_prompts(scorer, labels), **TOLERANCE)
     with pytest.raises(InputError, match="goes with a method"):
         make_scorer(models["qwen3"], claims, "chain_rule", leave="group")
+
+
+def test_a_label_that_is_read_apart_is_not_in_its_own_query(models):  # noqa: F811
+    """The reference's query ends in a space, where a demonstration has its label."""
+    rows = [{"question": "q", "choice": f"Yes {k}", "consistency_id": k} for k in range(4)]
+    claims = claims_from_rows(rows)
+    lm, labels = models["qwen3"], np.array([1, 0, 1, 0], np.int8)
+    scorer = make_scorer(lm, claims, "chain_rule", "reference")
+    assert not scorer.is_query_inside
+    assert make_scorer(lm, claims, "chain_rule", "truth").is_query_inside
+    (order,) = np.asarray(scorer.orders)
+    by_prompts = make_scorer(lm, claims, "sequential", "reference")
+    for place, claim in enumerate(order):
+        before = np.full(4, -1, np.int8)
+        before[order[:place]] = labels[order[:place]]
+        rank = np.argsort(order)
+        reordered = make_scorer(lm, claims.select(order), "sequential", "reference")
+        expected = np.asarray(reordered(before[order]))[rank[claim]]
+        np.testing.assert_allclose(scorer(labels)[claim], expected, atol=2e-5)
+    assert by_prompts(labels).shape == (4, 2)

@@ -536,3 +536,16 @@ def test_any_claims_go_round(tmp_path_factory, texts, preamble, data):
     assert load_claims(path) == claim_set
     gold = load_gold(path)
     assert labels == (gold.labels.tolist() if gold else [UNLABELLED] * len(labels))
+
+
+def test_a_number_on_a_scale_of_numbers_is_the_option_of_that_name():
+    rows = [
+        {"question": "q", "choice": f"c{k}", "consistency_id": k, "label": label}
+        for k, label in enumerate([1, 2.0, "3", "1.0", None])
+    ]
+    gold = gold_from_rows(rows, options=("1", "2", "3"))
+    assert gold.labels.tolist() == [0, 1, 2, 0, UNLABELLED]
+    words = gold_from_rows([row | {"label": 1} for row in rows], options=("no", "maybe", "yes"))
+    assert words.labels.tolist() == [1] * 5
+    with pytest.raises(ClaimsError):
+        gold_from_rows([row | {"label": 0} for row in rows], options=("1", "2", "3"))

@@ -192,3 +192,21 @@ def test_a_limit_parts_no_pair(ids, limit):
     nearest.append(min(k for k in is_whole if k > limit))
     named = " or ".join(str(k) for k in nearest if k is not None)
     assert fault.remedy == f'choose {named}, or rule="none"'
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("Answer: it passes through you", "Answer: nothing harmful happens"),
+        ("Advice: sleep well", "Advice: eat well"),
+        ("It closes at 10: 30", "It closes at 10: 45"),
+        ("She liked 'Alien'", "She liked 'Brazil'"),
+        ("The novel 'Emma' is by Austen", "The novel 'Persuasion' is by Austen"),
+        ("Some people agree", "Some people disagree"),
+        ("At least one of them said yes.", "At least one of them said no."),
+    ],
+)
+def test_texts_of_which_both_may_be_right_are_no_opposites(one, other):
+    rows = [{"question": "Q?", "choice": text, "consistency_id": 0} for text in (one, other)]
+    with pytest.raises(ClaimsError, match="rule"):
+        claims_from_rows(rows)

@@ -1,10 +1,13 @@
 """Messages of faults: four lines each, without characters that steer a terminal."""
 
+import copy
+import pickle
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from icmjax.errors import Fault, InputError, printable
+from icmjax.errors import ClaimsError, Fault, InputError, printable
 
 ESCAPES = ["\x1b[31m", "\x9b2J", "\x07", "\r", "\x00", "\x7f", "\u202e", "\ud800"]
 
@@ -53,3 +56,10 @@ def test_every_fault_is_shown_or_counted(drawn):
     counted += [int(line.split()[1]) for line in lines if line.startswith("  and ")]
     assert num_shown + sum(counted) == len(faults)
     assert sum(line.startswith("Rule") for line in lines) == min(20, len(set(drawn)))
+
+
+def test_errors_travel_between_processes():
+    error = ClaimsError([Fault("r", "f", "w", "d"), Fault("R", "F", "W", "D")])
+    again = pickle.loads(pickle.dumps(error))
+    assert (type(again), again.faults, str(again)) == (type(error), error.faults, str(error))
+    assert copy.copy(error).faults == error.faults

@@ -333,3 +333,8 @@ def test_a_model_that_may_think_is_asked_not_to(lm, queries):
         "[model]>", "[model]>{% if enable_thinking is false %}<none>{% endif %}"
     )
     assert _turn(tokenizer)[1].endswith("[model]><none>")
+
+
+def test_a_claim_may_name_a_control_token_that_stands_after_it_alone(lm):
+    ids = _encode(lm.tokenizer, "USER: ", "</s> is said", "</s>MODEL: ")
+    assert ids.count(lm.tokenizer.eos_token_id) == 1

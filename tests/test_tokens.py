@@ -391,3 +391,16 @@ def test_public_claims_lose_no_character(data, bpe, name):
     raw = (data / name).read_text(encoding="utf-8")
     rows = json.loads(raw) if name.endswith(".json") else [json.loads(raw.split("\n")[0])]
     assert rows[0]["question"].strip() in template.query_fn(claims.claims[0])
+
+
+def test_a_tokenizer_that_is_told_otherwise_is_read_anew():
+    tokenizer = make_kind("gemma")
+    claims, template = make_claims("a", "b"), get_template("truth")
+    assert tokenize_claims(claims, template, tokenizer).preamble.tolist() == [0]
+    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(single="$A")
+    assert tokenize_claims(claims, template, tokenizer).preamble.tolist() == []
+
+
+def test_the_sign_for_a_space_is_a_word_like_others(kind):
+    claims = make_claims("The load was \u2581\u2582 today", "b")
+    assert tokenize_claims(claims, get_template("truth"), kind).queries.shape[0] == 2

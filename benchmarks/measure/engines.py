@@ -172,7 +172,7 @@ def measure_cores(num_claims: int, options: dict) -> dict:
     """The tree where each core is a device, by the benchmark in a process of its own.
 
     In one process the rows of a single device would be slower: a thread is kept spare for those of
-    several (`icmjax.cores`), and matmuls that all threads share then have one more than cores.
+    several (`icmjax.devices`), and matmuls that all threads share then have one more than cores.
     """
     num_devices = options["num_devices"]
     arguments = {

@@ -226,7 +226,8 @@ def _make_gold(
 def label_index(value: Any, options: tuple[str, ...]) -> int | None:
     """The index of a label's option, UNLABELLED where there is none, None where it is no label.
 
-    A number means the same whether a file has it as a number or, as CSV does, as text.
+    A number is the option of that name where options are numbers, and an index elsewhere. It means
+    the same whether a file has it as a number or, as CSV does, as text.
     """
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return UNLABELLED
@@ -247,7 +248,13 @@ def label_index(value: Any, options: tuple[str, ...]) -> int | None:
         value = int(number[1]) if number else None
     if isinstance(value, float) and value.is_integer():
         value = int(value)
-    return value if isinstance(value, int) and 0 <= value < len(options) else None
+    if not isinstance(value, int):
+        return None
+    # On a scale whose options are numbers, a number is the option of that name.
+    named = {option.strip(): index for index, option in enumerate(options)}
+    if any(name.isdecimal() for name in named):
+        return named.get(str(value))
+    return value if 0 <= value < len(options) else None
 
 
 _INDEX = re.compile(r"0*([0-9]{1,3})(?:\.0*)?")  # whole, as 1 or 1.0

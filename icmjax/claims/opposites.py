@@ -2,7 +2,8 @@
 
 A claim such as "People from Japan would answer this question as: 'Yes'" has a frame, which names
 whoever answers, and an option. Only a wording that shows its option counts: one in quotes, one
-after a colon at the end, or one of a few words that are each other's opposite.
+after a colon at the end, or one of a few words that are each other's opposite. The frame must say
+that somebody answers, and not that some or all do: of other texts two may be right together.
 """
 
 import re
@@ -17,6 +18,15 @@ _QUOTED = re.compile(
 )
 # From the first quote after a colon to a quote at the end.
 _LAST_QUOTED = re.compile(r"""(.*?:\s["'“‘«])(.*)(["'”’»]\W{0,3})""", re.DOTALL)
+_ANSWERS = re.compile(
+    r"""\w.*\b(would|will|(answer|respond|vote|select|pick)(s|ed)?|says?|said|choos(e|es)|chose|"""
+    r"""repl(y|ies|ied))\b""",
+    re.DOTALL | re.IGNORECASE,
+)
+_QUANTIFIED = re.compile(
+    r"\b(some\w*|many|several|few|any\w*|all|every\w*|each|none|nobody|at least|often)\b",
+    re.IGNORECASE,
+)
 _OPPOSITES = ({"yes", "no"}, {"true", "false"}, {"agree", "disagree"})
 _LONGEST = 10_000  # characters; quotes that do not close take time with the square of it
 
@@ -41,13 +51,21 @@ def are_opposite(first: Worded, second: Worded) -> bool:
     one, other = first.choice, second.choice
     if first.question != second.question or max(len(one), len(other)) > _LONGEST:
         return False
+    if _QUANTIFIED.search(_frame(one)):
+        return False
     if _differ_in_opposite_words(one, other):
         return True
-    if is_blank(first.question):
+    if is_blank(first.question) or not _ANSWERS.search(_frame(one)):
         return False
     if _QUOTED.search(one) or _QUOTED.search(other):
         return _differ_in_one_quote(one, other) or _differ_in_last_quote(one, other)
     return _differ_after_colon(one, other)
+
+
+def _frame(text: str) -> str:
+    """A text without what it quotes, or says after its last colon."""
+    without = _QUOTED.sub("''", text)
+    return without.rpartition(": ")[0] or without
 
 
 def _differ_in_one_quote(first: str, second: str) -> bool:

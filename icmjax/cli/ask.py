@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pathlib
+import shlex
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -94,9 +95,8 @@ def command(folder: str, budget: int, selector: str, seed: int, machine: Machine
     if kept:
         num_answered = sum(any(label >= 0 for _, label in given) for given in earlier.values())
         click.echo(f"kept {len(kept)} earlier questions, {num_answered} of them answered")
-    click.echo(
-        printable(f"wrote {path}: set the labels, then icmjax answer {folder} --labels {path}")
-    )
+    answer = shlex.join(["icmjax", "answer", folder, "--labels", str(path)])
+    click.echo(printable(f"wrote {path}: set the labels, then {answer}"))
 
 
 def _question_rows(claims: ClaimSet, asked: np.ndarray, values: np.ndarray) -> list[dict[str, Any]]:

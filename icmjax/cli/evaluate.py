@@ -13,7 +13,7 @@ from icmjax.cli.faults import reports_faults
 from icmjax.cli.inputs import gold_of
 from icmjax.cli.machine import memory_bytes, memory_option
 from icmjax.cli.options import ClaimsOptions, ModelOptions, claims_options, model_options
-from icmjax.errors import ClaimsError, Fault, RunError
+from icmjax.errors import ClaimsError, Fault, RunError, printable
 from icmjax.files import write_text
 
 if TYPE_CHECKING:
@@ -91,8 +91,9 @@ def command(
     if gold_source is not None:
         labellings["gold labels"] = gold_of(run.claims, gold_source)
     lm = model.load()
+    template = model.template or run.manifest.get("options", {}).get("template")
     conditions = icmjax.steering.compare(
-        lm, run.claims, labellings, queries, gold, model.template, memory_budget
+        lm, run.claims, labellings, queries, gold, template, memory_budget
     )
     click.echo(icmjax.runs.comparison_table(conditions))
     rows = [
@@ -115,8 +116,9 @@ def command(
         "about": INTERVAL,
         "conditions": rows,
     }
-    names = ("evaluation.json", "evaluation.png")
-    path, figure_path = (icmjax.runs.free_name(pathlib.Path(demos) / name) for name in names)
+    path, figure_path = icmjax.runs.free_names(
+        pathlib.Path(demos) / "evaluation.json", pathlib.Path(demos) / "evaluation.png"
+    )
     write_text(path, json.dumps(content, indent=1) + "\n", error=RunError)
     icmjax.runs.plot_comparison(conditions, figure_path, f"{source.source}, {model.model}")
-    click.echo(f"wrote {path} and {figure_path}")
+    click.echo(printable(f"wrote {path} and {figure_path}"))

@@ -224,7 +224,7 @@ claims_options = grouped(
         default="auto",
         show_default=True,
         type=click.Choice(PAIR_RULES),
-        help="Pair rule within a consistency group; auto: the one that the file's schema declares.",
+        help="Pair rule within a consistency group; auto: what the file's columns or texts say.",
     ),
     click.option("--hard", "is_hard", is_flag=True, help="Keep the rule instead of paying for it."),
 )

@@ -112,9 +112,15 @@ def num_alike(rows: Sequence[Sequence]) -> int:
     return next((i for i in range(shortest) if any(r[i] != rows[0][i] for r in rows)), shortest)
 
 
-@functools.lru_cache(maxsize=8)
 def encoder_of(tokenizer: PreTrainedTokenizerBase) -> Encoder:
-    """The encoder of a tokenizer; raises as `Encoder` does."""
+    """The encoder of a tokenizer as it is now; raises as `Encoder` does."""
+    processor = tokenizer.backend_tokenizer.post_processor if tokenizer.is_fast else None
+    return _encoder_of(tokenizer, b"" if processor is None else bytes(processor.__getstate__()))
+
+
+@functools.lru_cache(maxsize=8)
+def _encoder_of(tokenizer: PreTrainedTokenizerBase, processor: bytes) -> Encoder:
+    del processor  # a tokenizer can be told to add other tokens
     return Encoder(tokenizer)
 
 
@@ -144,4 +150,5 @@ def _steps(processor: dict) -> list[dict]:
 
 
 def _comparable(text: str) -> str:
-    return unicodedata.normalize("NFKC", text).casefold().lstrip()
+    # "▁" is how SentencePiece writes a space: it gives back one for the other.
+    return unicodedata.normalize("NFKC", text.replace("▁", " ")).casefold().lstrip()

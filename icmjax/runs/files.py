@@ -78,10 +78,19 @@ def free_name(path: str | os.PathLike[str]) -> pathlib.Path:
 
     What a run holds is never written over: each evaluation and each answered run has its own name.
     """
-    path = pathlib.Path(path)
-    numbered = (path.with_name(f"{path.stem}-{n}{path.suffix}") for n in itertools.count(2))
-    names = itertools.chain([path], numbered)
-    return next(name for name in names if not os.path.lexists(name))
+    (name,) = free_names(path)
+    return name
+
+
+def free_names(*paths: str | os.PathLike[str]) -> list[pathlib.Path]:
+    """As `free_name`, with one number for files that belong together."""
+    first = [pathlib.Path(path) for path in paths]
+    numbered = (
+        [path.with_name(f"{path.stem}-{n}{path.suffix}") for path in first]
+        for n in itertools.count(2)
+    )
+    choices = itertools.chain([first], numbered)
+    return next(names for names in choices if not any(map(os.path.lexists, names)))
 
 
 def digest_of(content: bytes) -> dict[str, Any]:

@@ -207,7 +207,7 @@ def open_run(
       claims: the claims of the search.
       configuration: of the search, from `search_configuration`.
       resume: go on with the search that the folder holds, rather than start one in a new folder. A
-        run that is complete is opened too, and nothing in it is written.
+        run that is complete is opened too, and nothing but its lock is written.
       command: the command line, for the record.
       options: of the command, so that others can run it again.
       private_files: further files of the run by name, which its owner alone may read.

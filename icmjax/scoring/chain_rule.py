@@ -38,6 +38,8 @@ class ChainRuleScorer:
     width: int = dataclasses.field(metadata={"static": True})  # of a text, tokens
     batch_size: int = dataclasses.field(metadata={"static": True})  # texts read together
     query_batch_size: int = dataclasses.field(metadata={"static": True})  # queries of a text
+    # Whether a query's tokens are the first of its demonstrations: not where labels are read apart.
+    is_query_inside: bool = dataclasses.field(default=True, metadata={"static": True})
 
     def __repr__(self) -> str:
         return describe_scorer(self)
@@ -137,6 +139,7 @@ def make_chain_rule_scorer(
         batch_size,
     )
     return ChainRuleScorer(
+        is_query_inside=_is_query_inside(claims),
         lm=lm,
         claims=jax.tree.map(jnp.asarray, claims),
         orders=orders.astype(jnp.int32),
@@ -162,8 +165,20 @@ def _score(scorer: ChainRuleScorer, labels: jax.Array) -> jax.Array:
 
     # A labelled claim is scored where it stands. An unlabelled one stands nowhere, so that where
     # there are any the queries are read as rows of their own, at twice the tokens.
-    logp = jax.lax.cond((flat >= 0).all(), partial(score_texts, False), partial(score_texts, True))
+    if scorer.is_query_inside:
+        logp = jax.lax.cond(
+            (flat >= 0).all(), partial(score_texts, False), partial(score_texts, True)
+        )
+    else:
+        logp = score_texts(True)
     return logp.reshape(num_orders, *labels.shape, scorer.num_options)
+
+
+def _is_query_inside(claims: TokenizedClaims) -> bool:
+    queries, shown = np.asarray(claims.queries), np.asarray(claims.demonstrations)
+    column = np.arange(min(queries.shape[-1], shown.shape[-1]))
+    same = shown[..., column] == queries[:, None, column]
+    return bool((same | (column >= np.asarray(claims.query_lengths)[:, None, None])).all())
 
 
 def _score_text(

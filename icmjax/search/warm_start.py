@@ -101,7 +101,7 @@ class Start:
             num_replicas=num_replicas,
             num_claims=len(clamped),
             num_seeds=self.num_seeds if self.is_warm else 0,
-            is_warm=self.warm_start != "random",
+            has_extremes=self.warm_start != "random",
         )
         if self.is_warm:
             return labels.at[0, 0].set(jnp.asarray(clamped, jnp.int8))
@@ -113,7 +113,8 @@ class Start:
 
 
 @functools.partial(
-    jax.jit, static_argnames=("num_chains", "num_replicas", "num_claims", "num_seeds", "is_warm")
+    jax.jit,
+    static_argnames=("num_chains", "num_replicas", "num_claims", "num_seeds", "has_extremes"),
 )
 def replica_starts(
     rng_key: Array,
@@ -124,14 +125,14 @@ def replica_starts(
     num_replicas: int,
     num_claims: int,
     num_seeds: int,
-    is_warm: bool,
+    has_extremes: bool,
 ) -> Array:
     """Random labels, of all claims or of `num_seeds`: int8 `[C, R, N]`.
 
     They violate as little as their rules allow, soft ones too: labels drawn evenly break half of
     the pairs, and where a model would rather call both claims of each true, half of the searches
-    of one task ended so. In a warm start replicas 1 and 2 of chain 0 have all-true and all-false
-    ones. Whatever C and R, a replica starts the same.
+    of one task ended so. Where `has_extremes`, replicas 1 and 2 of chain 0 have all-true and
+    all-false ones. Whatever C and R, a replica starts the same.
     """
     num_units = units.members.shape[0]
     num_true = jnp.maximum(units.assignments, 0).astype(jnp.float32).sum(-1)
@@ -146,7 +147,7 @@ def replica_starts(
         drawn = jax.random.categorical(labels_key, weights, shape=(num_units,))
         assignment = drawn.astype(jnp.int32)
         for index, scores in enumerate(extremes, start=1):
-            is_extreme = (chain == 0) & (replica == index) & is_warm
+            is_extreme = (chain == 0) & (replica == index) & has_extremes
             extreme = jnp.argmax(scores, axis=-1).astype(jnp.int32)
             assignment = jnp.where(is_extreme, extreme, assignment)
         labels = labels_of(units, assignment, num_claims)

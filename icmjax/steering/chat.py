@@ -100,7 +100,7 @@ def _encode(tokenizer: PreTrainedTokenizerBase, before: str, message: str, after
     control = sorted(tokenizer.all_special_tokens, key=len, reverse=True)
     if not any(name in message for name in control):
         return read(before + message + after)
-    start = max(before.rfind(name) + len(name) for name in control if name in before)
+    start = max((before.rfind(name) + len(name) for name in control if name in before), default=0)
     end = min((after.find(name) for name in control if name in after), default=len(after))
     inside = before[start:] + message + after[:end]
     return read(before[:start]) + read(inside, is_plain=True) + read(after[end:])
