@@ -139,6 +139,12 @@ def label_claims(task: Task, options: Mapping[str, Any], place: Place, machine: 
     claims = task.claims
     if not place.quiet:
         click.echo(printable(claims.describe()), err=True)
+    if len(claims.personas) > 1:
+        click.echo(
+            f"warning: claims of {len(claims.personas)} personas are one search, in which each is "
+            "predicted from the others; --persona takes one",
+            err=True,
+        )
     lm = model.load()
     scorer = recorded(ScorerOptions, options).make(lm, claims, model.template, machine)
     if not place.quiet:
