@@ -178,7 +178,8 @@ def test_the_command_searches_by_any_algorithm(folder, tmp_path, name):
     assert summary["num_claims"] == 4
     manifest = json.loads((out / "manifest.json").read_text())
     assert manifest["configuration"]["algorithm"]["name"] == ALGORITHMS[name]
-    assert manifest["configuration"]["algorithm"]["num_iterations"] == 8
+    recorded = manifest["configuration"]["algorithm"]
+    assert recorded.get("schedule", recorded)["num_iterations"] == 8
     assert (out / "diagnostics.png").stat().st_size > 10_000
 
 
