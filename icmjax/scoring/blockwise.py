@@ -19,7 +19,7 @@ import numpy as np
 
 from icmjax.lm import KeyValues, LanguageModel, Segment, Tempering
 from icmjax.prompts import TokenizedClaims
-from icmjax.scoring.brief import describe_scorer
+from icmjax.scoring.brief import OfClaims
 from icmjax.scoring.contexts import shown_lengths
 from icmjax.scoring.labels import label_log_probs, read_prompts, score_in_batches
 from icmjax.scoring.planner import MEMORY_BUDGET, blocks_bytes, fitting_batch
@@ -28,8 +28,8 @@ BATCH_TOKENS = 4096  # of queries in memory at a time, where no batch size is as
 
 
 @jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True, eq=False)
-class BlockwiseScorer:
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class BlockwiseScorer(OfClaims):
     """Label log-probs of every claim given the others, each read apart: an approximation.
 
     A pytree, to be called inside or outside jit; make one by `icmjax.make_scorer`.
@@ -43,19 +43,6 @@ class BlockwiseScorer:
     blocks: KeyValues  # [N, Y, L, Td, K, head_dim], of every claim with every label
     tempering: Tempering | None  # of the attention to the blocks
     batch_size: int = dataclasses.field(metadata={"static": True})  # queries read together
-
-    def __repr__(self) -> str:
-        return describe_scorer(self)
-
-    @property
-    def num_claims(self) -> int:
-        """N."""
-        return self.claims.queries.shape[0]
-
-    @property
-    def num_options(self) -> int:
-        """Y."""
-        return self.claims.label_forms.shape[0]
 
     def __call__(self, labels: jax.Array) -> jax.Array:
         """Label log-probs in nats: int8 `[..., N]` → float32 `[..., N, Y]`."""

@@ -15,7 +15,7 @@ import numpy as np
 
 from icmjax.lm import LanguageModel, Segment
 from icmjax.prompts import TokenizedClaims
-from icmjax.scoring.brief import describe_scorer
+from icmjax.scoring.brief import OfClaims
 from icmjax.scoring.contexts import build_context, shown_lengths
 from icmjax.scoring.labels import Prompts, label_log_probs, read_prompts, score_in_batches
 from icmjax.scoring.orders import standard_error
@@ -25,8 +25,8 @@ BATCH_TOKENS = 4096  # of texts, or of queries, read together
 
 
 @jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True, eq=False)
-class ChainRuleScorer:
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class ChainRuleScorer(OfClaims):
     """Label log-probs of every claim given the labelled claims before it, over K orders.
 
     A pytree, to be called inside or outside jit; make one by `icmjax.make_scorer`.
@@ -40,19 +40,6 @@ class ChainRuleScorer:
     query_batch_size: int = dataclasses.field(metadata={"static": True})  # queries of a text
     # Whether a query's tokens are the first of its demonstrations: not where labels are read apart.
     is_query_inside: bool = dataclasses.field(default=True, metadata={"static": True})
-
-    def __repr__(self) -> str:
-        return describe_scorer(self)
-
-    @property
-    def num_claims(self) -> int:
-        """N."""
-        return self.claims.queries.shape[0]
-
-    @property
-    def num_options(self) -> int:
-        """Y."""
-        return self.claims.label_forms.shape[0]
 
     def __call__(self, labels: jax.Array) -> jax.Array:
         """Mean label log-probs over the orders, nats: int8 `[..., N]` → float32 `[..., N, Y]`."""

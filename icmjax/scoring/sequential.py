@@ -14,7 +14,7 @@ import numpy as np
 
 from icmjax.lm import LanguageModel
 from icmjax.prompts import TokenizedClaims, prompt_lengths
-from icmjax.scoring.brief import describe_scorer
+from icmjax.scoring.brief import OfClaims
 from icmjax.scoring.contexts import add_query, build_context, shown_lengths
 from icmjax.scoring.labels import label_log_probs, read_prompts
 from icmjax.scoring.planner import MEMORY_BUDGET, fitting_batch, prompt_bytes
@@ -26,8 +26,8 @@ BATCH_TOKENS = 4096  # of prompts in memory at a time, where no batch size is as
 
 
 @jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True, eq=False)
-class SequentialScorer:
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class SequentialScorer(OfClaims):
     """Label log-probs of every claim given all the other labelled claims.
 
     A pytree, to be called inside or outside jit; make one by `icmjax.make_scorer`.
@@ -44,19 +44,6 @@ class SequentialScorer:
     rng_key: jax.Array | None = None  # [], draws which claims a query reads of those it may
     # The most claims that a query reads: the labelled ones that come first in an order of its own.
     context_size: int | None = dataclasses.field(default=None, metadata={"static": True})
-
-    def __repr__(self) -> str:
-        return describe_scorer(self)
-
-    @property
-    def num_claims(self) -> int:
-        """N."""
-        return self.claims.queries.shape[0]
-
-    @property
-    def num_options(self) -> int:
-        """Y."""
-        return self.claims.label_forms.shape[0]
 
     def __call__(self, labels: jax.Array) -> jax.Array:
         """Label log-probs in nats: int8 `[..., N]` → float32 `[..., N, Y]`.

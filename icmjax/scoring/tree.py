@@ -21,7 +21,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from icmjax.claims import UNLABELLED
 from icmjax.lm import LanguageModel, Segment
 from icmjax.prompts import TokenizedClaims
-from icmjax.scoring.brief import describe_scorer
+from icmjax.scoring.brief import OfClaims
 from icmjax.scoring.contexts import add_query, build_context, longest_lengths, shown_lengths
 from icmjax.scoring.labels import label_log_probs, read_prompts
 from icmjax.scoring.planner import MEMORY_BUDGET, level_bytes, refuse
@@ -34,8 +34,8 @@ LAYOUT = ("order", "leaves", "bounds")  # the fields in which trees of one shape
 
 
 @jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True, eq=False)
-class TreeScorer:
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class TreeScorer(OfClaims):
     """Label log-probs of every claim given all the other labelled claims.
 
     A pytree, to be called inside or outside jit; make one by `icmjax.make_scorer`.
@@ -56,18 +56,10 @@ class TreeScorer:
     # The devices that each read a subtree; None for the one that holds the arrays.
     mesh: Mesh | None = dataclasses.field(default=None, metadata={"static": True})
 
-    def __repr__(self) -> str:
-        return describe_scorer(self)
-
     @property
     def num_claims(self) -> int:
         """N."""
         return self.claims.queries.shape[0] - self.num_spare
-
-    @property
-    def num_options(self) -> int:
-        """Y."""
-        return self.claims.label_forms.shape[0]
 
     def __call__(self, labels: jax.Array) -> jax.Array:
         """Label log-probs in nats: int8 `[..., N]` → float32 `[..., N, Y]`.
