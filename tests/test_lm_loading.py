@@ -229,6 +229,34 @@ def test_the_hub_lends_what_is_read_and_nothing_twice(monkeypatch, folder: Path)
     assert fetched(unwanted) == []
 
 
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        (
+            "README.md model-Q4_K_M.gguf model-Q8_0.gguf",
+            "only model-Q4_K_M.gguf and 1 more: a GGUF",
+        ),
+        ("config.json tokenizer.json pytorch_model.bin", "only pytorch_model.bin: pickled weights"),
+        ("params.json original/consolidated.00.pth", "consolidated.00.pth: Meta's own format"),
+        ("config.json consolidated.safetensors", "weights by Mistral's own names"),
+    ],
+)
+def test_the_hub_says_what_it_has_in_place_of_safetensors(
+    monkeypatch, tmp_path: Path, names: str, said: str
+):
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *_, **__: str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.HfApi.list_repo_files", lambda *_: names.split())
+    (fault,) = faults_of("someone/model")
+    assert said in fault
+    assert "someone/model" in fault
+
+
+def test_a_repository_without_any_weights_is_a_folder_without_any(monkeypatch, tmp_path: Path):
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *_, **__: str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.HfApi.list_repo_files", lambda *_: ["README.md"])
+    assert "no config.json" in faults_of("someone/model")[0]
+
+
 def test_what_is_printed_of_a_model_is_short(folder: Path):
     lm = load_lm(folder)
     long = replace(lm, name="/a/long/path" * 50)

@@ -1,7 +1,8 @@
 """The files of a model folder: which are there, and what lies there in place of them."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ QUANTISED_FILES = ("quantize_config.json", "quant_config.json", "hf_quant_config
 FETCH_AGAIN = "Fetch the file again."
 SAVE_AGAIN = (
     "Save it again with transformers: "
-    "AutoModelForCausalLM.from_pretrained(folder).save_pretrained(folder)"
+    "AutoModelForCausalLM.from_pretrained(name).save_pretrained(folder)"
 )
 USE_FULL_WEIGHTS = "Use the model in float32, bfloat16 or float16, as it was before."
 MERGE_ADAPTER = (
@@ -109,7 +110,7 @@ def _model_faults(folder: Path) -> Iterator[Fault]:
         if (folder / ADAPTER_FILE).exists():
             found = f"an adapter, which changes a model that is elsewhere ({ADAPTER_FILE})"
             remedy = MERGE_ADAPTER
-        elif foreign := _foreign_weights(folder):
+        elif foreign := foreign_weights(path.name for path in folder.iterdir()):
             found, remedy = f"no {CONFIG_FILE}, but {foreign[0]}", foreign[1]
         yield Fault(rule, found, str(folder), remedy)
     for name in QUANTISED_FILES:
@@ -166,7 +167,8 @@ def weights_files(folder: Path) -> tuple[list[Path], dict[str, str]]:
     if (folder / SINGLE_FILE).exists():
         return _whole([folder / SINGLE_FILE]), {}
     if not (folder / SHARD_INDEX).exists():
-        found, remedy = _foreign_weights(folder) or ("no weights at all", SAVE_AGAIN)
+        names = [path.name for path in folder.iterdir()]
+        found, remedy = foreign_weights(names) or ("no weights at all", SAVE_AGAIN)
         rule = f"A model folder holds its weights as safetensors, in {SINGLE_FILE} or by an index."
         raise CheckpointError(Fault(rule, found, str(folder), remedy))
     index, where = read_object(folder / SHARD_INDEX).get("weight_map"), str(folder / SHARD_INDEX)
@@ -190,13 +192,14 @@ def _whole(paths: list[Path]) -> list[Path]:
     return paths
 
 
-def _foreign_weights(folder: Path) -> tuple[str, str] | None:
-    """Say what a folder holds in place of weights that can be read, and what to do."""
+def foreign_weights(names: Iterable[str]) -> tuple[str, str] | None:
+    """Say what files of these names hold in place of weights that can be read, and what to do."""
+    names = sorted(names)
     for pattern, what, remedy in FOREIGN_WEIGHTS:
-        names = sorted(path.name for path in folder.glob(pattern))
-        if names:
-            more = f" and {len(names) - 1} more" if len(names) > 1 else ""
-            return f"only {names[0]}{more}: {what}", remedy
+        fitting = [name for name in names if fnmatch(name.rpartition("/")[2], pattern)]
+        if fitting:
+            more = f" and {len(fitting) - 1} more" if len(fitting) > 1 else ""
+            return f"only {fitting[0]}{more}: {what}", remedy
     return None
 
 
@@ -213,7 +216,7 @@ FOREIGN_WEIGHTS = (
         "safetensors without their index",
         f"Fetch {SHARD_INDEX} too, or give one file the name {SINGLE_FILE}.",
     ),
-    ("*.gguf", GGUF, "Give the folder of the model in the Hugging Face format that it came from."),
+    ("*.gguf", GGUF, "Give the model in the Hugging Face format that it was made from."),
     (
         "consolidated*.pth",
         "Meta's own format",

@@ -18,6 +18,9 @@ from icmjax.lm.files import (
     CONFIG_FILE,
     GGUF,
     SETTINGS_FILE,
+    SHARD_INDEX,
+    SINGLE_FILE,
+    foreign_weights,
     read_objects,
 )
 from icmjax.lm.fused import check_attention
@@ -147,7 +150,7 @@ def _find_folder(name: str) -> Path:
         found = "a file"
         if folder.suffix == ".gguf":
             found = GGUF
-            remedy = "Give the folder of the model in the Hugging Face format that it came from."
+            remedy = "Give the model in the Hugging Face format that it was made from."
         elif folder.suffix in (".safetensors", ".json", ".bin", ".pth", ".pt"):
             remedy = "Give the folder that the file is in."
     elif name not in BUNDLED and HUB_ID.fullmatch(name):
@@ -156,11 +159,14 @@ def _find_folder(name: str) -> Path:
 
 
 def _download(hub_id: str) -> Path:
-    from huggingface_hub import snapshot_download
+    from huggingface_hub import HfApi, snapshot_download
     from huggingface_hub.errors import HFValidationError, HTTPError, OfflineModeIsEnabled
 
     try:
-        return Path(snapshot_download(hub_id, allow_patterns=HUB_PATTERNS))
+        folder = Path(snapshot_download(hub_id, allow_patterns=HUB_PATTERNS))
+        if any((folder / name).exists() for name in (SINGLE_FILE, SHARD_INDEX)):
+            return folder
+        foreign = foreign_weights(HfApi().list_repo_files(hub_id))
     # No such model, or none here while offline; no connection, or no space; no name of a model.
     except (OSError, HTTPError, OfflineModeIsEnabled, HFValidationError) as error:
         raise CheckpointError(
@@ -172,6 +178,11 @@ def _download(hub_id: str) -> Path:
                 "model needs a login: hf auth login",
             )
         ) from error
+    if foreign is None:
+        return folder
+    found, remedy = foreign
+    rule = f"A model on the hub holds its weights as safetensors: {SINGLE_FILE}, or an index."
+    raise CheckpointError(Fault(rule, found, hub_id, remedy))
 
 
 def _template(settings: Mapping[str, Any]) -> str | None:
