@@ -43,6 +43,7 @@ from .search import Bootstrap as Bootstrap
 from .search import FixedAccuracy as FixedAccuracy
 from .search import Gibbs as Gibbs
 from .search import Greedy as Greedy
+from .search import Marginals as Marginals
 from .search import ParallelTempering as ParallelTempering
 from .search import ScreenedScorer as ScreenedScorer
 from .search import SearchResult as SearchResult

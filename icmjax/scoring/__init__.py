@@ -1,5 +1,6 @@
 """Leave-one-out label log-probs, and the utility of labels."""
 
+from icmjax.scoring.bias import cluster_border, share_border, without_bias
 from icmjax.scoring.blockwise import BlockwiseScorer, make_blockwise_scorer
 from icmjax.scoring.chain_rule import ChainRuleScorer, make_chain_rule_scorer
 from icmjax.scoring.contexts import build_context, shown_lengths
@@ -39,6 +40,7 @@ __all__ = [
     "build_context",
     "checked_scores",
     "claim_scores",
+    "cluster_border",
     "describe",
     "fitting_batch",
     "label_log_odds",
@@ -53,9 +55,11 @@ __all__ = [
     "mutual_predictability",
     "piece_starts",
     "read_prompts",
+    "share_border",
     "shown_lengths",
     "standard_error",
     "stretches",
     "text_bytes",
     "utility",
+    "without_bias",
 ]

@@ -17,6 +17,7 @@ from icmjax.search.greedy import Greedy
 from icmjax.search.icm import ICM
 from icmjax.search.ladder import Ladder
 from icmjax.search.loop import SearchResult, TokenCounter, run_search, start
+from icmjax.search.marginals import BIASES, Marginals
 from icmjax.search.moves import assignment_scores, best_assignment
 from icmjax.search.replicas import InformedMoves
 from icmjax.search.schedule import TemperingSchedule
@@ -27,6 +28,7 @@ from icmjax.search.units import labels_of, make_units
 from icmjax.search.warm_start import Start
 
 __all__ = [
+    "BIASES",
     "ICM",
     "Account",
     "Algorithm",
@@ -37,6 +39,7 @@ __all__ = [
     "InformedMoves",
     "Labelling",
     "Ladder",
+    "Marginals",
     "Outcome",
     "ParallelTempering",
     "RunStore",

@@ -225,10 +225,15 @@ class ChainSearch:
         """What each chain found, `[C]`."""
         return state.best
 
-    def _marginals(self, labelling: Labelling, trace: ChainInfo) -> np.ndarray:
+    def _marginals(self, labelling: Labelling, state: ChainState, trace: ChainInfo) -> np.ndarray:
         """Probability of every label, `[N, Y]`: its leave-one-out probabilities."""
-        del trace
+        del state, trace
         return np.exp(labelling.label_log_probs)
+
+    def _diagnostics(self, state: ChainState) -> dict[str, Any]:
+        """What an algorithm reports of its own: plain numbers."""
+        del state
+        return {}
 
     def finish(self, state: ChainState, trace: ChainInfo) -> Outcome:
         """The best of the chains."""
@@ -247,4 +252,5 @@ class ChainSearch:
             "ess_utility": of_utility["ess"],
             "r_hat_utility": of_utility["r_hat"],
         }
-        return Outcome(labelling, self._marginals(labelling, trace), diagnostics)
+        diagnostics |= self._diagnostics(state)
+        return Outcome(labelling, self._marginals(labelling, state, trace), diagnostics)

@@ -269,9 +269,10 @@ class FixedAccuracy(ChainSearch):
             "chain_num_errors": num_errors.tolist(),
             "inverse_temperatures": list(self.inverse_temperatures),
         }
-        return Outcome(first, self._marginals(first, trace), diagnostics)
+        return Outcome(first, self._marginals(first, state, trace), diagnostics)
 
-    def _marginals(self, labelling: Labelling, trace: ChainInfo) -> np.ndarray:
+    def _marginals(self, labelling: Labelling, state: ChainState, trace: ChainInfo) -> np.ndarray:
+        del state
         samples = trace.labels[int(self.burn_in * self.num_iterations) :, 0]
         num_options = labelling.label_log_probs.shape[-1]
         shares = np.asarray(samples[..., None] == np.arange(num_options)).mean(axis=0)

@@ -81,7 +81,8 @@ class Gibbs(ChainSearch):
     def _outcome_of(self, state: ChainState) -> Labelling:
         return state.current if self.is_vote else state.best
 
-    def _marginals(self, labelling: Labelling, trace: ChainInfo) -> np.ndarray:
+    def _marginals(self, labelling: Labelling, state: ChainState, trace: ChainInfo) -> np.ndarray:
+        del state
         samples = trace.labels[self.num_burn_in : self.num_iterations - 1]
         num_options = labelling.label_log_probs.shape[-1]
         shares = np.asarray(samples[..., None] == np.arange(num_options)).mean(axis=(0, 1))

@@ -1,0 +1,183 @@
+"""Labels by their marginals: what a model says of each claim, over contexts of its own labels.
+
+The utility U is a pseudo-likelihood. Its maximum is the labelling that agrees with itself most, and
+a better search finds one that agrees better and is right less often. For a model whose predictions
+come from one joint law of all labels, the labels that are right most often are no such maximum.
+They are each claim's most probable label by the law's marginals, within the pair rules (Besag
+1986). Those marginals are what the model says without any demonstration. docs/objective.md has
+the argument and the measurements.
+
+A language model is not quite one joint law. What it says of a claim depends on the context, so its
+zero-shot answer is one noisy reading of the marginal. Its answers after a few claims whose labels
+are drawn from the marginals are others: in one joint law their mean is the marginal again. So
+log-odds are averaged over such contexts, and more passes take noise away and add nothing else.
+"""
+
+import dataclasses
+from typing import Any, Literal, NamedTuple, get_args
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from icmjax.scoring import cluster_border, share_border, without_bias
+from icmjax.search.base import Labelling
+from icmjax.search.chains import ChainInfo, ChainSearch, ChainState
+from icmjax.search.units import Units, labels_of, sum_by_assignment
+
+Bias = Literal["clusters", "none"]
+BIASES: tuple[str, ...] = get_args(Bias)
+
+
+class Readings(NamedTuple):
+    """What the passes so far said of each assignment of each unit, nats."""
+
+    zero_shot: Array  # float32 [G, A]
+    total: Array  # float32 [G, A], over all readings, the zero-shot one among them
+    num_readings: Array  # int32 [G]
+    bias: Array  # float32 [], taken off the zero-shot log-odds, nats
+
+
+@dataclasses.dataclass(frozen=True)
+class Marginals(ChainSearch):
+    """The mean of readings of every claim: zero-shot, and in contexts of a few sampled labels.
+
+    Step 0 reads all claims without demonstrations but those of clamped claims. Every step after it
+    shows a few claims, whole units at random, with labels drawn from what step 0 said, and reads
+    all others again. The labels found are the most probable ones by the mean of the readings,
+    within the pair rules, soft ones too. The last step scores them, for U and the log-odds.
+
+    Attributes:
+      num_iterations: passes, the first and the last one included.
+      num_shots: free claims that a context shows, at most; one unit at least.
+      bias: what is taken off the log-odds of binary claims in every pass: "clusters", the border
+        between their two clusters, or "none". It cancels in a pair of which exactly one is true.
+      balance: the share of claims that are known to be true, in place of clusters; None where it is
+        not known.
+    """
+
+    num_iterations: int = 18
+    num_shots: int = 4
+    bias: Bias = "clusters"
+    balance: float | None = None
+
+    def _ranges(self) -> dict[str, tuple[bool, str]]:
+        balance = self.balance
+        return super()._ranges() | {
+            "num_chains": (self.num_chains == 1, "1, as more contexts are more iterations"),
+            "num_shots": (self.num_shots >= 1, "1 or more"),
+            "bias": (self.bias in BIASES, f"one of {', '.join(BIASES)}"),
+            "balance": (balance is None or 0 < balance < 1, "between 0 and 1, or None"),
+        }
+
+    def _memory(self, units: Units, num_options: int) -> Readings:
+        del num_options
+        nothing = jnp.zeros(units.is_allowed.shape, jnp.float32)
+        return Readings(nothing, nothing, jnp.zeros(len(nothing), jnp.int32), jnp.float32(0))
+
+    def _propose(
+        self, rng_key: Array, n: Array, current: Labelling, memory: Readings, units: Units
+    ) -> tuple[Array, Readings]:
+        shown_key, labels_key = jax.random.split(rng_key)
+        memory = self._read(n, current, memory, units)
+        num_claims = current.labels.shape[0]
+        drawn = jax.random.categorical(labels_key, log_marginals(memory.zero_shot, units))
+        context = labels_of(units, drawn.astype(jnp.int32), num_claims)
+        is_shown = by_claim(units, self._shown_units(shown_key, units), num_claims)
+        context = jnp.where(is_shown, context, jnp.int8(-1))
+        best = jnp.argmax(log_marginals(mean_reading(memory), units), axis=-1).astype(jnp.int32)
+        is_last = n == self.num_iterations - 1
+        return jnp.where(is_last, labels_of(units, best, num_claims), context), memory
+
+    def _shown_units(self, rng_key: Array, units: Units) -> Array:
+        """Units that a context shows, bool `[G]`: those that are given, and a few at random."""
+        is_given = jnp.sum(units.is_allowed, axis=-1) == 1
+        num_members = jnp.where(is_given, 0, jnp.sum(units.assignments[:, 0] >= 0, axis=-1))
+        noise = jax.random.uniform(rng_key, is_given.shape)
+        order = jnp.argsort(jnp.where(is_given, jnp.inf, noise))
+        before = jnp.cumsum(num_members[order]) - num_members[order]
+        fits = before + num_members[order] <= self.num_shots
+        is_first = jnp.arange(len(order), dtype=jnp.int32) == 0
+        return jnp.zeros_like(is_given).at[order].set(fits | is_first) | is_given
+
+    def _read(self, n: Array, current: Labelling, memory: Readings, units: Units) -> Readings:
+        """The readings with those of the pass before this step."""
+        logp, border = current.label_log_probs, jnp.float32(0)
+        if logp.shape[-1] == 2 and (self.bias == "clusters" or self.balance is not None):
+            log_odds = logp[:, 1] - logp[:, 0]
+            if self.balance is None:
+                border = cluster_border(log_odds)
+            else:
+                border = share_border(log_odds, self.balance)
+            logp = without_bias(logp, border)
+        scores = sum_by_assignment(units, logp)
+        is_zero_shot = n == 1
+        # A context that shows a claim's opposite would hand back the label that was drawn for it.
+        is_shown = jnp.take(current.labels, units.members, mode="fill", fill_value=-1) >= 0
+        is_read = is_zero_shot | ~jnp.any(is_shown, axis=-1)
+        return Readings(
+            zero_shot=jnp.where(is_zero_shot, scores, memory.zero_shot),
+            total=memory.total + jnp.where(is_read[:, None], scores, 0.0),
+            num_readings=memory.num_readings + is_read.astype(jnp.int32),
+            bias=jnp.where(is_zero_shot, border, memory.bias),
+        )
+
+    def _outcome_of(self, state: ChainState) -> Labelling:
+        return state.current
+
+    def _marginals(self, labelling: Labelling, state: ChainState, trace: ChainInfo) -> np.ndarray:
+        del trace
+        units, num_claims = state.units, labelling.labels.shape[0]
+        readings = jax.tree.map(lambda leaf: jnp.asarray(leaf[0]), state.memory)
+        probabilities = jnp.exp(log_marginals(mean_reading(readings), units))
+        num_options = labelling.label_log_probs.shape[-1]
+        shares = jnp.stack(
+            [
+                jnp.sum(jnp.where(units.assignments == y, probabilities[..., None], 0.0), axis=1)
+                for y in range(num_options)
+            ],
+            axis=-1,
+        )  # [G, M, Y]
+        of_claims = jnp.zeros((num_claims, num_options), jnp.float32)
+        return np.asarray(of_claims.at[units.members].set(shares, mode="drop"))
+
+    def _diagnostics(self, state: ChainState) -> dict[str, Any]:
+        return {"bias": float(state.memory.bias[0])}
+
+
+def mean_reading(readings: Readings) -> Array:
+    """The mean over the readings, float32 `[G, A]`, nats."""
+    return readings.total / jnp.maximum(readings.num_readings, 1)[:, None].astype(jnp.float32)
+
+
+def log_marginals(scores: Array, units: Units) -> Array:
+    """Log-probabilities of a unit's assignments among those that violate the fewest pairs.
+
+    Claims of a unit that rules tie say one thing in several wordings, so the sum of their scores
+    counts it more than once. It is divided by the number of claims over the number that would be
+    free: two for a claim and its opposite.
+
+    Args:
+      scores: float32 `[G, A]`, sums of label log-probs over a unit's claims, nats.
+
+    Returns:
+      float32 `[G, A]`, nats; -inf where an assignment is not allowed or violates more.
+    """
+    penalties = jnp.where(units.is_allowed, units.penalties, jnp.inf)
+    is_least = penalties <= jnp.min(penalties, axis=-1, keepdims=True)
+    is_consistent = units.is_allowed & is_least
+    num_members = jnp.sum(units.assignments[:, 0] >= 0, axis=-1, dtype=jnp.float32)
+    num_options = jnp.max(units.assignments).astype(jnp.float32) + 1
+    num_consistent = jnp.sum(is_consistent, axis=-1, dtype=jnp.float32)
+    num_free = jnp.log(num_consistent) / jnp.log(jnp.maximum(num_options, 2))
+    repeats = jnp.where(num_free > 0, num_members / jnp.maximum(num_free, 1e-6), 1.0)
+    return jax.nn.log_softmax(
+        jnp.where(is_consistent, scores / repeats[:, None], -jnp.inf), axis=-1
+    )
+
+
+def by_claim(units: Units, of_unit: Array, num_claims: int) -> Array:
+    """What holds of a claim's unit: `[G]` → `[N]`."""
+    spread = jnp.broadcast_to(of_unit[:, None], units.members.shape)
+    return jnp.zeros((num_claims,), of_unit.dtype).at[units.members].set(spread, mode="drop")
