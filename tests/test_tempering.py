@@ -206,13 +206,21 @@ class CutOff:
         self.run.save(*args)
 
 
-def test_the_ensemble_resumes_bit_for_bit(tmp_path):
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"final_temperature": 0.5},
+        pytest.param({"marginal_tolerance": 0.1}, marks=pytest.mark.slow),
+    ],
+    ids=lambda fields: next(iter(fields)),
+)
+def test_the_ensemble_resumes_bit_for_bit(fields, tmp_path):
     claims = claims_from_rows(
         [{"question": "?", "choice": f"{i}", "consistency_id": i} for i in range(NUM_CLAIMS)],
         rule="none",
     )
     scorer, config = table_scorer(4, NUM_CLAIMS, coupling=2.0), SAMPLER
-    config = with_fields(config, num_iterations=70, final_temperature=0.5)
+    config = with_fields(config, num_iterations=70, **fields)
     whole = run(scorer, SOFT, config)
     with open_run(tmp_path / "run", claims, {}) as store, pytest.raises(KeyboardInterrupt):
         run(scorer, SOFT, config, run=CutOff(store))
@@ -236,6 +244,50 @@ def test_the_ladder_is_adapted_in_the_burn_in_and_then_frozen():
     # Swaps of all neighbours are rejected about equally often, which they were not before.
     rates = result.trace.swap_probability[end:].mean(axis=(0, 1))
     assert abs(rates[0] - rates[1]) < 0.1
+
+
+def halves_differ_by(labels, num_samples):
+    """Mean over claims, of binary labels `[S, N]`."""
+    half = num_samples // 2
+    return np.abs(labels[:half].mean(0) - labels[half:num_samples].mean(0)).mean()
+
+
+def test_a_chain_ends_where_its_marginals_have_settled():
+    """Where its own halves are alike; until then nothing is changed."""
+    scorer, tolerance = table_scorer(3, NUM_CLAIMS, coupling=0.8), 0.1
+    config = with_fields(SAMPLER, num_iterations=400)
+    whole = run(scorer, SOFT, config)
+    settling = with_fields(config, marginal_tolerance=tolerance)
+    found = run(scorer, SOFT, settling)
+    alone = run(scorer, SOFT, with_fields(settling, num_chains=1))
+    begin, chain_passes = config.phases.burn_in, found.diagnostics["chain_passes"]
+    samples = []
+    for chain, num_passes in enumerate(chain_passes):
+        labels = whole.trace.cold_labels[begin:, chain]
+        ends = [16 * 2**k for k in range(5) if 16 * 2**k <= len(labels)]
+        settled = [end for end in ends if halves_differ_by(labels, end) <= tolerance]
+        num_samples = settled[0] if settled else len(labels)
+        end = begin + num_samples
+        assert num_passes == 3 * end
+        samples.append(labels[:num_samples])
+        for name in ("cold_labels", "kind", "replica", "utility"):
+            expected = getattr(whole.trace, name)[:end, chain]
+            np.testing.assert_array_equal(getattr(found.trace, name)[:end, chain], expected)
+        assert (found.trace.num_passes[end:, chain] == 0).all()
+        assert (
+            found.trace.cold_labels[end:, chain] == found.trace.cold_labels[end - 1, chain]
+        ).all()
+    assert len(set(chain_passes)) > 1  # some end before others
+    np.testing.assert_array_equal(
+        alone.trace.cold_labels[:, 0], found.trace.cold_labels[: len(alone.tokens), 0]
+    )
+    assert alone.diagnostics["num_passes"] == chain_passes[0]
+    marginals = (np.concatenate(samples)[..., None] == [0, 1]).mean(axis=0)
+    np.testing.assert_allclose(found.marginals, marginals, atol=1e-6)
+    assert found.diagnostics["num_passes"] == sum(chain_passes)
+    assert len(found.tokens) == max(chain_passes) // 3
+    per_pass = scorer.tokens_per_pass(found.labels)
+    assert found.diagnostics["num_tokens"] == per_pass * sum(chain_passes)
 
 
 def test_the_cold_end_is_annealed():
@@ -356,6 +408,7 @@ CHANGES = {
     "hot_temperature": 50.0,
     "final_temperature": 0.05,
     "burn_in": 0.9,
+    "marginal_tolerance": 1.0,
     "num_bootstraps": 0,
     "num_seeds": 2,
     "flip_sizes": (3,),
@@ -396,6 +449,11 @@ def test_config_faults_are_reported_together():
             with_fields(ParallelTempering(), **fields)
     with pytest.raises(InputError, match="num_iterations"):
         with_fields(ParallelTempering(), num_iterations=3)
+    for tolerance in (-0.1, 1.1):
+        with pytest.raises(InputError, match="marginal_tolerance"):
+            with_fields(ParallelTempering(), marginal_tolerance=tolerance)
+    with pytest.raises(InputError, match="annealed do not settle"):
+        with_fields(ParallelTempering(), marginal_tolerance=0.1, final_temperature=0.1)
     with pytest.raises(InputError, match="ScreenedScorer"):
         run(table_scorer(0, NUM_CLAIMS), SOFT, with_fields(ParallelTempering(), num_screenings=1))
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from checkpoints import make_checkpoint
-from scorers import table_scorer
+from scorers import TableScorer, table_scorer
 
 import icmjax
 from icmjax.claims import PairRules
@@ -83,6 +83,31 @@ def test_what_scorers_share_is_on_the_device_once(monkeypatch):
     assert seen[0].bias == (NUM_PERSONAS, NUM_CLAIMS, 2)
     for one, scorer, rule, key in zip(found, shared, rules, keys, strict=True):
         assert_same(one, run_search(scorer, rule, Bootstrap(), key, progress=False))
+
+
+def test_tempering_computes_what_it_counts():
+    """One replica of each in the warm start, all of them after it, nothing once all have ended."""
+    num_scored = 0
+
+    class Counted(TableScorer):
+        def __call__(self, labels):
+            def count(one):
+                nonlocal num_scored
+                num_scored += one.size // NUM_CLAIMS
+
+            jax.debug.callback(count, labels)
+            return super().__call__(labels)
+
+    jax.tree_util.register_dataclass(Counted, ["bias", "couplings"], ["delay"])
+    scorers, rules, keys = make_searches()
+    counted = [Counted(each.bias, each.couplings, each.delay) for each in scorers]
+    algorithm = with_fields(ALGORITHMS[1], warm_start="zero_shot", num_iterations=9)
+    results = search_together(counted, rules, algorithm, keys)
+    jax.effects_barrier()
+    assert num_scored == sum(found.diagnostics["num_passes"] for found in results)
+    assert num_scored == NUM_PERSONAS * 3 * 9
+    for found, scorer, rule, key in zip(results, scorers, rules, keys, strict=True):
+        assert_same(found, run_search(scorer, rule, algorithm, key, progress=False))
 
 
 def test_each_has_its_own_target():

@@ -95,6 +95,12 @@ def first_rungs(ladder: Ladder, num_chains: int) -> Rungs:
     )
 
 
+def unswapped(replicas: Array) -> Swaps:
+    """No swaps: replicas `[C, R]` stay where they are put."""
+    probability = jnp.ones(replicas[:, 1:].shape, jnp.float32)
+    return Swaps(replicas, probability, jnp.zeros(probability.shape, bool))
+
+
 def swap_rungs(
     keys: Array, inverse_temperatures: Array, replicas: Array, utilities: Array, parity: Array
 ) -> Swaps:

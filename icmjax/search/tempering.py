@@ -21,9 +21,10 @@ from icmjax.search.ladder import (
     first_rungs,
     stretched_ladder,
     swap_rungs,
+    unswapped,
 )
 from icmjax.search.replicas import InformedMoves, Moved, Replicas, Target
-from icmjax.search.schedule import Phases, TemperingSchedule
+from icmjax.search.schedule import Phases, Tally, TemperingSchedule, common, first_tally
 from icmjax.search.screening import ScreenedScorer
 from icmjax.search.units import Units, make_units
 from icmjax.search.warm_start import Start, ascend
@@ -37,6 +38,7 @@ class TemperingState(NamedTuple):
     best: Labelling  # [C], of the highest utility that any replica has scored
     rungs: Rungs
     units: Units
+    tally: Tally  # of the cold rung's samples
     num_steps: Array  # int32 [C]
     num_passes: Array  # int32 [C, R], labellings scored
     is_nonfinite: Array  # bool [C, R, N], claims that ever had a score that is not finite
@@ -105,6 +107,11 @@ class ParallelTempering:
                 self.schedule.num_iterations > self.start.num_ascent_steps,
                 "of more iterations (num_iterations) than the passes of the warm start",
             ),
+            "ladder": (
+                self.schedule.marginal_tolerance is None or self.ladder.final_temperature is None,
+                "without final_temperature where there is a marginal_tolerance: marginals that are "
+                "annealed do not settle",
+            ),
             "num_chains": (self.num_chains >= 1, "1 or more"),
             "block_size": (self.block_size >= 1, "1 or more"),
         }
@@ -144,14 +151,15 @@ class ParallelTempering:
             best=best._replace(utility=jnp.full_like(best.utility, -jnp.inf)),
             rungs=first_rungs(self.ladder, self.num_chains),
             units=units,
+            tally=first_tally(self.num_chains, len(clamped), num_options),
             num_steps=jnp.zeros((self.num_chains,), jnp.int32),
             num_passes=jnp.zeros((self.num_chains, num_replicas), jnp.int32),
             is_nonfinite=jnp.zeros(labels.shape, bool),
         )
 
     def is_finished(self, state: TemperingState) -> Array:
-        """Whether all steps are done, bool `[C]`."""
-        return state.num_steps >= self.phases.sampling
+        """Whether all steps are done, or the marginals have settled, bool `[C]`."""
+        return (state.num_steps >= self.phases.sampling) | state.tally.is_settled
 
     def step(
         self, rng_key: Array, state: TemperingState, scorer: Any, rules: PairRules
@@ -170,30 +178,39 @@ class ParallelTempering:
                     remedy="search over ScreenedScorer(exact, cheap), or leave it out",
                 )
             )
+        is_active = ~self.is_finished(state)
         return unless_finished(
-            jnp.all(self.is_finished(state)),
-            lambda state: self._step(rng_key, state, scorer, rules),
+            ~common(jnp.any(is_active)),
+            lambda state: self._step(rng_key, state, scorer, rules, is_active),
             state,
         )
 
     def _step(
-        self, rng_key: Array, state: TemperingState, scorer: Any, rules: PairRules
+        self,
+        rng_key: Array,
+        state: TemperingState,
+        scorer: Any,
+        rules: PairRules,
+        is_active: Array,
     ) -> tuple[TemperingState, TemperingInfo]:
         keys = jax.vmap(jax.random.fold_in, (None, 0))(
             rng_key, jnp.arange(self.num_chains, dtype=jnp.int32)
         )
         move_keys, swap_keys = jax.vmap(jax.random.split, out_axes=1)(keys)
-        n = state.num_steps[0]  # the same in every chain
+        n = common(jnp.max(state.num_steps))  # the same in every chain that is active
         target = Target(scorer, rules, state.units, self.alpha, self.objective)
         beta = self._inverse_temperatures(n, state.rungs)
         moved = self._move(n, move_keys, state, beta, target)
+        moved = select(is_active, moved, unmoved(state))
         swaps = self._swap(n, swap_keys, state.rungs, beta, moved.current.utility)
+        swaps = select(is_active, swaps, unswapped(state.rungs.replicas))
         new_state = state._replace(
             current=moved.current,
             cheap=moved.cheap,
             best=better(state.best, moved.proposed),
             rungs=self._adapt(n, state.rungs, swaps),
-            num_steps=state.num_steps + 1,
+            tally=self._count(n, state.tally, moved.current.labels, swaps, is_active),
+            num_steps=state.num_steps + is_active.astype(jnp.int32),
             num_passes=state.num_passes + moved.num_passes,
             is_nonfinite=state.is_nonfinite | moved.is_nonfinite,
         )
@@ -237,8 +254,7 @@ class ParallelTempering:
         def rank() -> Swaps:
             by_utility = jnp.argsort(-utility, axis=-1).astype(jnp.int32)
             is_last = n == self.phases.warm_start - 1
-            replicas = jnp.where(is_last, by_utility, rungs.replicas)
-            return Swaps(replicas, jnp.ones_like(beta[:, 1:]), jnp.zeros(beta[:, 1:].shape, bool))
+            return unswapped(jnp.where(is_last, by_utility, rungs.replicas))
 
         def swap() -> Swaps:
             return swap_rungs(keys, beta, rungs.replicas, utility, n % 2)
@@ -252,6 +268,19 @@ class ParallelTempering:
         of_replica = jnp.argsort(swaps.replicas, axis=-1).astype(jnp.int32)
         rungs = rungs._replace(of_replica=of_replica)
         return adapt(rungs, swaps.probability, is_burn_in, is_round_over)
+
+    def _count(
+        self, n: Array, tally: Tally, labels: Array, swaps: Swaps, is_active: Array
+    ) -> Tally:
+        """The tally with the cold rung's of labels int8 `[C, R, N]`, in a step of the sampling."""
+        chains = jnp.arange(self.num_chains, dtype=jnp.int32)
+        is_half = jnp.any(n == jnp.asarray(self.phases.half_ends(), jnp.int32))
+        return tally.with_labels(
+            labels[chains, swaps.replicas[:, 0]],
+            is_active & (n >= self.phases.burn_in),
+            is_half,
+            self.schedule.marginal_tolerance,
+        )
 
     def scored_labels(self, info: TemperingInfo) -> tuple[np.ndarray, np.ndarray]:
         """Labels as long as those scored, int8 `[S, C, R, N]`, and how often, int `[S, C, R]`.
@@ -274,14 +303,19 @@ class ParallelTempering:
         chain = int(np.argmax(state.best.utility))
         labelling = Labelling(*(field[chain] for field in state.best))
         num_options = labelling.label_log_probs.shape[-1]
-        samples = trace.cold_labels[min(self.phases.burn_in, len(trace.cold_labels) - 1) :]
-        marginals = np.asarray(samples[..., None] == np.arange(num_options)).mean(axis=(0, 1))
+        first = min(self.phases.burn_in, len(trace.cold_labels) - 1)
+        # Of every chain up to its own end; diagnostics up to the first end of all.
+        is_sample = np.arange(first, len(trace.cold_labels))[:, None] < state.num_steps
+        samples = trace.cold_labels[first:][is_sample]
+        marginals = np.asarray(samples[..., None] == np.arange(num_options)).mean(axis=0)
+        shared = TemperingInfo(*(field[: state.num_steps.min()] for field in trace))
         diagnostics = {
             "num_steps": int(state.num_steps.max()),
             "num_passes": int(state.num_passes.sum()),
             "best_chain": chain,
             "chain_utilities": state.best.utility.tolist(),
-            **tempering_diagnostics(trace, self.phases.burn_in),
+            "chain_passes": state.num_passes.sum(axis=1).tolist(),
+            **tempering_diagnostics(shared, self.phases.burn_in),
         }
         return Outcome(labelling, marginals.astype(np.float32), diagnostics)
 

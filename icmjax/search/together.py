@@ -36,9 +36,9 @@ def search_together(
 
     Every persona has its own key and its own state, and none reads another's claims: up to
     rounding the results are those of P searches. What all scorers hold in common, such as a
-    model's weights, is on the device once. A search that is finished waits for the others.
-    Tempering with a warm start computes both of its phases at every step, up to 1.7 times what it
-    counts. Memory for activations grows with P: hand scorers over that were planned for 1/P of it.
+    model's weights, is on the device once. A search that is finished waits for the others: its
+    steps are computed with theirs, and not counted. Memory for activations grows with P: hand
+    scorers over that were planned for 1/P of it.
 
     Args:
       scorers: of claim sets of one shape, made in one way; from tree scorers of equally many claims
