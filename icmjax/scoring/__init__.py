@@ -1,9 +1,11 @@
 """Leave-one-out label log-probs, and the utility of labels."""
 
+from icmjax.scoring.anchored import AnchoredScorer, confident_labels
 from icmjax.scoring.bias import cluster_border, share_border, without_bias
 from icmjax.scoring.blockwise import BlockwiseScorer, make_blockwise_scorer
 from icmjax.scoring.chain_rule import ChainRuleScorer, make_chain_rule_scorer
 from icmjax.scoring.contexts import build_context, shown_lengths
+from icmjax.scoring.contrast import ContrastScorer, make_contrast_scorer
 from icmjax.scoring.fidelity import Fidelity, measure_fidelity
 from icmjax.scoring.finite import checked_scores
 from icmjax.scoring.labels import label_log_probs, read_prompts
@@ -19,6 +21,7 @@ from icmjax.scoring.objectives import (
 from icmjax.scoring.orders import OrderMeanScorer, standard_error
 from icmjax.scoring.passes import describe
 from icmjax.scoring.planner import MEMORY_BUDGET, fitting_batch, text_bytes
+from icmjax.scoring.probes import contrast_features, principal_probe
 from icmjax.scoring.sequential import Leave, SequentialScorer, make_sequential_scorer
 from icmjax.scoring.subset import TreeSubsetScorer
 from icmjax.scoring.tree import TreeScorer, make_tree_scorer, piece_starts, stretches
@@ -26,9 +29,11 @@ from icmjax.scoring.tree import TreeScorer, make_tree_scorer, piece_starts, stre
 __all__ = [
     "MEMORY_BUDGET",
     "OBJECTIVES",
+    "AnchoredScorer",
     "AnyScorer",
     "BlockwiseScorer",
     "ChainRuleScorer",
+    "ContrastScorer",
     "Fidelity",
     "Leave",
     "Method",
@@ -41,12 +46,15 @@ __all__ = [
     "checked_scores",
     "claim_scores",
     "cluster_border",
+    "confident_labels",
+    "contrast_features",
     "describe",
     "fitting_batch",
     "label_log_odds",
     "label_log_probs",
     "make_blockwise_scorer",
     "make_chain_rule_scorer",
+    "make_contrast_scorer",
     "make_scorer",
     "make_sequential_scorer",
     "make_subset_scorer",
@@ -54,6 +62,7 @@ __all__ = [
     "measure_fidelity",
     "mutual_predictability",
     "piece_starts",
+    "principal_probe",
     "read_prompts",
     "share_border",
     "shown_lengths",
