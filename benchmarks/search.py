@@ -34,6 +34,9 @@ at three prices:
 - "whole": every prompt is read anew;
 - "cached": a server that keeps every prefix that it ever read.
 
+Each comes over other tokens too: those of one pass, below which no search can know a U, and all
+that tempering reads until it stops.
+
 Few passes have passed where the median ratio is 50 or more and tempering ends as high or higher on
 95 % of the tasks; small tasks, where tempering reaches the optimum of every one. Tokens of a pass
 are those of the claims that are labelled in it. For the observer, which reads no tokens, passes are
@@ -104,35 +107,6 @@ class FirstBlock:
     def save(self, state: Any, info: Any, num_steps: int, account: Any) -> None:
         """End the search."""
         raise Compiled
-
-    def restore(self, like: Any) -> None:
-        """Nothing is ever resumed."""
-
-
-class Reached(Exception):
-    """The search has come as high as it should."""
-
-
-class UntilReached:
-    """A run store that ends a search where its best U is high enough, and keeps the tokens.
-
-    Args:
-      utility: that is high enough.
-      counter: of the tokens of steps.
-    """
-
-    def __init__(self, utility: float, counter: TokenCounter):
-        self.utility, self.counter = utility, counter
-        self.tokens = 0
-
-    def save(self, state: Any, info: Any, num_steps: int, account: Any) -> None:
-        """Count the steps up to the first that is high enough."""
-        reached = info.best_utility.max(axis=1) >= self.utility - TOLERANCE
-        spent = self.counter(info)
-        if reached.any():
-            self.tokens += int(spent[: np.argmax(reached) + 1].sum())
-            raise Reached
-        self.tokens += int(spent.sum())
 
     def restore(self, like: Any) -> None:
         """Nothing is ever resumed."""
@@ -276,29 +250,33 @@ def reference_cost(setting: Setting, index: int, num_claims: int) -> dict[str, A
     last = search.run()[-1].labels
     # Claims that it never labelled get what the model finds most probable, for nothing.
     labels = np.where(np.asarray(last) < 0, odds(last) > 0, last).astype(np.int8)
-    utility = float(icmjax.utility(scorer(jnp.asarray(labels)), jnp.asarray(labels), rules))
-    until = UntilReached(utility, TokenCounter(ALGORITHMS["tempering"], scorer))
-    key, is_reached = jax.random.key(index), False
-    try:
-        run_search(scorer, rules, ALGORITHMS["tempering"], key, run=until, progress=False)
-    except Reached:
-        is_reached = True
+    target = float(icmjax.utility(scorer(jnp.asarray(labels)), jnp.asarray(labels), rules))
+    key = jax.random.key(index)
+    result = run_search(scorer, rules, ALGORITHMS["tempering"], key, progress=False)
     row = {
         "task": index,
         "num_claims": num_claims,
-        "utility": utility,
+        "utility": target,
         "prompts": prices.num_prompts,
         "scorings": prices.num_scorings,
         "tokens": prices.tokens,
-        "tempering_tokens": until.tokens,
-        "is_reached": is_reached,
-        "ratios": {
-            name: tokens / until.tokens if is_reached else 0.0
-            for name, tokens in prices.tokens.items()
-        },
-    }
+        "one_pass": scorer.tokens_per_pass(labels),
+    } | tempering_cost(result, target)
     click.echo(f"task {row}", err=True)
     return row
+
+
+def tempering_cost(result: SearchResult, target: float) -> dict[str, Any]:
+    """The tokens and passes of tempering until it has a U, and all its tokens."""
+    reached = result.trace.best_utility.max(axis=1) >= target - TOLERANCE
+    first = int(np.argmax(reached)) if reached.any() else None
+    tokens, passes = np.cumsum(result.tokens), np.cumsum(result.trace.num_passes.sum(axis=(1, 2)))
+    return {
+        "tempering_utility": result.utility,
+        "tempering_tokens": None if first is None else int(tokens[first]),
+        "tempering_passes": None if first is None else int(passes[first]),
+        "all_tempering_tokens": int(tokens[-1]),
+    }
 
 
 def enumerated_optimum(scorer: Any, rules: Any, num_claims: int) -> float:

@@ -154,21 +154,20 @@ def test_the_published_search_scores_all_only_where_a_label_changes(benchmark):
     assert 1 < asked.count("all") < 40
 
 
-def test_a_search_ends_where_it_is_as_high(benchmark):
+def test_tempering_is_charged_up_to_the_utility(benchmark):
     scorer, algorithm = table_scorer(2, 8, coupling=2.0), benchmark.ALGORITHMS["bootstrap"]
-    whole = run_search(scorer, no_rules(), algorithm, jax.random.key(0), progress=False)
-    best = whole.trace.best_utility.max(axis=1)
-    counter = benchmark.TokenCounter(algorithm, scorer)
-    for target in (best[-1], 1e9):
-        until = benchmark.UntilReached(target, counter)
-        reached = best >= target - 1e-3
-        num_steps = int(np.argmax(reached)) + 1 if reached.any() else len(best)
-        try:
-            run_search(scorer, no_rules(), algorithm, jax.random.key(0), run=until, progress=False)
-            assert not reached.any()
-        except benchmark.Reached:
-            assert reached.any()
-        assert until.tokens == whole.tokens[:num_steps].sum()
+    found = run_search(scorer, no_rules(), algorithm, jax.random.key(0), progress=False)
+    trace = found.trace._replace(num_passes=found.trace.num_passes[:, :, None])  # of one replica
+    best = trace.best_utility.max(axis=1)
+    assert best[1] < best[-1]
+    for target in (best[1], best[-1]):
+        cost = benchmark.tempering_cost(found._replace(trace=trace), target)
+        num_steps = int(np.argmax(best >= target - 1e-3)) + 1
+        assert cost["tempering_passes"] == num_steps
+        assert cost["tempering_tokens"] == found.tokens[:num_steps].sum()
+        assert cost["all_tempering_tokens"] == found.tokens.sum()
+    never = benchmark.tempering_cost(found._replace(trace=trace), 1e9)
+    assert never["tempering_tokens"] is never["tempering_passes"] is None
 
 
 def test_the_observer_has_no_price(benchmark):
@@ -187,5 +186,6 @@ def test_the_reference_cost_runs_at_toy_size(benchmark, tmp_path):
         assert row["prompts"] >= row["scorings"]
         assert row["tokens"]["whole"] > row["tokens"]["tree"]
         assert row["tokens"]["whole"] > row["tokens"]["cached"]
-    for name in ("prompts", "tree / tempering's", "whole / tempering's", "cached / tempering's"):
+        assert row["one_pass"] < row["tempering_tokens"] <= row["all_tempering_tokens"]
+    for name in ("prompts", "tree / tempering's", "whole / tempering's", "cached / one pass"):
         assert name in result.output

@@ -8,6 +8,12 @@ import numpy as np
 
 ICM_TOKENS = ("as run", "a pass each", "a prompt each")
 CRITERION = "a pass each"
+PRICES = ("tree", "whole", "cached")
+REFERENCE_RATIOS = {  # over what its tokens come
+    "tempering's": "tempering_tokens",
+    "one pass": "one_pass",
+    "all of tempering": "all_tempering_tokens",
+}
 LEAST_RATIO, LEAST_SHARE = 50, 0.95
 
 
@@ -75,11 +81,17 @@ def show_reference_cost(rows: list[dict[str, Any]]) -> None:
 
     add("prompts", [row["prompts"] for row in rows], 0)
     add("times all are scored", [row["scorings"] for row in rows], 0)
-    for name in rows[0]["ratios"]:
-        add(f"{name} / tempering's", [row["ratios"][name] for row in rows], 1)
+    for price in PRICES:
+        for name, field in REFERENCE_RATIOS.items():
+            add(f"{price} / {name}", [ratio(row["tokens"][price], row[field]) for row in rows], 2)
     show(table)
-    num_reached = sum(row["is_reached"] for row in rows)
+    num_reached = sum(row["tempering_tokens"] is not None for row in rows)
     click.echo(f"tempering comes as high on {num_reached} of {len(rows)} tasks\n")
+
+
+def ratio(tokens: int, tempering_tokens: int | None) -> float:
+    """Of tokens; 0 where tempering never got there."""
+    return tokens / tempering_tokens if tempering_tokens else 0.0
 
 
 def verdict(is_passed: bool) -> str:
