@@ -25,6 +25,7 @@ from icmjax.feedback import SELECTORS
 from icmjax.lm import IMPLEMENTATIONS
 from icmjax.runs import FORMATS
 from icmjax.scoring import MEMORY_BUDGET, OBJECTIVES, Leave, Method, make_scorer
+from icmjax.search import BIASES
 
 ROOT = pathlib.Path(__file__).parents[1]
 PACKAGE = ROOT / "icmjax"
@@ -173,6 +174,7 @@ def test_the_command_line_names_what_the_library_has():
     assert ("auto", *RULES) == options.PAIR_RULES
     assert get_args(Leave) == options.LEAVES
     assert options.OBJECTIVES == OBJECTIVES
+    assert options.BIASES == BIASES
     assert machine.MEMORY_GIB * 2**30 == MEMORY_BUDGET
     assert list(EXPORT_FILES) == [*FORMATS, "tree-order"]
     for name, algorithm in options.ALGORITHMS.items():

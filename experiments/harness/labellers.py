@@ -43,10 +43,16 @@ class Found(NamedTuple):
 
 
 class Labeller:
-    """One unit's claims, their reader and their random numbers."""
+    """One unit's claims, their reader and their random numbers; some labels may be given."""
 
-    def __init__(self, reader: Reader, claims: ClaimSet, rng_key: jax.Array):
-        self.reader, self.claims, self.rng_key = reader, claims, rng_key
+    def __init__(
+        self,
+        reader: Reader,
+        claims: ClaimSet,
+        rng_key: jax.Array,
+        clamped: np.ndarray | None = None,
+    ):
+        self.reader, self.claims, self.rng_key, self.clamped = reader, claims, rng_key, clamped
         self.rules, self.scorer = hard_rules(claims), reader.make_scorer(claims)
 
     def search(
@@ -54,6 +60,7 @@ class Labeller:
     ) -> SearchResult:
         """What an algorithm finds under hard rules."""
         scorer = self.scorer if scorer is None else scorer
+        clamped = self.clamped if clamped is None else clamped
         return search(scorer, self.rules, algorithm, self.rng_key, clamped)
 
     def find(self, algorithm: Any, scorer: Scorer | None = None) -> Found:

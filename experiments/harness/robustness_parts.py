@@ -1,7 +1,7 @@
 """The parts of the robustness experiment; `robustness.py` says what each measures."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -116,11 +116,11 @@ def run_start(bench: Bench) -> dict[str, Run]:
     return result
 
 
-def run_balance(bench: Bench) -> dict[str, Run]:
-    """Claims of which most are true."""
+def run_balance(bench: Bench, shares: Sequence[float] = TRUE_SHARES) -> dict[str, Run]:
+    """Claims of which other than half are true."""
     _, pool = bench.pool("balance", is_paired=False)
     num, result = bench.options["num_claims"], {}
-    for share in TRUE_SHARES:
+    for share in shares:
         members = with_share_true(pool.gold.labels, share, num)
         gold = pool.gold.labels[members]
         labels = bench.search(pool.claims.select(members)).labels
