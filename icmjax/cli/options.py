@@ -48,6 +48,7 @@ DTYPES = ("float32", "bfloat16", "float16")
 WARM_STARTS = ("zero_shot", "bootstrap", "random")
 LEAVES = ("claim", "group")
 OBJECTIVES = ("log_prob", "log_odds")
+BIASES = ("clusters", "none")
 
 
 class Range(NamedTuple):
@@ -270,6 +271,7 @@ utility_options = grouped(
 
 
 ALGORITHMS = {
+    "marginals": "Marginals",
     "icm": "ICM",
     "tempering": "ParallelTempering",
     "gibbs": "Gibbs",
@@ -279,10 +281,11 @@ ALGORITHMS = {
 algorithm_options = together(
     click.option(
         "--algorithm",
-        default="icm",
+        default="marginals",
         show_default=True,
         type=click.Choice(list(ALGORITHMS)),
-        help="An option below that has no meaning for it is refused.",
+        help="marginals: what the model says of each claim over contexts of its own labels; the "
+        "others look for the highest U. An option below that has no meaning for it is refused.",
     ),
     click.option("--iterations", "num_iterations", type=int, help="Steps of the search."),
     click.option("--chains", "num_chains", type=int, help="Independent searches."),
@@ -300,7 +303,18 @@ algorithm_options = together(
     click.option("--hot-temperature", type=float, help="tempering: of the hottest rung."),
     click.option("--burn-in", type=float, help="tempering, gibbs: share of the steps."),
     click.option("--warm-start", type=click.Choice(WARM_STARTS), help="tempering."),
-    click.option("--shots", "num_shots", type=int, help="bootstrap: demonstrations of a pass."),
+    click.option(
+        "--shots",
+        "num_shots",
+        type=int,
+        help="marginals, bootstrap: free claims that a pass shows.",
+    ),
+    click.option(
+        "--bias",
+        type=click.Choice(BIASES),
+        help="marginals: how a favoured label is found, to be taken off; cancels in opposites.",
+    ),
+    click.option("--balance", type=float, help="marginals: share of true claims, where known."),
 )
 
 

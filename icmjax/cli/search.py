@@ -145,6 +145,12 @@ def label_claims(task: Task, options: Mapping[str, Any], place: Place, machine: 
             "predicted from the others; --persona takes one",
             err=True,
         )
+    if options["algorithm"] != "marginals" and not len(claims.rules.pairs):
+        click.echo(
+            "warning: no pair rule ties these claims, and the highest U may be one label for all; "
+            "--rule ties them, and --algorithm marginals does not maximise U",
+            err=True,
+        )
     lm = model.load()
     scorer = recorded(ScorerOptions, options).make(lm, claims, model.template, machine)
     if not place.quiet:

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import scipy.special
 from jax import Array, lax
 from tqdm import tqdm
 
@@ -19,6 +20,7 @@ from icmjax.scoring import label_log_odds
 from icmjax.search.base import Account, Algorithm, RunStore, Scorer
 
 COLLAPSED_SHARE = 0.95
+EVEN_SHARE = 0.9  # of the entropy of an even guess, from which on nothing was found
 BLOCK_SECONDS = 5.0  # that a block may take: progress and Ctrl-C wait for its end
 
 
@@ -158,7 +160,8 @@ def make_result(
     diagnostics |= {
         "label_shares": shares.tolist(),
         "is_collapsed": bool(shares.max() > COLLAPSED_SHARE),
-        "warnings": _warnings(shares),
+        "warnings": [*diagnostics.get("warnings", []), *_warnings(shares, marginals)],
+        "mean_marginal_entropy": mean_entropy(marginals),
         "num_tokens": account.num_tokens,
         "seconds": account.seconds,
     }
@@ -282,14 +285,26 @@ def _counts(labels: np.ndarray) -> str:
     return ", ".join([*shown, "..."] if len(order) > 4 else shown)
 
 
-def _warnings(shares: np.ndarray) -> list[str]:
+def _warnings(shares: np.ndarray, marginals: np.ndarray) -> list[str]:
     """What a reader of the labels should know, in sentences."""
-    if shares.max() <= COLLAPSED_SHARE:
-        return []
-    return [
-        f"{shares.max():.0%} of the labels are the same one: the search may have collapsed. "
-        "Declare a pair rule (--rule), or compare with calibrated zero-shot labels."
-    ]
+    warnings = []
+    if shares.max() > COLLAPSED_SHARE:
+        warnings.append(
+            f"{shares.max():.0%} of the labels are the same one: the search may have collapsed. "
+            "Declare a pair rule (--rule), or compare with calibrated zero-shot labels."
+        )
+    share = mean_entropy(marginals) / np.log(marginals.shape[-1])
+    if share >= EVEN_SHARE:
+        warnings.append(
+            f"The marginals are near even: their mean entropy is {share:.0%} of that of a guess. "
+            "The model does not know what these claims ask; have people answer some of them."
+        )
+    return warnings
+
+
+def mean_entropy(marginals: np.ndarray) -> float:
+    """Mean entropy of rows of probabilities `[N, Y]`, nats."""
+    return float(scipy.special.entr(np.asarray(marginals, np.float64)).sum(axis=-1).mean())
 
 
 def _log_odds(logp: np.ndarray, labels: np.ndarray) -> np.ndarray:

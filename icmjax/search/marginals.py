@@ -28,6 +28,7 @@ from icmjax.search.units import Units, labels_of, sum_by_assignment
 
 Bias = Literal["clusters", "none"]
 BIASES: tuple[str, ...] = get_args(Bias)
+ONE_SIDED = 0.9  # share of one label from which on a model is taken to favour it
 
 
 class Readings(NamedTuple):
@@ -37,6 +38,7 @@ class Readings(NamedTuple):
     total: Array  # float32 [G, A], over all readings, the zero-shot one among them
     num_readings: Array  # int32 [G]
     bias: Array  # float32 [], taken off the zero-shot log-odds, nats
+    true_share: Array  # float32 [], of the zero-shot log-odds that are above 0, bias and all
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,7 +76,9 @@ class Marginals(ChainSearch):
     def _memory(self, units: Units, num_options: int) -> Readings:
         del num_options
         nothing = jnp.zeros(units.is_allowed.shape, jnp.float32)
-        return Readings(nothing, nothing, jnp.zeros(len(nothing), jnp.int32), jnp.float32(0))
+        return Readings(
+            nothing, nothing, jnp.zeros(len(nothing), jnp.int32), *jnp.zeros((2,), jnp.float32)
+        )
 
     def _propose(
         self, rng_key: Array, n: Array, current: Labelling, memory: Readings, units: Units
@@ -104,8 +108,8 @@ class Marginals(ChainSearch):
     def _read(self, n: Array, current: Labelling, memory: Readings, units: Units) -> Readings:
         """The readings with those of the pass before this step."""
         logp, border = current.label_log_probs, jnp.float32(0)
+        log_odds = logp[:, 1] - logp[:, 0]  # read of binary claims alone
         if logp.shape[-1] == 2 and (self.bias == "clusters" or self.balance is not None):
-            log_odds = logp[:, 1] - logp[:, 0]
             if self.balance is None:
                 border = cluster_border(log_odds)
             else:
@@ -121,6 +125,9 @@ class Marginals(ChainSearch):
             total=memory.total + jnp.where(is_read[:, None], scores, 0.0),
             num_readings=memory.num_readings + is_read.astype(jnp.int32),
             bias=jnp.where(is_zero_shot, border, memory.bias),
+            true_share=jnp.where(
+                is_zero_shot, jnp.mean(log_odds > 0, dtype=jnp.float32), memory.true_share
+            ),
         )
 
     def _outcome_of(self, state: ChainState) -> Labelling:
@@ -143,7 +150,19 @@ class Marginals(ChainSearch):
         return np.asarray(of_claims.at[units.members].set(shares, mode="drop"))
 
     def _diagnostics(self, state: ChainState) -> dict[str, Any]:
-        return {"bias": float(state.memory.bias[0])}
+        bias, share = float(state.memory.bias[0]), float(state.memory.true_share[0])
+        most = max(share, 1 - share)
+        one_sided = [
+            f"Without demonstrations the model gives {most:.0%} of the claims one label. So the "
+            f"border between the two clusters of its log-odds, {bias:+.2f} nats, was taken off. "
+            "Where the share of true claims is known, --balance puts the border there."
+        ]
+        is_one_sided = bias != 0 and most > ONE_SIDED and self.balance is None
+        return {
+            "bias": bias,
+            "zero_shot_true_share": share,
+            "warnings": one_sided if is_one_sided else [],
+        }
 
 
 def mean_reading(readings: Readings) -> Array:
