@@ -303,7 +303,10 @@ def pooled(units: Sequence[Unit]) -> dict[str, Any]:
             for name in units[0][form]["steering"]
         }
         gap = means["gold"] - means["zero-shot"]
-        recovered = {name: float((mean - means["zero-shot"]) / gap) for name, mean in means.items()}
+        recovered = {
+            name: float((mean - means["zero-shot"]) / gap) if gap > 0 else float("nan")
+            for name, mean in means.items()
+        }
         result[form] = {"calibration": calibration, "gap": float(gap), "recovered": recovered}
     return result
 

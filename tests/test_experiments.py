@@ -3,6 +3,7 @@
 import ast
 import functools
 import importlib
+import itertools
 import json
 import pathlib
 
@@ -37,6 +38,8 @@ EXPERIMENTS = {
     "icm_vs_gold": f"--model LM {TOY} --orders 2 --draws 2 --algorithms bootstrap --method "
     "sequential --formats claims,open",
     "bundled_model": "--model LM --groups hestonia,ilvania --seeds 1",
+    "labels": f"--model observer {TOY} --orders 2 --formats claims --methods marginals,bootstrap",
+    "stress": f"--model observer {TOY} --methods marginals,bootstrap --parts unknowable,majority",
     "granted_noise": "--model observer --groups hestonia,ilvania --seeds 1 --num-test 8 --draws 1",
 }
 # robustness takes as long as all the others together, and matched_accuracy is next.
@@ -628,3 +631,54 @@ def test_votes_become_preferences_by_party(tmp_path):
         texts[split] = {row["choice"] for row in rows}
     # Some people said the very same thing; no response is in both splits but for those.
     assert len(texts["search"] & texts["test"]) <= 2
+
+
+def test_calibration_is_that_of_ten_bins():
+    module = importlib.import_module("labels")
+    rng = np.random.default_rng(0)
+    probabilities = np.append(rng.random(200), [0.0, 1.0])
+    labels = rng.random(202) < probabilities**2
+    expected, edges = 0.0, np.linspace(0, 1, 11)
+    for low, high in itertools.pairwise(edges):
+        members = (probabilities >= low) & ((probabilities < high) | (high == 1.0))
+        gap = abs(probabilities[members].mean() - labels[members].mean())
+        expected += members.mean() * gap
+    assert module.calibration_error(probabilities, labels) == pytest.approx(expected)
+    assert module.calibration_error(np.array([0.0, 1.0, 1.0]), np.array([0, 1, 1])) == 0
+
+
+def test_an_observer_s_zero_shot_marginals_are_those_of_its_joint_law():
+    """What docs/objective.md says: of one joint law, the marginals are what it says zero-shot."""
+    readers, module = (importlib.import_module(name) for name in ("harness.readers", "labels"))
+    task = make_task(make_world(), "ilvania", 0, num_claims=4, is_paired=False)
+    reader = readers.load_reader("observer", make_world())
+    labellings = module.consistent_labellings(task.claims)
+    assert len(labellings) == 16
+    scorer = reader.make_joint_scorer(task.claims, 2)
+    own = np.take_along_axis(
+        np.asarray(scorer.by_order(labellings)), labellings[None, ..., None].astype(int), -1
+    )
+    joint = own[..., 0].sum(-1)
+    np.testing.assert_allclose(joint[0], joint[1], atol=1e-3)  # whatever the order
+    law = np.exp(joint[0])
+    assert law.sum() == pytest.approx(1, abs=1e-3)
+    alone = np.exp(np.asarray(reader.make_scorer(task.claims)(np.full(4, -1, np.int8))))
+    np.testing.assert_allclose(law @ labellings, alone[:, 1], atol=1e-3)
+    naive = [
+        float(scorer.scorer(np.where(is_before, labels, -1).astype(np.int8))[query, labels[query]])
+        for labels in labellings[:3]
+        for query, is_before in enumerate(np.asarray(scorer.is_before[1]))
+    ]
+    np.testing.assert_allclose(own[1, :3, :, 0].ravel(), naive, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_enumeration_separates_the_objective_from_the_search(tmp_path):
+    options = "--model observer --groups hestonia,ilvania --seeds 1 --num-claims 6 --num-test 8"
+    output = run("labels", f"{options} --part exact", tmp_path)
+    assert "marginals of the joint law: ECE" in output
+    for unit in read_units(tmp_path):
+        assert unit["highest U"]["U less the highest"] == 0
+        best = unit["highest joint likelihood"]
+        assert best["joint log-likelihood less the highest"] == 0
+        assert unit["tempering"]["U less the highest"] <= 0
