@@ -58,6 +58,7 @@ from harness.tables import (
     group_means,
     mean_row,
     publish,
+    recovered_rows,
     size_of,
 )
 from harness.together import search
@@ -68,13 +69,14 @@ from icmjax.claims import UNLABELLED, ClaimSet, GoldLabels
 from icmjax.lm import LanguageModel, load_lm
 from icmjax.persona_world import Task, World, make_open_task, make_preference_task
 from icmjax.scoring import make_scorer, utility
-from icmjax.search import ICM, Bootstrap, Gibbs, ParallelTempering, Scorer
+from icmjax.search import ICM, Bootstrap, Gibbs, Marginals, ParallelTempering, Scorer
 from icmjax.statistics import summarise
 from icmjax.steering import random_labels
 
 FORMATS = ("claims", "preferences", "open")
 QUICK = "bootstrap,icm"  # each algorithm is some programs to compile for every format
 ALGORITHMS = {
+    "marginals": Marginals(),
     "bootstrap": Bootstrap(),
     "gibbs": Gibbs(),
     "icm": ICM(),
@@ -266,6 +268,13 @@ def analyse(units: list[dict[str, Any]], source: Source) -> dict[str, list[Row]]
                     )
                 )
         if "accuracy" in metrics:
+            accuracy = functools.partial(value_of, form, metric="accuracy")
+            tables[f"{form}: share of the gap from zero-shot to gold, {size}"] = recovered_rows(
+                units,
+                {name: accuracy(name) for name in names},
+                accuracy("zero-shot"),
+                accuracy("gold"),
+            )
             for kind, rows in percent_rows(units, form, names, tiers).items():
                 tables[f"{form}: percent of gold, {kind}, {size}"] = rows
     return tables

@@ -5,18 +5,22 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from harness.readers import Reader
 from harness.rules import hard_rules
 from harness.together import search
 from icmjax.claims import UNLABELLED, ClaimSet
+from icmjax.errors import Fault, InputError
 from icmjax.persona_world import Source as Poll
 from icmjax.persona_world import text
 from icmjax.scoring import (
     AnchoredScorer,
     confident_labels,
+    contrast_features,
     make_contrast_scorer,
+    principal_probe,
 )
 from icmjax.search import (
     ICM,
@@ -26,6 +30,10 @@ from icmjax.search import (
     ParallelTempering,
     Scorer,
     SearchResult,
+    assignment_scores,
+    best_assignment,
+    labels_of,
+    make_units,
     with_fields,
 )
 
@@ -136,6 +144,27 @@ def cross_validated(unit: Labeller) -> Found:
     return Found(result.labels, result.marginals, tokens)
 
 
+def probe(unit: Labeller) -> Found:
+    """The first principal component of hidden states, one deviation of it worth one nat.
+
+    Raises:
+      InputError: the reader is an observer, who has no hidden states.
+    """
+    if unit.reader.lm is None:
+        rule, remedy = "A probe reads a model's hidden states.", "leave the method probe out"
+        raise InputError(Fault(rule, unit.reader.name, "--model", remedy))
+    none = np.full(len(unit.claims), UNLABELLED, np.int8)
+    zero_shot = np.asarray(unit.scorer(none))
+    features = contrast_features(unit.reader.lm, unit.claims)
+    score = principal_probe(features, zero_shot[:, 1] - zero_shot[:, 0])
+    score = score / max(float(score.std()), 1e-9)
+    logp = -np.logaddexp(0, np.stack([score, -score], axis=-1)).astype(np.float32)
+    units = make_units(unit.rules, none, 2)
+    scores = assignment_scores(units, jnp.asarray(logp), 1.0)
+    labels = np.asarray(labels_of(units, best_assignment(scores), len(none)))
+    return Found(labels, np.exp(logp), 3 * unit.scorer.tokens_per_pass(none))
+
+
 def entropy(marginals: np.ndarray) -> np.ndarray:
     """Entropy of each row of probabilities, nats: `[..., Y]` → `[...]`."""
     p = np.clip(np.asarray(marginals, np.float64), 1e-12, 1)
@@ -159,6 +188,7 @@ LABELLERS: dict[str, Callable[[Labeller], Found]] = {
     "cross-validated": cross_validated,
     "joint posterior": joint_posterior,
     "joint best": joint_best,
+    "probe": probe,
     "icm": of(ICM()),
     "tempering": of(ParallelTempering()),
 }

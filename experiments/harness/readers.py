@@ -40,6 +40,7 @@ class Reader(NamedTuple):
     make_scorer: Callable[[ClaimSet], Scorer]
     make_steerer: Callable[[ClaimSet, ClaimSet], Steer]
     make_joint_scorer: Callable[[ClaimSet, int], Scorer]  # of the joint likelihood, in K orders
+    lm: LanguageModel | None = None  # None for an observer
 
 
 def model_config(lm: LanguageModel) -> dict[str, Any]:
@@ -83,6 +84,7 @@ def load_reader(
         lambda claims: make_scorer(lm, claims, "tree", leave=leave),  # type: ignore[arg-type]
         lambda claims, queries: make_steerer(lm, claims, queries),
         lambda claims, num_orders: make_scorer(lm, claims, "chain_rule", num_orders=num_orders),
+        lm,
     )
 
 

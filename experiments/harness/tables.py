@@ -13,7 +13,16 @@ from typing import Any, NamedTuple
 import click
 import numpy as np
 
-from icmjax.statistics import Summary, cluster_means, compare_paired, holm, summarise, units_needed
+from icmjax.statistics import (
+    MIN_UNITS,
+    NUM_RESAMPLES,
+    Summary,
+    cluster_means,
+    compare_paired,
+    holm,
+    summarise,
+    units_needed,
+)
 
 Unit = Mapping[str, Any]
 Value = Callable[[Unit], float]
@@ -65,6 +74,32 @@ def comparison_rows(compared: Sequence[Comparison]) -> list[Row]:
         Row(name, difference, p_value, units_needed(difference.mean, difference.spread))
         for (name, (difference, _)), p_value in zip(found, adjusted, strict=True)
     ]
+
+
+def recovered_rows(
+    units: Sequence[Unit], values: Mapping[str, Value], zero_shot: Value, gold: Value
+) -> list[Row]:
+    """Share of the gap from zero-shot to gold that each quantity closes, a ratio of means.
+
+    Its interval is that of resampled groups; none for fewer than `MIN_UNITS`. There are no rows
+    where gold is no better than zero-shot, as no gap is there to close.
+    """
+    base, best = group_means(units, zero_shot), group_means(units, gold)
+    if best.mean() <= base.mean():
+        return []
+    rng = np.random.default_rng(0)
+    drawn = rng.integers(len(base), size=(NUM_RESAMPLES, len(base)))
+    gaps = (best - base)[drawn].mean(axis=1)
+    rows = []
+    for name, value in values.items():
+        gain = group_means(units, value) - base
+        shares = gain[drawn].mean(axis=1) / np.where(gaps > 0, gaps, np.nan)
+        low, high = np.nanquantile(shares, (0.025, 0.975))
+        if len(base) < MIN_UNITS:
+            low = high = float("nan")
+        share = float(gain.mean() / (best - base).mean())
+        rows.append(Row(name, Summary(len(base), share, float("nan"), float(low), float(high))))
+    return rows
 
 
 def mark_falls(rows: Sequence[Row]) -> list[Row]:
