@@ -262,9 +262,10 @@ def analyse(units: list[dict[str, Any]], tiers: Mapping[str, list[Unit]]) -> dic
             value = functools.partial(value_of, form, "methods", metric=metric)
             tables[f"{form}: {metric}, {size}"] = [mean_row(n, units, value(n)) for n in methods]
         accuracy = functools.partial(value_of, form, "methods", metric="label accuracy")
-        if BASE in methods:
-            tables[f"{form}: label accuracy − that of {BASE}, {size}, p by Holm"] = comparison_rows(
-                [Comparison(n, units, accuracy(n), accuracy(BASE)) for n in methods if n != BASE]
+        for metric in ("label accuracy", "label log-loss") if BASE in methods else ():
+            value = functools.partial(value_of, form, "methods", metric=metric)
+            tables[f"{form}: {metric} − that of {BASE}, {size}, p by Holm"] = comparison_rows(
+                [Comparison(n, units, value(n), value(BASE)) for n in methods if n != BASE]
             )
         for tier, members in tiers.items():
             tables[f"{form}: label accuracy, {tier}"] = [
@@ -279,7 +280,8 @@ def analyse(units: list[dict[str, Any]], tiers: Mapping[str, list[Unit]]) -> dic
                 tables[f"{form}: share of the gap from zero-shot to gold, {size}"] = recovered_rows(
                     units, {n: value(n) for n in steering}, value("zero-shot"), value("gold")
                 )
-            for base in ("gold", "zero-shot"):
+            bases = [n for n in ("gold", "zero-shot", f"{BASE} labels") if n in steering]
+            for base in bases:
                 tables[f"{form}: held-out {metric} − that of {base}, {size}, p by Holm"] = (
                     comparison_rows(
                         [Comparison(n, units, value(n), value(base)) for n in steering if n != base]
