@@ -220,7 +220,7 @@ def run_exact(reader: Reader, source: Source, group: str, seed: int) -> dict[str
             ),
         }
         for name, labels in {**found, "gold": gold}.items()
-    } | {"marginals": marginals.tolist(), "gold labels": gold.tolist()}
+    } | {"joint marginals": marginals.tolist(), "gold labels": gold.tolist()}
 
 
 def consistent_labellings(claims: ClaimSet) -> np.ndarray:
@@ -337,7 +337,7 @@ def report(units: list[dict[str, Any]], source: Source, out: pathlib.Path) -> No
 
 def report_exact(units: list[dict[str, Any]], out: pathlib.Path) -> None:
     """Means over groups of what was enumerated."""
-    names = [name for name in units[0] if name not in ("key", "marginals", "gold labels")]
+    names = [name for name in units[0] if name not in ("key", "joint marginals", "gold labels")]
     tables = {}
     for metric in units[0][names[0]]:
 
@@ -356,7 +356,7 @@ def report_exact(units: list[dict[str, Any]], out: pathlib.Path) -> None:
             )
     publish(tables, out)
     gold = np.concatenate([unit["gold labels"] for unit in units])
-    ece = calibration_error(np.concatenate([unit["marginals"] for unit in units]), gold)
+    ece = calibration_error(np.concatenate([unit["joint marginals"] for unit in units]), gold)
     click.echo(f"marginals of the joint law: ECE {ece:.3f}")
 
 

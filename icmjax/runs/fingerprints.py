@@ -20,7 +20,7 @@ from icmjax.search import Algorithm
 # How a pass is cut up and what things are called. These change no score, so that a run may go on
 # with another batch size, on other devices, or in a process that padded its trees otherwise.
 HARMLESS = frozenset(
-    "batch_size query_batch_size width widths num_serial num_spare mesh "
+    "batch_size query_batch_size width widths num_serial num_spare mesh memory_budget "
     "name default_template tokenizer graphdef params".split()
 )
 # The claims' and the weights' own fingerprints stand for the paths that led to them.

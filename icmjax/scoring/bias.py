@@ -12,40 +12,50 @@ import jax.numpy as jnp
 from jax import Array
 
 
-def cluster_border(log_odds: Array) -> Array:
+def cluster_border(log_odds: Array, is_read: Array | None = None) -> Array:
     """The border between the two clusters of log-odds with the least variance inside them.
 
     Halfway between the two sides. Log-odds that are all the same are their own border.
 
     Args:
       log_odds: float32 `[..., N]`, nats.
+      is_read: bool `[..., N]`, the claims that count, one at least; None for all.
 
     Returns:
       float32 `[...]`, nats.
     """
-    num_claims = log_odds.shape[-1]
-    ordered = jnp.sort(log_odds, axis=-1)
-    num_below = jnp.arange(1, num_claims, dtype=ordered.dtype)
+    is_read = jnp.ones_like(log_odds, bool) if is_read is None else is_read
+    num_read = jnp.sum(is_read, axis=-1, keepdims=True, dtype=log_odds.dtype)
+    ordered = jnp.sort(jnp.where(is_read, log_odds, jnp.inf), axis=-1)
+    column = jnp.arange(log_odds.shape[-1], dtype=log_odds.dtype)
+    ordered = jnp.where(column < num_read, ordered, 0.0)
+    num_below = column[:-1] + 1
+    num_above = jnp.maximum(num_read - num_below, 1.0)
     below = jnp.cumsum(ordered, axis=-1)[..., :-1]
     above = jnp.sum(ordered, axis=-1, keepdims=True) - below
-    difference = above / (num_claims - num_below) - below / num_below
-    between = num_below * (num_claims - num_below) * difference**2
-    split = jnp.argmax(between, axis=-1)[..., None]
-    ends = [jnp.take_along_axis(ordered, split + side, axis=-1)[..., 0] for side in (0, 1)]
+    between = num_below * num_above * (above / num_above - below / num_below) ** 2
+    is_split = num_below < num_read
+    split = jnp.argmax(jnp.where(is_split, between, -1.0), axis=-1)[..., None]
+    ends = [
+        jnp.take_along_axis(ordered, split + side, axis=-1)[..., 0]
+        for side in (0, jnp.any(is_split, axis=-1, keepdims=True).astype(split.dtype))
+    ]
     return (ends[0] + ends[1]) / 2
 
 
-def share_border(log_odds: Array, share: float) -> Array:
+def share_border(log_odds: Array, share: float, is_read: Array | None = None) -> Array:
     """The border above which that share of the log-odds lies.
 
     Args:
       log_odds: float32 `[..., N]`, nats.
       share: of claims that are true, from 0 to 1.
+      is_read: bool `[..., N]`, the claims that count, one at least; None for all.
 
     Returns:
       float32 `[...]`, nats.
     """
-    return jnp.quantile(log_odds, 1 - share, axis=-1)
+    is_read = jnp.ones_like(log_odds, bool) if is_read is None else is_read
+    return jnp.nanquantile(jnp.where(is_read, log_odds, jnp.nan), 1 - share, axis=-1)
 
 
 def without_bias(label_log_probs: Array, border: Array) -> Array:

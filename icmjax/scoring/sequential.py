@@ -44,6 +44,8 @@ class SequentialScorer(OfClaims):
     rng_key: jax.Array | None = None  # [], draws which claims a query reads of those it may
     # The most claims that a query reads: the labelled ones that come first in an order of its own.
     context_size: int | None = dataclasses.field(default=None, metadata={"static": True})
+    # Bytes beside the weights, to which contexts that all queries share keep too.
+    memory_budget: int = dataclasses.field(default=MEMORY_BUDGET, metadata={"static": True})
 
     def __call__(self, labels: jax.Array) -> jax.Array:
         """Label log-probs in nats: int8 `[..., N]` → float32 `[..., N, Y]`.
@@ -135,6 +137,7 @@ def make_sequential_scorer(
         widths=widths,
         rng_key=None if context_size is None else rng_key,
         context_size=context_size,
+        memory_budget=memory_budget,
     )
 
 

@@ -55,6 +55,8 @@ class TreeScorer(OfClaims):
     num_spare: int = dataclasses.field(default=0, metadata={"static": True})
     # The devices that each read a subtree; None for the one that holds the arrays.
     mesh: Mesh | None = dataclasses.field(default=None, metadata={"static": True})
+    # Bytes beside the weights, to which contexts that all queries share keep too.
+    memory_budget: int = dataclasses.field(default=MEMORY_BUDGET, metadata={"static": True})
 
     @property
     def num_claims(self) -> int:
@@ -193,6 +195,7 @@ def scorer_of_plan(
         num_serial=num_serial,
         num_spare=num_spare,
         mesh=mesh,
+        memory_budget=memory_budget,
     )
     if mesh is not None:
         return jax.device_put(scorer, NamedSharding(mesh, PartitionSpec()))

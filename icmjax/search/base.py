@@ -45,12 +45,18 @@ def score_labels(
     labels: Array, scorer: Scorer, rules: PairRules, alpha: float, objective: Objective
 ) -> Labelling:
     """Score labels, int8 `[..., N]`, by one pass."""
-    logp = scorer(labels)
+    return labelling_of(labels, scorer(labels), rules, alpha, objective)
+
+
+def labelling_of(
+    labels: Array, label_log_probs: Array, rules: PairRules, alpha: float, objective: Objective
+) -> Labelling:
+    """Labels, int8 `[..., N]`, with what a pass said of them, float32 `[..., N, Y]`."""
     is_violated = violated_pairs(labels, rules)
     return Labelling(
         labels=labels,
-        label_log_probs=logp,
-        utility=utility(logp, labels, rules, alpha, objective),
+        label_log_probs=label_log_probs,
+        utility=utility(label_log_probs, labels, rules, alpha, objective),
         num_violated=jnp.sum(is_violated, axis=-1, dtype=jnp.int32),
         num_hard_violated=jnp.sum(is_violated & rules.is_hard, axis=-1, dtype=jnp.int32),
     )

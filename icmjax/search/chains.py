@@ -159,6 +159,13 @@ class ChainSearch:
         del memory
         return jnp.array(False)
 
+    def _scored(
+        self, n: Array, labels: Array, state: ChainState, scorer: Scorer, rules: PairRules
+    ) -> Labelling:
+        """What the scorer says of the labels of step n in every chain, int8 `[C, N]`."""
+        del n, state
+        return score_labels(labels, scorer, rules, self.alpha, self.objective)
+
     def is_finished(self, state: ChainState) -> Array:
         """Whether all steps are taken, or nothing is left to do, bool `[C]`."""
         return (state.num_steps >= self.num_iterations) | self._is_done(state.memory)
@@ -191,7 +198,7 @@ class ChainSearch:
             propose_keys, n, old, state.memory
         )
         labels = jnp.where(is_first[:, None], old.labels, labels)
-        new = score_labels(labels, scorer, rules, self.alpha, self.objective)
+        new = self._scored(n, labels, state, scorer, rules)
         is_accepted, memory = jax.vmap(functools.partial(self._accept, units=state.units))(
             accept_keys, n, old, new, memory
         )

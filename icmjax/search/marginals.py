@@ -14,16 +14,25 @@ log-odds are averaged over such contexts, and more passes take noise away and ad
 """
 
 import dataclasses
+from functools import partial
 from typing import Any, Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
+from jax import Array, lax
 
-from icmjax.scoring import cluster_border, share_border, without_bias
-from icmjax.search.base import Labelling
+from icmjax.claims import PairRules
+from icmjax.scoring import (
+    cluster_border,
+    score_in_context,
+    share_border,
+    tokens_in_context,
+    without_bias,
+)
+from icmjax.search.base import Labelling, Scorer, labelling_of
 from icmjax.search.chains import ChainInfo, ChainSearch, ChainState
+from icmjax.search.schedule import common
 from icmjax.search.units import Units, labels_of, sum_by_assignment
 
 Bias = Literal["clusters", "none"]
@@ -39,6 +48,7 @@ class Readings(NamedTuple):
     num_readings: Array  # int32 [G]
     bias: Array  # float32 [], taken off the zero-shot log-odds, nats
     true_share: Array  # float32 [], of the zero-shot log-odds that are above 0, bias and all
+    places: Array  # bool [S], all False: as many as claims that a context can show
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,9 +86,33 @@ class Marginals(ChainSearch):
     def _memory(self, units: Units, num_options: int) -> Readings:
         del num_options
         nothing = jnp.zeros(units.is_allowed.shape, jnp.float32)
+        num_members = np.sum(np.asarray(units.assignments)[:, 0] >= 0, axis=-1)
+        is_given = np.sum(np.asarray(units.is_allowed), axis=-1) == 1
+        most_free = max(self.num_shots, int(num_members.max()))
         return Readings(
-            nothing, nothing, jnp.zeros(len(nothing), jnp.int32), *jnp.zeros((2,), jnp.float32)
+            zero_shot=nothing,
+            total=nothing,
+            num_readings=jnp.zeros(len(nothing), jnp.int32),
+            bias=jnp.zeros((), jnp.float32),
+            true_share=jnp.zeros((), jnp.float32),
+            places=jnp.zeros(int(num_members[is_given].sum()) + most_free, bool),
         )
+
+    def _scored(
+        self, n: Array, labels: Array, state: ChainState, scorer: Scorer, rules: PairRules
+    ) -> Labelling:
+        """The last labels by a whole pass, those before them as one context of all queries."""
+        is_last = common(jnp.max(n)) == self.num_iterations - 1
+        num_shown = min(labels.shape[-1], state.memory.places.shape[-1])
+        read = partial(score_in_context, scorer, num_shown=num_shown)
+        logp = lax.cond(is_last, lambda labels: scorer(labels), read, labels)
+        return labelling_of(labels, logp, rules, self.alpha, self.objective)
+
+    def tokens_per_pass(self, scorer: Scorer, labels: np.ndarray) -> int:
+        """Of a whole pass where all claims are labelled, else of one context."""
+        if (labels >= 0).all():
+            return scorer.tokens_per_pass(labels)
+        return tokens_in_context(scorer, labels)
 
     def _propose(
         self, rng_key: Array, n: Array, current: Labelling, memory: Readings, units: Units
@@ -103,7 +137,10 @@ class Marginals(ChainSearch):
         before = jnp.cumsum(num_members[order]) - num_members[order]
         fits = before + num_members[order] <= self.num_shots
         is_first = jnp.arange(len(order), dtype=jnp.int32) == 0
-        return jnp.zeros_like(is_given).at[order].set(fits | is_first) | is_given
+        is_shown = jnp.zeros_like(is_given).at[order].set(fits | is_first)
+        # A context that shows all claims leaves none to be read.
+        is_spared = jnp.arange(len(order), dtype=jnp.int32) == order[jnp.sum(~is_given) - 1]
+        return (is_shown & ~is_spared) | is_given
 
     def _read(self, n: Array, current: Labelling, memory: Readings, units: Units) -> Readings:
         """The readings with those of the pass before this step."""
@@ -111,9 +148,9 @@ class Marginals(ChainSearch):
         log_odds = logp[:, 1] - logp[:, 0]  # read of binary claims alone
         if logp.shape[-1] == 2 and (self.bias == "clusters" or self.balance is not None):
             if self.balance is None:
-                border = cluster_border(log_odds)
+                border = cluster_border(log_odds, current.labels < 0)
             else:
-                border = share_border(log_odds, self.balance)
+                border = share_border(log_odds, self.balance, current.labels < 0)
             logp = without_bias(logp, border)
         scores = sum_by_assignment(units, logp)
         is_zero_shot = n == 1
@@ -125,6 +162,7 @@ class Marginals(ChainSearch):
             total=memory.total + jnp.where(is_read[:, None], scores, 0.0),
             num_readings=memory.num_readings + is_read.astype(jnp.int32),
             bias=jnp.where(is_zero_shot, border, memory.bias),
+            places=memory.places,
             true_share=jnp.where(
                 is_zero_shot, jnp.mean(log_odds > 0, dtype=jnp.float32), memory.true_share
             ),
