@@ -117,12 +117,13 @@ def _plot_utility(axes: matplotlib.axes.Axes, result: SearchResult) -> None:
     # U of fewer labelled claims is not comparable.
     is_full = trace.num_labelled.reshape(num_steps, -1).min(axis=1) == len(result.labels)
     used, chains = used[is_full], chains[is_full]
-    axes.plot(used, chains, color="#bbbbbb", linewidth=1)
+    marker = "o" if len(used) == 1 else None  # of which there is no line to draw
+    axes.plot(used, chains, color="#bbbbbb", linewidth=1, marker=marker)
     if hasattr(trace, "best_utility"):
         best = trace.best_utility[is_full].max(axis=1)
     else:
         best = np.maximum.accumulate(chains.max(axis=1))
-    axes.plot(used, best, color="#4477aa", label="best so far")
+    axes.plot(used, best, color="#4477aa", label="best so far", marker=marker)
     axes.legend(frameon=False)
     axes.set(xlabel="tokens" if is_counted else "passes", ylabel="U")
 

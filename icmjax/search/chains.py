@@ -248,7 +248,10 @@ class ChainSearch:
         chain = int(np.lexsort((-found.utility, found.num_hard_violated))[0])
         labelling = Labelling(*(field[chain] for field in found))
         moves = np.asarray(trace.is_move[1:])
-        of_utility = mixing(np.asarray(trace.utility[len(trace.utility) // 2 :]))
+        # U of fewer labelled claims is not comparable.
+        is_full = (trace.num_labelled == labelling.labels.shape[0]).all(axis=1)
+        utilities = np.asarray(trace.utility)[is_full]
+        of_utility = mixing(utilities[len(utilities) // 2 :])
         diagnostics = {
             "num_steps": int(state.num_steps.max()),
             "num_passes": int(state.num_passes.sum()),

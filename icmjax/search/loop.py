@@ -270,8 +270,8 @@ class TokenCounter:
 def _describe(info: Any) -> dict[str, str]:
     num_moves = info.is_move.sum()
     num_accepted = (info.is_move & info.is_accepted).sum()
-    return {
-        "U": f"{info.utility[-1].max():.3f}",
+    known = info.utility[-1][np.isfinite(info.utility[-1])]
+    return ({"U": f"{known.max():.3f}"} if known.size else {}) | {
         "labelled": str(info.num_labelled[-1].min()),
         "accepted": f"{num_accepted}/{num_moves}",
     }

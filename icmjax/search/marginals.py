@@ -106,7 +106,9 @@ class Marginals(ChainSearch):
         num_shown = min(labels.shape[-1], state.memory.places.shape[-1])
         read = partial(score_in_context, scorer, num_shown=num_shown)
         logp = lax.cond(is_last, lambda labels: scorer(labels), read, labels)
-        return labelling_of(labels, logp, rules, self.alpha, self.objective)
+        found = labelling_of(labels, logp, rules, self.alpha, self.objective)
+        # What a context shows is not read, so that it has no U.
+        return found._replace(utility=jnp.where(is_last, found.utility, jnp.nan))
 
     def tokens_per_pass(self, scorer: Scorer, labels: np.ndarray) -> int:
         """Of a whole pass where all claims are labelled, else of one context."""
