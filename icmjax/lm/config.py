@@ -101,9 +101,8 @@ def read_config(fields: Mapping[str, Any]) -> ReadConfig:
         }
         try:
             hf_config = AutoConfig.for_model(model_type, **read)
-        # Fields that contradict each other or are absent; null where there has to be a value, with
-        # which transformers 5.0 goes on computing.
-        except (ValueError, KeyError, TypeError, StrictDataclassError) as error:
+        # Fields that contradict each other or are absent; null where there has to be a value.
+        except (ValueError, KeyError, StrictDataclassError) as error:
             raise CheckpointError(
                 Fault(
                     rule="The configuration must be one that transformers can read.",

@@ -188,8 +188,28 @@ KINDS = (
 )
 
 
+# What no family can do without; transformers 5.0 takes null for it.
+SIZES = (
+    "hidden_size",
+    "intermediate_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "vocab_size",
+    "max_position_embeddings",
+    "rms_norm_eps",
+)
+
+
 def kind_faults(fields: Mapping[str, Any]) -> Iterator[Fault]:
     """Return a fault for each value of a kind that transformers would stumble over."""
+    for name in SIZES:
+        if name in fields and fields[name] is None:
+            yield Fault(
+                rule=f"{name} is a number.",
+                found="null",
+                where=f"{CONFIG_FILE}: {name}",
+                remedy="Use the config.json that belongs to the weights.",
+            )
     for kind in KINDS:
         for name in kind.names:
             value = fields.get(name)
