@@ -120,6 +120,27 @@ def test_a_bias_towards_one_label_is_taken_off(log_odds):
         np.testing.assert_array_equal(labels[is_paired], PLANTED[is_paired])
 
 
+def test_a_known_balance_holds_of_the_labels():
+    scorer = shifted(table_scorer(3, 10, coupling=2.0), -4.0)
+    for balance, num_true in ((0.2, 2), (0.5, 5), (0.9, 9)):
+        found = run(scorer, FREE, Marginals(num_iterations=10, balance=balance))
+        assert found.labels.sum() == num_true
+        np.testing.assert_array_equal(found.labels, found.marginals[:, 1] > 0.5)
+    pairs = make_rules(
+        [(i, i + 1) for i in range(0, 10, 2)], penalty_table("exactly_one_true"), is_hard=True
+    )
+    (warning,) = run(scorer, pairs, Marginals(balance=0.9)).diagnostics["warnings"]
+    assert "pair rules tie all claims" in warning
+
+
+def test_a_favoured_label_and_an_even_guess_are_said():
+    (one_sided,) = run(shifted(planted_scorer(PLANTED), -6.0), FREE).diagnostics["warnings"]
+    assert "says False of 100% of the claims" in one_sided
+    nothing = table_scorer(0, 10, coupling=0.0, bias=0.01)
+    assert any("near even" in text for text in run(nothing, FREE).diagnostics["warnings"])
+    assert run(planted_scorer(PLANTED, bias=3.0), FREE).diagnostics["warnings"] == []
+
+
 def test_claims_of_several_options_keep_what_the_model_says():
     scorer = table_scorer(0, 6, num_options=3, coupling=0.0)
     result = run(scorer, no_rules(3))

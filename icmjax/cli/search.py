@@ -42,6 +42,7 @@ FIGURE = "diagnostics.png"
 # A run records its options, but for those that say where it lies and how it is watched.
 NOT_RECORDED = ("out", "resume", "quiet", "clamp", *Machine._fields)
 GROUPS = (ModelOptions, ClaimsOptions, ScorerOptions, UtilityOptions)
+OF_DIAGNOSTICS = ("label_shares", "mean_marginal_entropy")  # that are printed too
 NOT_PRINTED = ("diagnostics", "versions", "warnings", "files", "configuration")
 
 
@@ -194,6 +195,7 @@ def _algorithm_fields(options: Mapping[str, Any]) -> dict[str, Any]:
 
 def _print(run: Run, summary: Mapping[str, Any]) -> None:
     shown = {name: value for name, value in summary.items() if name not in NOT_PRINTED}
+    shown |= {name: summary["diagnostics"][name] for name in OF_DIAGNOSTICS}
     click.echo(json.dumps(shown, indent=1))
     for warning in (*run.checkpoints.notes, *summary["warnings"]):
         click.echo(f"warning: {printable(warning)}", err=True)

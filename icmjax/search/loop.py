@@ -291,13 +291,14 @@ def _warnings(shares: np.ndarray, marginals: np.ndarray) -> list[str]:
     if shares.max() > COLLAPSED_SHARE:
         warnings.append(
             f"{shares.max():.0%} of the labels are the same one: the search may have collapsed. "
-            "Declare a pair rule (--rule), or compare with calibrated zero-shot labels."
+            "Declare a pair rule (--rule), or let --algorithm marginals take off what the model "
+            "says of all claims (--bias clusters, or --balance where the share of true is known)."
         )
     share = mean_entropy(marginals) / np.log(marginals.shape[-1])
     if share >= EVEN_SHARE:
         warnings.append(
             f"The marginals are near even: their mean entropy is {share:.0%} of that of a guess. "
-            "The model does not know what these claims ask; have people answer some of them."
+            "The model is sure of hardly any label; have people answer some of these claims."
         )
     return warnings
 

@@ -126,9 +126,10 @@ class Marginals(ChainSearch):
         context = labels_of(units, drawn.astype(jnp.int32), num_claims)
         is_shown = by_claim(units, self._shown_units(shown_key, units), num_claims)
         context = jnp.where(is_shown, context, jnp.int8(-1))
-        best = jnp.argmax(log_marginals(mean_reading(memory), units), axis=-1).astype(jnp.int32)
+        best = jnp.argmax(log_marginals(self._estimate(memory, units), units), axis=-1)
         is_last = n == self.num_iterations - 1
-        return jnp.where(is_last, labels_of(units, best, num_claims), context), memory
+        best_labels = labels_of(units, best.astype(jnp.int32), num_claims)
+        return jnp.where(is_last, best_labels, context), memory
 
     def _shown_units(self, rng_key: Array, units: Units) -> Array:
         """Units that a context shows, bool `[G]`: those that are given, and a few at random."""
@@ -170,6 +171,16 @@ class Marginals(ChainSearch):
             ),
         )
 
+    def _estimate(self, readings: Readings, units: Units) -> Array:
+        """The mean over the readings, float32 `[G, A]`, nats; a known balance holds of it too."""
+        scores = readings.total / jnp.maximum(readings.num_readings, 1)[:, None].astype(jnp.float32)
+        if self.balance is None:
+            return scores
+        is_free = are_free(units)
+        log_odds = scores[:, 1] - scores[:, 0]
+        border = jnp.where(is_free, share_border(log_odds, self.balance, is_free), 0.0)
+        return scores.at[:, 1].add(-border)
+
     def _outcome_of(self, state: ChainState) -> Labelling:
         return state.current
 
@@ -177,7 +188,7 @@ class Marginals(ChainSearch):
         del trace
         units, num_claims = state.units, labelling.labels.shape[0]
         readings = jax.tree.map(lambda leaf: jnp.asarray(leaf[0]), state.memory)
-        probabilities = jnp.exp(log_marginals(mean_reading(readings), units))
+        probabilities = jnp.exp(log_marginals(self._estimate(readings, units), units))
         num_options = labelling.label_log_probs.shape[-1]
         shares = jnp.stack(
             [
@@ -191,23 +202,24 @@ class Marginals(ChainSearch):
 
     def _diagnostics(self, state: ChainState) -> dict[str, Any]:
         bias, share = float(state.memory.bias[0]), float(state.memory.true_share[0])
-        most = max(share, 1 - share)
-        one_sided = [
-            f"Without demonstrations the model gives {most:.0%} of the claims one label. So the "
-            f"border between the two clusters of its log-odds, {bias:+.2f} nats, was taken off. "
-            "Where the share of true claims is known, --balance puts the border there."
-        ]
-        is_one_sided = bias != 0 and most > ONE_SIDED and self.balance is None
-        return {
-            "bias": bias,
-            "zero_shot_true_share": share,
-            "warnings": one_sided if is_one_sided else [],
-        }
+        most, label = max(share, 1 - share), "True" if share > 0.5 else "False"
+        warnings = []
+        if bias != 0 and most > ONE_SIDED and self.balance is None:
+            warnings.append(
+                f"Without demonstrations the model says {label} of {most:.0%} of the claims. So "
+                f"labels change over at log-odds of {bias:+.2f} nats, between the two clusters "
+                "that the claims fall into. --balance says which share is true, where that is "
+                "known; --bias none leaves the model's own border."
+            )
+        if self.balance is not None and not np.any(are_free(state.units)):
+            warnings.append("--balance changed nothing: pair rules tie all claims.")
+        return {"bias": bias, "zero_shot_true_share": share, "warnings": warnings}
 
 
-def mean_reading(readings: Readings) -> Array:
-    """The mean over the readings, float32 `[G, A]`, nats."""
-    return readings.total / jnp.maximum(readings.num_readings, 1)[:, None].astype(jnp.float32)
+def are_free(units: Units) -> Array:
+    """The units of one claim that may be False or True, bool `[G]`."""
+    is_alone = jnp.sum(units.assignments[:, 0] >= 0, axis=-1) == 1
+    return is_alone & (jnp.sum(units.is_allowed, axis=-1) == 2)
 
 
 def log_marginals(scores: Array, units: Units) -> Array:
