@@ -45,7 +45,7 @@ from harness.command import chosen, experiment
 from harness.costs import Cost, Published
 from harness.draws import orders_of, unit_key, unit_rng
 from harness.labellers import ALPHA, BUDGETS, LABELLERS, NUM_ORDERS, Found, Labeller
-from harness.readers import Reader, leave_option, load_reader, model_option
+from harness.readers import OBSERVERS, Reader, leave_option, load_reader, model_option
 from harness.rules import hard_rules
 from harness.sources import Source, source_options
 from harness.tables import (
@@ -62,6 +62,7 @@ from harness.tables import (
 from harness.units import run_units
 
 from icmjax.claims import UNLABELLED, ClaimSet, violated_pairs
+from icmjax.errors import Fault, InputError
 from icmjax.persona_world import Task, make_preference_task, make_world
 from icmjax.scoring import utility
 from icmjax.steering import random_labels, score_predictions
@@ -406,6 +407,9 @@ def main(
     if quick and methods is None:
         options["methods"] = ["zero-shot", "marginals", "bootstrap"]
     keys = [(name, seed + first_seed) for name, seed in source.keys]
+    if knows_groups and model not in OBSERVERS:
+        rule, remedy = "It is an observer that may know the groups.", "leave --knows-groups out"
+        raise InputError(Fault(rule, model, "--knows-groups", remedy))
     reader = load_reader(model, source.world or make_world(), options["leave"], knows_groups)
     config = reader.config | source.config | options | {"part": part, "knows_groups": knows_groups}
     if part == "exact":

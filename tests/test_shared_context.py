@@ -92,3 +92,11 @@ def test_a_context_keeps_to_the_memory_budget(lm, claims):
     tight = dataclasses.replace(scorer, memory_budget=1000)
     with pytest.raises(InputError, match="memory"):
         score_in_context(tight, labels, 3)
+
+
+def test_a_context_is_no_larger_than_a_scorer_s(lm, claims):
+    scorer = make_scorer(lm, claims, "sequential", context_size=2)
+    labels = contexts_of(claims)
+    score_in_context(scorer, labels[:2], 2)
+    with pytest.raises(InputError, match="context_size"):
+        score_in_context(scorer, labels, 3)

@@ -19,6 +19,7 @@ from icmjax.steering import make_steerer
 
 OBSERVER = "observer"
 TRUSTING_OBSERVER = "trusting-observer"  # to whom no source is unreliable
+OBSERVERS = (OBSERVER, TRUSTING_OBSERVER)
 model_option = click.option(
     "--model",
     default="persona-world",
@@ -56,7 +57,7 @@ def load_reader(
         shares = (1.0, *(0.0 for _ in world.config.style_shares[1:]))  # of the substantive style
         config = dataclasses.replace(world.config, style_shares=shares)
         world = dataclasses.replace(world, config=config)
-    if name in (OBSERVER, TRUSTING_OBSERVER):
+    if name in OBSERVERS:
 
         def observe(claims: ClaimSet, leave: str = leave) -> Scorer:
             return make_observer_scorer(

@@ -284,8 +284,9 @@ algorithm_options = together(
         default="marginals",
         show_default=True,
         type=click.Choice(list(ALGORITHMS)),
-        help="marginals: what the model says of each claim over contexts of its own labels; the "
-        "others look for the highest U. An option below that has no meaning for it is refused.",
+        help="marginals: what the model says of each claim over contexts of its own labels; "
+        "icm, tempering and greedy look for the highest U. An option below that has no meaning for "
+        "it is refused.",
     ),
     click.option("--iterations", "num_iterations", type=int, help="Steps of the search."),
     click.option("--chains", "num_chains", type=int, help="Independent searches."),

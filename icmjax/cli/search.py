@@ -42,6 +42,7 @@ FIGURE = "diagnostics.png"
 # A run records its options, but for those that say where it lies and how it is watched.
 NOT_RECORDED = ("out", "resume", "quiet", "clamp", *Machine._fields)
 GROUPS = (ModelOptions, ClaimsOptions, ScorerOptions, UtilityOptions)
+MAXIMISES_U = ("icm", "tempering", "greedy")
 OF_DIAGNOSTICS = ("label_shares", "mean_marginal_entropy")  # that are printed too
 NOT_PRINTED = ("diagnostics", "versions", "warnings", "files", "configuration")
 
@@ -146,7 +147,7 @@ def label_claims(task: Task, options: Mapping[str, Any], place: Place, machine: 
             "predicted from the others; --persona takes one",
             err=True,
         )
-    if options["algorithm"] != "marginals" and not len(claims.rules.pairs):
+    if options["algorithm"] in MAXIMISES_U and not len(claims.rules.pairs):
         click.echo(
             "warning: no pair rule ties these claims, and the highest U may be one label for all; "
             "--rule ties them, and --algorithm marginals does not maximise U",

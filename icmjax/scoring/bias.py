@@ -24,6 +24,8 @@ def cluster_border(log_odds: Array, is_read: Array | None = None) -> Array:
     Returns:
       float32 `[...]`, nats.
     """
+    if log_odds.shape[-1] == 1:
+        return log_odds[..., 0]
     is_read = jnp.ones_like(log_odds, bool) if is_read is None else is_read
     num_read = jnp.sum(is_read, axis=-1, keepdims=True, dtype=log_odds.dtype)
     ordered = jnp.sort(jnp.where(is_read, log_odds, jnp.inf), axis=-1)

@@ -61,7 +61,7 @@ def contrast_features(
     width = len(tokens.preamble) + tokens.queries.shape[1] + tokens.label_forms.shape[2]
     needed = prompt_bytes(lm, tokens, width)
     batch_size = fitting_batch(
-        lambda size: size * needed, BATCH_TOKENS // width, memory_budget, None
+        lambda size: size * needed, max(1, BATCH_TOKENS // width), memory_budget, None
     )
     states = checked_scores(_label_states(lm, tokens, width=width, batch_size=batch_size), claims)
     false, true = _normalised(states.astype(np.float64))

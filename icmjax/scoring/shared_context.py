@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from icmjax.errors import Fault, InputError
 from icmjax.lm import Segment
 from icmjax.prompts import TokenizedClaims
 from icmjax.scoring.brief import OfClaims
@@ -34,8 +35,18 @@ def score_in_context(scorer: Any, labels: jax.Array, num_shown: int) -> jax.Arra
 
     Returns:
       float32 `[..., N, Y]`, nats; even, −log Y, for the claims that are shown.
+
+    Raises:
+      InputError: the scorer's contexts have a size that is smaller, or do not fit its budget.
     """
     own = of_tokens(scorer)
+    most = getattr(own, "context_size", None)
+    if most is not None and num_shown > most:
+        rule, remedy = (
+            "A context shows no more claims than context_size.",
+            "allow more, or show fewer",
+        )
+        raise InputError(Fault(rule, f"{num_shown} of {most}", "context_size", remedy))
     logp = scorer(labels) if own is None else _score(own, jnp.asarray(labels), num_shown)
     return jnp.where(labels[..., None] >= 0, -jnp.log(float(logp.shape[-1])), logp)
 

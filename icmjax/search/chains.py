@@ -237,9 +237,9 @@ class ChainSearch:
         del state, trace
         return np.exp(labelling.label_log_probs)
 
-    def _diagnostics(self, state: ChainState) -> dict[str, Any]:
-        """What an algorithm reports of its own: plain numbers."""
-        del state
+    def _diagnostics(self, state: ChainState, marginals: np.ndarray) -> dict[str, Any]:
+        """What an algorithm reports of its own: plain numbers, and warnings in words."""
+        del state, marginals
         return {}
 
     def finish(self, state: ChainState, trace: ChainInfo) -> Outcome:
@@ -262,5 +262,5 @@ class ChainSearch:
             "ess_utility": of_utility["ess"],
             "r_hat_utility": of_utility["r_hat"],
         }
-        diagnostics |= self._diagnostics(state)
-        return Outcome(labelling, self._marginals(labelling, state, trace), diagnostics)
+        marginals = self._marginals(labelling, state, trace)
+        return Outcome(labelling, marginals, diagnostics | self._diagnostics(state, marginals))

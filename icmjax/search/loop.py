@@ -20,7 +20,6 @@ from icmjax.scoring import label_log_odds
 from icmjax.search.base import Account, Algorithm, RunStore, Scorer
 
 COLLAPSED_SHARE = 0.95
-EVEN_SHARE = 0.9  # of the entropy of an even guess, from which on nothing was found
 BLOCK_SECONDS = 5.0  # that a block may take: progress and Ctrl-C wait for its end
 
 
@@ -160,7 +159,7 @@ def make_result(
     diagnostics |= {
         "label_shares": shares.tolist(),
         "is_collapsed": bool(shares.max() > COLLAPSED_SHARE),
-        "warnings": [*diagnostics.get("warnings", []), *_warnings(shares, marginals)],
+        "warnings": [*diagnostics.get("warnings", []), *_warnings(shares)],
         "mean_marginal_entropy": mean_entropy(marginals),
         "num_tokens": account.num_tokens,
         "seconds": account.seconds,
@@ -285,7 +284,7 @@ def _counts(labels: np.ndarray) -> str:
     return ", ".join([*shown, "..."] if len(order) > 4 else shown)
 
 
-def _warnings(shares: np.ndarray, marginals: np.ndarray) -> list[str]:
+def _warnings(shares: np.ndarray) -> list[str]:
     """What a reader of the labels should know, in sentences."""
     warnings = []
     if shares.max() > COLLAPSED_SHARE:
@@ -293,12 +292,6 @@ def _warnings(shares: np.ndarray, marginals: np.ndarray) -> list[str]:
             f"{shares.max():.0%} of the labels are the same one: the search may have collapsed. "
             "Declare a pair rule (--rule), or let --algorithm marginals take off what the model "
             "says of all claims (--bias clusters, or --balance where the share of true is known)."
-        )
-    share = mean_entropy(marginals) / np.log(marginals.shape[-1])
-    if share >= EVEN_SHARE:
-        warnings.append(
-            f"The marginals are near even: their mean entropy is {share:.0%} of that of a guess. "
-            "The model is sure of hardly any label; have people answer some of these claims."
         )
     return warnings
 

@@ -20,6 +20,8 @@ from typing import Any, Literal, NamedTuple, get_args
 import jax
 import jax.numpy as jnp
 import numpy as np
+import scipy.sparse.csgraph
+import scipy.special
 from jax import Array, lax
 
 from icmjax.claims import PairRules
@@ -38,6 +40,8 @@ from icmjax.search.units import Units, labels_of, sum_by_assignment
 Bias = Literal["clusters", "none"]
 BIASES: tuple[str, ...] = get_args(Bias)
 ONE_SIDED = 0.9  # share of one label from which on a model is taken to favour it
+FEWEST_READ = 8  # claims of which a border is taken
+EVEN_SHARE = 0.9  # of the entropy of an even guess, from which on nothing was found
 
 
 class Readings(NamedTuple):
@@ -48,6 +52,8 @@ class Readings(NamedTuple):
     num_readings: Array  # int32 [G]
     bias: Array  # float32 [], taken off the zero-shot log-odds, nats
     true_share: Array  # float32 [], of the zero-shot log-odds that are above 0, bias and all
+    ties: Array  # int32 [N], the claims that are shown together: of one group, or tied by rules
+    is_given: Array  # bool [N], claims of one label alone, clamped or implied; always shown
     places: Array  # bool [S], all False: as many as claims that a context can show
 
 
@@ -80,31 +86,45 @@ class Marginals(ChainSearch):
             "num_chains": (self.num_chains == 1, "1, as more contexts are more iterations"),
             "num_shots": (self.num_shots >= 1, "1 or more"),
             "bias": (self.bias in BIASES, f"one of {', '.join(BIASES)}"),
-            "balance": (balance is None or 0 < balance < 1, "between 0 and 1, or None"),
+            "balance": (
+                balance is None or (0 < balance < 1 and self.bias != "none"),
+                "between 0 and 1, or None, as it has to be where bias is none",
+            ),
         }
 
-    def _memory(self, units: Units, num_options: int) -> Readings:
-        del num_options
-        nothing = jnp.zeros(units.is_allowed.shape, jnp.float32)
-        num_members = np.sum(np.asarray(units.assignments)[:, 0] >= 0, axis=-1)
-        is_given = np.sum(np.asarray(units.is_allowed), axis=-1) == 1
-        most_free = max(self.num_shots, int(num_members.max()))
-        return Readings(
+    def init(
+        self,
+        rng_key: Array,
+        rules: PairRules,
+        clamped: np.ndarray,
+        num_options: int,
+        groups: Any = None,
+    ) -> ChainState:
+        """The chain before its first pass; see `ChainSearch.init`."""
+        state = super().init(rng_key, rules, clamped, num_options, groups)
+        ties = tied_claims(rules, len(clamped), groups)
+        is_given = given_claims(state.units, len(clamped))
+        num_free = np.bincount(ties, ~is_given)
+        most_free = int(max(self.num_shots, num_free.max()))
+        nothing = jnp.zeros((1, *state.units.is_allowed.shape), jnp.float32)
+        readings = Readings(
             zero_shot=nothing,
             total=nothing,
-            num_readings=jnp.zeros(len(nothing), jnp.int32),
-            bias=jnp.zeros((), jnp.float32),
-            true_share=jnp.zeros((), jnp.float32),
-            places=jnp.zeros(int(num_members[is_given].sum()) + most_free, bool),
+            num_readings=jnp.zeros(nothing.shape[:2], jnp.int32),
+            bias=jnp.zeros((1,), jnp.float32),
+            true_share=jnp.zeros((1,), jnp.float32),
+            ties=jnp.asarray(ties[None], jnp.int32),
+            is_given=jnp.asarray(is_given[None]),
+            places=jnp.zeros((1, min(len(clamped), int(is_given.sum()) + most_free)), bool),
         )
+        return state._replace(memory=readings)
 
     def _scored(
         self, n: Array, labels: Array, state: ChainState, scorer: Scorer, rules: PairRules
     ) -> Labelling:
         """The last labels by a whole pass, those before them as one context of all queries."""
         is_last = common(jnp.max(n)) == self.num_iterations - 1
-        num_shown = min(labels.shape[-1], state.memory.places.shape[-1])
-        read = partial(score_in_context, scorer, num_shown=num_shown)
+        read = partial(score_in_context, scorer, num_shown=state.memory.places.shape[-1])
         logp = lax.cond(is_last, lambda labels: scorer(labels), read, labels)
         found = labelling_of(labels, logp, rules, self.alpha, self.objective)
         # What a context shows is not read, so that it has no U.
@@ -124,51 +144,53 @@ class Marginals(ChainSearch):
         num_claims = current.labels.shape[0]
         drawn = jax.random.categorical(labels_key, log_marginals(memory.zero_shot, units))
         context = labels_of(units, drawn.astype(jnp.int32), num_claims)
-        is_shown = by_claim(units, self._shown_units(shown_key, units), num_claims)
+        is_shown = self._shown(shown_key, memory) | memory.is_given
         context = jnp.where(is_shown, context, jnp.int8(-1))
         best = jnp.argmax(log_marginals(self._estimate(memory, units), units), axis=-1)
-        is_last = n == self.num_iterations - 1
         best_labels = labels_of(units, best.astype(jnp.int32), num_claims)
+        is_last = n == self.num_iterations - 1
         return jnp.where(is_last, best_labels, context), memory
 
-    def _shown_units(self, rng_key: Array, units: Units) -> Array:
-        """Units that a context shows, bool `[G]`: those that are given, and a few at random."""
-        is_given = jnp.sum(units.is_allowed, axis=-1) == 1
-        num_members = jnp.where(is_given, 0, jnp.sum(units.assignments[:, 0] >= 0, axis=-1))
-        noise = jax.random.uniform(rng_key, is_given.shape)
-        order = jnp.argsort(jnp.where(is_given, jnp.inf, noise))
-        before = jnp.cumsum(num_members[order]) - num_members[order]
-        fits = before + num_members[order] <= self.num_shots
-        is_first = jnp.arange(len(order), dtype=jnp.int32) == 0
-        is_shown = jnp.zeros_like(is_given).at[order].set(fits | is_first)
-        # A context that shows all claims leaves none to be read.
-        is_spared = jnp.arange(len(order), dtype=jnp.int32) == order[jnp.sum(~is_given) - 1]
-        return (is_shown & ~is_spared) | is_given
+    def _shown(self, rng_key: Array, memory: Readings) -> Array:
+        """Free claims that a context shows, bool `[N]`: ties at random, half of them at most."""
+        is_free = (~memory.is_given).astype(jnp.int32)
+        num_free = jnp.zeros_like(memory.num_readings).at[memory.ties].add(is_free)
+        is_tie = num_free > 0
+        noise = jax.random.uniform(rng_key, is_tie.shape)
+        order = jnp.argsort(jnp.where(is_tie, noise, jnp.inf))
+        rank = jnp.arange(len(order), dtype=jnp.int32)
+        fits = jnp.cumsum(num_free[order]) <= self.num_shots
+        is_within = rank < jnp.sum(is_tie, dtype=jnp.int32) // 2
+        is_shown = jnp.zeros_like(is_tie).at[order].set((fits | (rank == 0)) & is_within)
+        return is_shown[memory.ties] & ~memory.is_given
 
     def _read(self, n: Array, current: Labelling, memory: Readings, units: Units) -> Readings:
         """The readings with those of the pass before this step."""
         logp, border = current.label_log_probs, jnp.float32(0)
+        is_zero_shot, is_read = n == 1, current.labels < 0
         log_odds = logp[:, 1] - logp[:, 0]  # read of binary claims alone
         if logp.shape[-1] == 2 and (self.bias == "clusters" or self.balance is not None):
             if self.balance is None:
-                border = cluster_border(log_odds, current.labels < 0)
+                border = cluster_border(log_odds, is_read)
             else:
-                border = share_border(log_odds, self.balance, current.labels < 0)
+                border = share_border(log_odds, self.balance, is_read)
+            # Of a few claims a border would be what these very claims say.
+            is_known = jnp.sum(is_read) >= FEWEST_READ
+            border = jnp.where(is_known, border, jnp.where(is_zero_shot, 0.0, memory.bias))
             logp = without_bias(logp, border)
         scores = sum_by_assignment(units, logp)
-        is_zero_shot = n == 1
         # A context that shows a claim's opposite would hand back the label that was drawn for it.
-        is_shown = jnp.take(current.labels, units.members, mode="fill", fill_value=-1) >= 0
-        is_read = is_zero_shot | ~jnp.any(is_shown, axis=-1)
-        return Readings(
+        is_drawn = (current.labels >= 0) & ~memory.is_given
+        is_drawn = jnp.take(is_drawn, units.members, mode="fill", fill_value=False)
+        is_unit_read = is_zero_shot | ~jnp.any(is_drawn, axis=-1)
+        num_true = jnp.sum(is_read & (log_odds > 0), dtype=jnp.float32)
+        true_share = num_true / jnp.maximum(jnp.sum(is_read, dtype=jnp.float32), 1)
+        return memory._replace(
             zero_shot=jnp.where(is_zero_shot, scores, memory.zero_shot),
-            total=memory.total + jnp.where(is_read[:, None], scores, 0.0),
-            num_readings=memory.num_readings + is_read.astype(jnp.int32),
+            total=memory.total + jnp.where(is_unit_read[:, None], scores, 0.0),
+            num_readings=memory.num_readings + is_unit_read.astype(jnp.int32),
             bias=jnp.where(is_zero_shot, border, memory.bias),
-            places=memory.places,
-            true_share=jnp.where(
-                is_zero_shot, jnp.mean(log_odds > 0, dtype=jnp.float32), memory.true_share
-            ),
+            true_share=jnp.where(is_zero_shot, true_share, memory.true_share),
         )
 
     def _estimate(self, readings: Readings, units: Units) -> Array:
@@ -200,7 +222,7 @@ class Marginals(ChainSearch):
         of_claims = jnp.zeros((num_claims, num_options), jnp.float32)
         return np.asarray(of_claims.at[units.members].set(shares, mode="drop"))
 
-    def _diagnostics(self, state: ChainState) -> dict[str, Any]:
+    def _diagnostics(self, state: ChainState, marginals: np.ndarray) -> dict[str, Any]:
         bias, share = float(state.memory.bias[0]), float(state.memory.true_share[0])
         most, label = max(share, 1 - share), "True" if share > 0.5 else "False"
         warnings = []
@@ -210,6 +232,20 @@ class Marginals(ChainSearch):
                 f"labels change over at log-odds of {bias:+.2f} nats, between the two clusters "
                 "that the claims fall into. --balance says which share is true, where that is "
                 "known; --bias none leaves the model's own border."
+            )
+        is_free = ~np.asarray(state.memory.is_given[0])
+        even = float(scipy.special.entr(marginals[is_free].astype(float)).sum(axis=-1).mean())
+        even /= np.log(marginals.shape[-1])
+        if even >= EVEN_SHARE:
+            warnings.append(
+                f"The marginals are near even: their mean entropy is {even:.0%} of a guess's. "
+                "The model is sure of hardly any label; have people answer some of these claims."
+            )
+        num_violated = int(state.current.num_violated[0])
+        if num_violated:
+            warnings.append(
+                f"The labels violate {num_violated} pairs: soft rules tie more claims than are "
+                "labelled together. --hard keeps them."
             )
         if self.balance is not None and not np.any(are_free(state.units)):
             warnings.append("--balance changed nothing: pair rules tie all claims.")
@@ -248,7 +284,25 @@ def log_marginals(scores: Array, units: Units) -> Array:
     )
 
 
-def by_claim(units: Units, of_unit: Array, num_claims: int) -> Array:
-    """What holds of a claim's unit: `[G]` → `[N]`."""
-    spread = jnp.broadcast_to(of_unit[:, None], units.members.shape)
-    return jnp.zeros((num_claims,), of_unit.dtype).at[units.members].set(spread, mode="drop")
+def tied_claims(rules: PairRules, num_claims: int, groups: Any = None) -> np.ndarray:
+    """The claims that are of one consistency group, or tied by rules, by number: int64 `[N]`."""
+    edges = [np.asarray(rules.pairs).reshape(-1, 2)]
+    if groups is not None:
+        _, first = np.unique(groups, return_inverse=True)
+        heads = np.array([np.flatnonzero(first == group)[0] for group in range(first.max() + 1)])
+        edges.append(np.stack([np.arange(num_claims), heads[first]], axis=1))
+    rows, columns = np.concatenate(edges).T
+    graph = scipy.sparse.coo_array((np.ones(len(rows)), (rows, columns)), (num_claims, num_claims))
+    _, ties = scipy.sparse.csgraph.connected_components(graph, directed=False)
+    return ties
+
+
+def given_claims(units: Units, num_claims: int) -> np.ndarray:
+    """Claims that have the same label in all allowed assignments of their unit: bool `[N]`."""
+    members, assignments = np.asarray(units.members), np.asarray(units.assignments)
+    is_allowed = np.asarray(units.is_allowed)[..., None]
+    low = np.where(is_allowed, assignments, np.iinfo(np.int8).max).min(axis=1)
+    high = np.where(is_allowed, assignments, -1).max(axis=1)
+    is_given = np.zeros(num_claims + 1, bool)
+    is_given[members] = low == high
+    return is_given[:num_claims]
