@@ -179,7 +179,7 @@ def plot(tables: dict[str, list[Row]], methods: list[str], path: pathlib.Path) -
     figure.savefig(path, dpi=120)
 
 
-@experiment(Published("", 488 / 30, "8 minutes for 30 units on one CPU core beside two jobs"))
+@experiment(Published("", 777 / 30, "13 minutes for 30 units on one CPU core beside two jobs"))
 @model_option
 @source_options
 @click.option("--parts", default=",".join(PARTS), show_default=True)
