@@ -42,12 +42,10 @@ EXPERIMENTS = {
     "stress": f"--model observer {TOY} --methods marginals,bootstrap --parts unknowable,majority",
     "granted_noise": "--model observer --groups hestonia,ilvania --seeds 1 --num-test 8 --draws 1",
 }
-# robustness takes as long as all the others together, and matched_accuracy is next.
+# These take longest: robustness as long as all the others together.
+SLOW = ("robustness", "matched_accuracy", "labels", "stress")
 EACH = [
-    pytest.param(
-        name, marks=[pytest.mark.slow] if name in ("robustness", "matched_accuracy") else []
-    )
-    for name in EXPERIMENTS
+    pytest.param(name, marks=[pytest.mark.slow] if name in SLOW else []) for name in EXPERIMENTS
 ]
 
 

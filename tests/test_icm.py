@@ -638,7 +638,7 @@ def test_collapse_is_reported(progress, capfd):
     assert result.diagnostics["is_collapsed"]
     assert result.diagnostics["label_shares"] == [0.0, 1.0]
     (warning,) = result.diagnostics["warnings"]
-    for words in ("100% of the labels are the same", "--rule", "calibrated zero-shot"):
+    for words in ("100% of the labels are the same", "--rule", "--algorithm marginals"):
         assert words in warning
     output = capfd.readouterr()
     assert "of the labels" not in output.out + output.err  # the command line prints it

@@ -58,6 +58,7 @@ def test_features_are_those_of_single_prompts(lm, rows, preamble, batch_tokens, 
     np.testing.assert_allclose(features, naive_features(lm, claims), atol=1e-4)
 
 
+@pytest.mark.slow
 def test_labels_of_several_tokens(tmp_path):
     make_checkpoint(tmp_path, "llama", ["tea rice"])
     lm = load_lm(tmp_path)

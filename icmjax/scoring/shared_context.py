@@ -11,7 +11,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from icmjax.errors import Fault, InputError
 from icmjax.lm import Segment
 from icmjax.prompts import TokenizedClaims
 from icmjax.scoring.brief import OfClaims
@@ -26,7 +25,8 @@ BATCH_TOKENS = 4096  # of queries read together
 def score_in_context(scorer: Any, labels: jax.Array, num_shown: int) -> jax.Array:
     """Label log-probs of the claims that a context does not show, given those that it does.
 
-    A scorer that is made of no tokens, such as an observer, makes a pass of its own for it.
+    A scorer that is made of no tokens, such as an observer, makes a pass of its own for it, and so
+    does one whose contexts have a size.
 
     Args:
       scorer: any scorer of N claims.
@@ -37,16 +37,9 @@ def score_in_context(scorer: Any, labels: jax.Array, num_shown: int) -> jax.Arra
       float32 `[..., N, Y]`, nats; even, −log Y, for the claims that are shown.
 
     Raises:
-      InputError: the scorer's contexts have a size that is smaller, or do not fit its budget.
+      InputError: a context and one query do not fit the scorer's memory budget.
     """
     own = of_tokens(scorer)
-    most = getattr(own, "context_size", None)
-    if most is not None and num_shown > most:
-        rule, remedy = (
-            "A context shows no more claims than context_size.",
-            "allow more, or show fewer",
-        )
-        raise InputError(Fault(rule, f"{num_shown} of {most}", "context_size", remedy))
     logp = scorer(labels) if own is None else _score(own, jnp.asarray(labels), num_shown)
     return jnp.where(labels[..., None] >= 0, -jnp.log(float(logp.shape[-1])), logp)
 
@@ -77,7 +70,8 @@ def of_tokens(scorer: Any) -> OfClaims | None:
     """The scorer of tokenised claims that a scorer is, or is a mean over orders of; else None."""
     if isinstance(scorer, OrderMeanScorer):
         scorer = scorer.scorer
-    return scorer if isinstance(scorer, OfClaims) else None
+    is_bounded = getattr(scorer, "context_size", None) is not None
+    return scorer if isinstance(scorer, OfClaims) and not is_bounded else None
 
 
 @partial(jax.jit, static_argnames="num_shown")
