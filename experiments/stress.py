@@ -31,7 +31,7 @@ import numpy as np
 from harness.command import chosen, experiment
 from harness.costs import Cost, Published
 from harness.draws import unit_key
-from harness.labellers import LABELLERS, Labeller, entropy
+from harness.labellers import LABELLERS, NOT_GIVEN, Labeller, entropy
 from harness.readers import Reader, leave_option, load_reader, model_option
 from harness.robustness_parts import Bench, Run, run_balance, run_salient
 from harness.sources import Source, source_options
@@ -199,7 +199,8 @@ def main(
 ) -> None:
     """The command of this file."""
     options["parts"] = chosen(parts, list(PARTS), "--parts")
-    options["methods"] = chosen(methods, list(LABELLERS), "--methods")
+    known = [name for name in LABELLERS if name not in NOT_GIVEN]
+    options["methods"] = chosen(methods, known, "--methods")
     if quick:
         options["methods"] = ["marginals", "bootstrap"]
         source = source._replace(keys=[source.keys[0], source.keys[-1]])

@@ -43,7 +43,7 @@ EXPERIMENTS = {
     "granted_noise": "--model observer --groups hestonia,ilvania --seeds 1 --num-test 8 --draws 1",
 }
 # These take longest: robustness as long as all the others together.
-SLOW = ("robustness", "matched_accuracy", "labels", "stress")
+SLOW = ("robustness", "matched_accuracy", "labels", "stress", "granted_noise")
 EACH = [
     pytest.param(name, marks=[pytest.mark.slow] if name in SLOW else []) for name in EXPERIMENTS
 ]

@@ -80,7 +80,7 @@ def test_pairs_that_hold_each_other_are_turned_round():
         assert result.utility == pytest.approx(enumerated(scorer, rules)[1].max(), abs=1e-3)
 
 
-@pytest.mark.parametrize("case", ["soft", "hard", "clamped"])
+@pytest.mark.parametrize("case", [pytest.param("soft", marks=pytest.mark.slow), "hard", "clamped"])
 def test_cold_marginals_are_exact(case):
     """False alarms about 1e-4 in each case."""
     scorer, rules = table_scorer(3, NUM_CLAIMS, coupling=0.8), HARD if case == "hard" else SOFT
@@ -252,6 +252,7 @@ def halves_differ_by(labels, num_samples):
     return np.abs(labels[:half].mean(0) - labels[half:num_samples].mean(0)).mean()
 
 
+@pytest.mark.slow
 def test_a_chain_ends_where_its_marginals_have_settled():
     """Where its own halves are alike; until then nothing is changed."""
     scorer, tolerance = table_scorer(3, NUM_CLAIMS, coupling=0.8), 0.1
@@ -299,6 +300,7 @@ def test_the_cold_end_is_annealed():
     assert (np.diff(beta[config.phases.burn_in + 1 :, 0]) > 0).all()
 
 
+@pytest.mark.slow
 def test_replicas_start_where_the_warm_start_says():
     scorer = table_scorer(5, NUM_CLAIMS)
     labels = {}

@@ -192,5 +192,6 @@ LABELLERS: dict[str, Callable[[Labeller], Found]] = {
     "icm": of(ICM()),
     "tempering": of(ParallelTempering()),
 }
+NOT_GIVEN = ("probe", "cross-validated")  # that heed no labels that are given
 # The same method at more and more tokens: contexts of 1 ×, 3 ×, 10 × and 30 × the default.
 BUDGETS = {f"marginals × {k}": of(Marginals(num_iterations=2 + 16 * k)) for k in (3, 10, 30)}
