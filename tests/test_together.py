@@ -16,6 +16,7 @@ from icmjax.search import (
     ICM,
     Bootstrap,
     FixedAccuracy,
+    Marginals,
     ParallelTempering,
     run_search,
     search_together,
@@ -56,6 +57,14 @@ def assert_same(found, expected) -> None:
     for name in ("label_log_probs", "log_odds", "marginals", "utility"):
         np.testing.assert_allclose(getattr(found, name), getattr(expected, name), rtol=1e-5)
     assert found.diagnostics["num_tokens"] == expected.diagnostics["num_tokens"]
+
+
+def test_marginals_of_each_persona_are_those_of_it_alone():
+    scorers, rules, keys = make_searches(is_hard=True)
+    algorithm = Marginals(num_iterations=5)
+    results = search_together(scorers, rules, algorithm, keys)
+    for found, scorer, rule, key in zip(results, scorers, rules, keys, strict=True):
+        assert_same(found, run_search(scorer, rule, algorithm, key, progress=False))
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS, ids=lambda algorithm: type(algorithm).__name__)
