@@ -177,8 +177,8 @@ def test_a_balance_that_rules_leave_no_room_for_is_said():
     pairs = make_rules(
         [(i, i + 1) for i in range(0, 10, 2)], penalty_table("exactly_one_true"), is_hard=True
     )
-    (warning,) = run(scorer, pairs, Marginals(balance=0.9)).diagnostics["warnings"]
-    assert "pair rules tie all claims" in warning
+    warnings = run(scorer, pairs, Marginals(balance=0.9)).diagnostics["warnings"]
+    assert any("pair rules tie all claims" in warning for warning in warnings)
 
 
 def test_a_favoured_label_and_an_even_guess_are_said():
