@@ -241,7 +241,8 @@ def _activation_faults(family: Family, fields: Mapping[str, Any]) -> list[Fault]
 def _shape_faults(fields: Mapping[str, Any]) -> list[Fault]:
     faults = []
     num_heads, num_kv_heads = fields["num_attention_heads"], fields["num_key_value_heads"]
-    if num_heads % num_kv_heads:
+    # Null is left standing by transformers 5.0 where later versions refuse it.
+    if not num_kv_heads or num_heads % num_kv_heads:
         faults.append(
             Fault(
                 rule="The number of key-value heads must divide the number of heads.",

@@ -189,7 +189,7 @@ KINDS = (
 
 
 # What no family can do without; transformers 5.0 takes null for it.
-SIZES = (
+NOT_NULL = (
     "hidden_size",
     "intermediate_size",
     "num_hidden_layers",
@@ -197,12 +197,13 @@ SIZES = (
     "vocab_size",
     "max_position_embeddings",
     "rms_norm_eps",
+    "query_pre_attn_scalar",
 )
 
 
 def kind_faults(fields: Mapping[str, Any]) -> Iterator[Fault]:
     """Return a fault for each value of a kind that transformers would stumble over."""
-    for name in SIZES:
+    for name in NOT_NULL:
         if name in fields and fields[name] is None:
             yield Fault(
                 rule=f"{name} is a number.",
