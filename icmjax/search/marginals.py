@@ -21,7 +21,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import scipy.sparse.csgraph
-import scipy.special
 from jax import Array, lax
 
 from icmjax.claims import PairRules
@@ -34,6 +33,7 @@ from icmjax.scoring import (
 )
 from icmjax.search.base import Labelling, Scorer, labelling_of
 from icmjax.search.chains import ChainInfo, ChainSearch, ChainState
+from icmjax.search.loop import mean_entropy
 from icmjax.search.schedule import common
 from icmjax.search.units import Units, labels_of, sum_by_assignment
 
@@ -234,8 +234,7 @@ class Marginals(ChainSearch):
                 "known; --bias none leaves the model's own border."
             )
         is_free = ~np.asarray(state.memory.is_given[0])
-        even = float(scipy.special.entr(marginals[is_free].astype(float)).sum(axis=-1).mean())
-        even /= np.log(marginals.shape[-1])
+        even = mean_entropy(marginals[is_free]) / np.log(marginals.shape[-1])
         if even >= EVEN_SHARE:
             warnings.append(
                 f"The marginals are near even: their mean entropy is {even:.0%} of a guess's. "
