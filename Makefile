@@ -4,6 +4,8 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 MODEL ?= persona-world
 GROUP ?= ilvania
+REAL_MODEL ?= smollm2-135m-instruct
+PERSONA ?= vegan
 
 # What jax is installed for: cuda, tpu or cpu. It is what this machine has, unless it is given.
 ifndef ACCELERATOR
@@ -15,7 +17,7 @@ PLUGINS_cuda := jax-cuda13-plugin jax-cuda13-pjrt
 PLUGINS_tpu := libtpu
 OTHER_PLUGINS := $(foreach each,$(filter-out $(ACCELERATOR),cuda tpu),$(PLUGINS_$(each)))
 
-.PHONY: demo real-models test test-all lint format bench bench-long clean FORCE
+.PHONY: demo demo-real real-models test test-all lint format bench bench-long clean FORCE
 
 # One environment, made again whenever the metadata or the accelerator changes.
 # The plugins of another accelerator are removed: jax would use them wherever it finds them.
@@ -51,6 +53,17 @@ $(REAL_VENV)/installed: setup.cfg pyproject.toml
 
 real-models: $(REAL_VENV)/installed
 	$(REAL_VENV)/bin/python experiments/real_models.py models
+
+models/$(REAL_MODEL)/config.json: $(REAL_VENV)/installed
+	$(REAL_VENV)/bin/python experiments/real_models.py models --only $(REAL_MODEL)
+
+# The same as `demo` with a real language model and a persona of experiments/claims.
+demo-real: $(VENV)/installed models/$(REAL_MODEL)/config.json
+	rm -rf runs/demo-real
+	$(BIN)/icmjax search --model models/$(REAL_MODEL) --claims experiments/claims/$(PERSONA)_search.jsonl \
+	  --out runs/demo-real
+	$(BIN)/icmjax evaluate --model models/$(REAL_MODEL) --demos runs/demo-real \
+	  --claims experiments/claims/$(PERSONA)_test.jsonl --gold experiments/claims/$(PERSONA)_search.jsonl
 
 test: $(VENV)/installed
 	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder -m "not slow"

@@ -10,9 +10,11 @@ A unit is a group of the persona world and a seed, or a persona of a claim file 
 method of harness/labellers.py labels the unit's N search claims, under hard pair rules where there
 are any; none sees gold. Measured are
   label accuracy   share of right labels,
-  label log-loss   nats a claim, of the method's marginals,
+  label log-loss   nats a claim, of the method's marginals; and of these within the pair rules,
+                   where the method itself reads the claims of a pair apart,
   ECE              expected calibration error: the probability of True in ten equal bins, all claims
-                   of all groups and seeds together; |share of True − mean probability|, weighted,
+                   of all groups and seeds together; |share of True − mean probability|, weighted;
+                   of preferences also against what respondents, of whom some err, would say,
   passes           tokens read, over those of one tree pass of all claims,
   held-out         accuracy and log-loss on claims of other topics after the labels as
                    demonstrations, means over S orders, the same for all methods;
@@ -44,7 +46,7 @@ import numpy as np
 from harness.command import chosen, experiment
 from harness.costs import Cost, Published
 from harness.draws import orders_of, unit_key, unit_rng
-from harness.labellers import ALPHA, BUDGETS, LABELLERS, NUM_ORDERS, Found, Labeller
+from harness.labellers import ALPHA, BUDGETS, LABELLERS, NUM_ORDERS, SHOTS, Found, Labeller
 from harness.readers import OBSERVERS, Reader, leave_option, load_reader, model_option
 from harness.rules import hard_rules
 from harness.sources import Source, source_options
@@ -61,9 +63,10 @@ from harness.tables import (
 )
 from harness.units import run_units
 
-from icmjax.claims import UNLABELLED, ClaimSet, violated_pairs
+from icmjax.claims import UNLABELLED, ClaimSet, PairRules, violated_pairs
 from icmjax.errors import Fault, InputError
-from icmjax.persona_world import Task, make_preference_task, make_world
+from icmjax.persona_world import Source as Poll
+from icmjax.persona_world import Style, Task, World, make_preference_task, make_world
 from icmjax.scoring import utility
 from icmjax.steering import random_labels, score_predictions
 
@@ -72,6 +75,7 @@ DEFAULT_METHODS = (
     "zero-shot,calibrated,marginals,bootstrap,votes,icm,tempering"  # the others by --methods
 )
 BASE = "bootstrap"
+METHODS = LABELLERS | BUDGETS | SHOTS
 SURE = 0.75  # least marginal of a label that is shown
 DRAWS = 8
 BINS = 10
@@ -82,13 +86,16 @@ STEERED = ("marginals",)  # whose marginals are used in context in other ways to
 def run_task(reader: Reader, task: Task, held_out: Task, key: tuple[str, int], options: Any) -> Any:
     """All methods on one claim set."""
     unit = Labeller(reader, task.claims, unit_key(*key))
-    found = {name: (LABELLERS | BUDGETS)[name](unit) for name in options["methods"]}
+    found = {name: METHODS[name](unit) for name in options["methods"]}
     scores = steering_scores(reader, task, held_out, found, key, options["num_orders"])
     gold = task.gold.labels
     methods = {
         name: {
             "label accuracy": float((one.labels == gold).mean()),
             "label log-loss": log_loss(one.marginals, gold),
+            "label log-loss within the rules": log_loss(
+                marginals_within(one.marginals, unit.rules), gold
+            ),
             "passes": one.num_tokens / max(unit.tokens_of_a_pass(), 1),
             "share of True": float((one.labels == 1).mean()),
             "marginals": np.round(one.marginals[:, 1].astype(float), 5).tolist(),
@@ -96,6 +103,23 @@ def run_task(reader: Reader, task: Task, held_out: Task, key: tuple[str, int], o
         for name, one in found.items()
     }
     return {"methods": methods, "steering": scores, "gold": gold.tolist()}
+
+
+def marginals_within(marginals: np.ndarray, rules: PairRules) -> np.ndarray:
+    """Marginals `[N, Y]` of which those of pairs with one True are read together.
+
+    A method that reads every claim alone gives the two claims of a pair probabilities of True that
+    need not add up to 1. Read together they are in proportion to the products of both.
+    """
+    result = np.array(marginals, np.float64)
+    is_one_true = (np.asarray(rules.penalties) == [[1, 0], [0, 1]]).all(axis=(1, 2))
+    for first, second in np.asarray(rules.pairs)[is_one_true]:
+        both = result[[first, second]]
+        if abs(both[:, 1].sum() - 1) > 1e-3:
+            as_first = both[0, 1] * both[1, 0]
+            share = as_first / max(as_first + both[0, 0] * both[1, 1], 1e-12)
+            result[first], result[second] = (1 - share, share), (share, 1 - share)
+    return result
 
 
 def log_loss(marginals: np.ndarray, gold: np.ndarray) -> float:
@@ -259,11 +283,12 @@ def analyse(units: list[dict[str, Any]], tiers: Mapping[str, list[Unit]]) -> dic
     for form in (name for name in units[0] if name != "key"):
         first, size = units[0][form], size_of(units)
         methods, steering = list(first["methods"]), list(first["steering"])
-        for metric in ("label accuracy", "label log-loss", "passes", "share of True"):
+        losses = ("label log-loss", "label log-loss within the rules")
+        for metric in ("label accuracy", *losses, "passes", "share of True"):
             value = functools.partial(value_of, form, "methods", metric=metric)
             tables[f"{form}: {metric}, {size}"] = [mean_row(n, units, value(n)) for n in methods]
         accuracy = functools.partial(value_of, form, "methods", metric="label accuracy")
-        for metric in ("label accuracy", "label log-loss") if BASE in methods else ():
+        for metric in ("label accuracy", *losses) if BASE in methods else ():
             value = functools.partial(value_of, form, "methods", metric=metric)
             tables[f"{form}: {metric} − that of {BASE}, {size}, p by Holm"] = comparison_rows(
                 [Comparison(n, units, value(n), value(BASE)) for n in methods if n != BASE]
@@ -291,8 +316,25 @@ def analyse(units: list[dict[str, Any]], tiers: Mapping[str, list[Unit]]) -> dic
     return tables
 
 
-def pooled(units: Sequence[Unit]) -> dict[str, Any]:
-    """Calibration of each method's marginals, over all groups and seeds together."""
+def said_share(share: float, world: World) -> float:
+    """Share of a national poll's respondents who say True, where it is true for that share.
+
+    Some err, and some answer by habit: at random, or always the same.
+    """
+    config = world.config
+    error, by_values = config.source_errors[Poll.NATIONAL], config.style_shares[Style.SUBSTANTIVE]
+    always_true = config.style_shares[Style.ALWAYS_TRUE]
+    always_false = config.style_shares[Style.ALWAYS_FALSE]
+    by_coin = 1 - by_values - always_true - always_false
+    return by_values * (share + error * (1 - 2 * share)) + always_true + by_coin / 2
+
+
+def pooled(units: Sequence[Unit], world: World | None = None) -> dict[str, Any]:
+    """Calibration of each method's marginals, over all groups and seeds together.
+
+    Of the world's preferences also against what respondents would say. A claim of a pair has no
+    such number: there the rules take most of the respondents' noise out of the marginals.
+    """
     result: dict[str, Any] = {}
     for form in (name for name in units[0] if name != "key"):
         gold = np.concatenate([unit[form]["gold"] for unit in units])
@@ -301,10 +343,13 @@ def pooled(units: Sequence[Unit]) -> dict[str, Any]:
             probabilities = np.concatenate(
                 [unit[form]["methods"][name]["marginals"] for unit in units]
             )
-            calibration[name] = {
-                "ECE": calibration_error(probabilities, gold),
-                "bins": bins_of(probabilities, gold),
-            }
+            bins = bins_of(probabilities, gold)
+            calibration[name] = {"ECE": calibration_error(probabilities, gold), "bins": bins}
+            if world is not None and form == "preferences":
+                calibration[name]["ECE of what respondents say"] = sum(
+                    row["weight"] * abs(said_share(row["share"], world) - row["mean"])
+                    for row in bins
+                )
         result[form] = {"calibration": calibration}
     return result
 
@@ -327,11 +372,12 @@ def plot(found: Mapping[str, Any], path: pathlib.Path) -> None:
 def report(units: list[dict[str, Any]], source: Source, out: pathlib.Path) -> None:
     """Tables, calibration and the figure."""
     publish(analyse(units, source.members(units)), out)
-    found = pooled(units)
+    found = pooled(units, source.world)
     for form, result in found.items():
         click.echo(f"{form}: expected calibration error of the marginals")
         for name, one in result["calibration"].items():
-            click.echo(f"  {name:24} {one['ECE']:.3f}")
+            values = [f"{kind} {value:.3f}" for kind, value in one.items() if "ECE" in kind]
+            click.echo(f"  {name:24} {', '.join(values)}")
     write_json(out / "calibration.json", found)
     plot(found, out / "labels.png")
 
@@ -377,11 +423,10 @@ def report_exact(units: list[dict[str, Any]], out: pathlib.Path) -> None:
     part="part",
 )
 @model_option
-@source_options
+@functools.partial(source_options, first_seed=3)
 @click.option("--part", default="labels", show_default=True, type=click.Choice(["labels", "exact"]))
 @click.option("--formats", default=",".join(FORMATS), show_default=True, help="Of the world.")
-@click.option("--methods", help=f"Of {'; '.join([*LABELLERS, *BUDGETS])}; default the cheap ones.")
-@click.option("--first-seed", default=3, show_default=True, help="Seeds start there.")
+@click.option("--methods", help=f"Of {'; '.join(METHODS)}; default the cheap ones.")
 @click.option("--orders", "num_orders", default=3, show_default=True, help="Shuffles a label set.")
 @click.option("--knows-groups", is_flag=True, help="observer: knows the groups of the texts.")
 @leave_option
@@ -394,7 +439,6 @@ def main(
     part: str,
     formats: str,
     methods: str | None,
-    first_seed: int,
     knows_groups: bool,
     **options: Any,
 ) -> None:
@@ -402,11 +446,9 @@ def main(
     options["formats"] = chosen(formats, FORMATS, "--formats")
     if source.world is None:
         options["formats"] = ["claims"]
-    known = [*LABELLERS, *BUDGETS]
-    options["methods"] = chosen(methods or DEFAULT_METHODS, known, "--methods")
+    options["methods"] = chosen(methods or DEFAULT_METHODS, list(METHODS), "--methods")
     if quick and methods is None:
         options["methods"] = ["zero-shot", "marginals", "bootstrap"]
-    keys = [(name, seed + first_seed) for name, seed in source.keys]
     if knows_groups and model not in OBSERVERS:
         rule, remedy = "It is an observer that may know the groups.", "leave --knows-groups out"
         raise InputError(Fault(rule, model, "--knows-groups", remedy))
@@ -414,10 +456,10 @@ def main(
     config = reader.config | source.config | options | {"part": part, "knows_groups": knows_groups}
     if part == "exact":
         run = functools.partial(run_exact, reader, source)
-        report_exact(run_units(out, config, keys, run, source.num_together, cost), out)
+        report_exact(run_units(out, config, source.keys, run, source.num_together, cost), out)
         return
     run = functools.partial(run_unit, reader, source, options)
-    report(run_units(out, config, keys, run, source.num_together, cost), source, out)
+    report(run_units(out, config, source.keys, run, source.num_together, cost), source, out)
 
 
 if __name__ == "__main__":

@@ -181,10 +181,9 @@ def plot(tables: dict[str, list[Row]], methods: list[str], path: pathlib.Path) -
 
 @experiment(Published("", 777 / 30, "13 minutes for 30 units on one CPU core beside two jobs"))
 @model_option
-@source_options
+@functools.partial(source_options, first_seed=3)
 @click.option("--parts", default=",".join(PARTS), show_default=True)
 @click.option("--methods", default=METHODS, show_default=True, help="Of harness/labellers.py.")
-@click.option("--first-seed", default=3, show_default=True, help="Seeds start there.")
 @leave_option
 def main(
     model: str,
@@ -194,7 +193,6 @@ def main(
     quick: bool,
     parts: str,
     methods: str,
-    first_seed: int,
     **options: Any,
 ) -> None:
     """The command of this file."""
@@ -218,8 +216,7 @@ def main(
             for part in options["parts"]
         }
 
-    keys = [(name, seed + first_seed) for name, seed in source.keys]
-    units = run_units(out, config, keys, run_unit, source.num_together, cost)
+    units = run_units(out, config, source.keys, run_unit, source.num_together, cost)
     tables = analyse(units, options["methods"])
     publish(tables, out)
     plot(tables, options["methods"], out / "stress.png")

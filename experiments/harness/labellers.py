@@ -13,6 +13,7 @@ from harness.rules import hard_rules
 from harness.together import search
 from icmjax.claims import UNLABELLED, ClaimSet
 from icmjax.errors import Fault, InputError
+from icmjax.lm import LanguageModel
 from icmjax.persona_world import Source as Poll
 from icmjax.persona_world import text
 from icmjax.scoring import (
@@ -20,6 +21,7 @@ from icmjax.scoring import (
     confident_labels,
     contrast_features,
     make_contrast_scorer,
+    make_scorer,
     principal_probe,
 )
 from icmjax.search import (
@@ -144,24 +146,59 @@ def cross_validated(unit: Labeller) -> Found:
     return Found(result.labels, result.marginals, tokens)
 
 
+def agreement(unit: Labeller) -> Found:
+    """Bootstrapped labels shown in NUM_ORDERS orders, and a vote of what the model then says.
+
+    A claim's marginal is the share of orders that say so, one vote being cast for either label.
+
+    Raises:
+      InputError: the reader is an observer, to whom orders are all the same.
+    """
+    lm = require_lm(unit, "agreement")
+    start = unit.search(Bootstrap())
+    scorer = make_scorer(lm, unit.claims, "tree", leave="group", num_orders=NUM_ORDERS)
+    scores = np.asarray(scorer.by_order(start.labels))  # [K, N, Y]
+    within = np.stack([read_within_rules(unit, logp) for logp in scores])
+    share = (within.sum(axis=0) + 1) / (NUM_ORDERS + 2)
+    marginals = np.stack([1 - share, share], axis=-1).astype(np.float32)
+    tokens = int(start.tokens.sum()) + scorer.tokens_per_pass(start.labels)
+    return Found((share > 0.5).astype(np.int8), marginals, tokens)
+
+
+def read_within_rules(unit: Labeller, label_log_probs: np.ndarray) -> np.ndarray:
+    """The most probable labels within the pair rules: float32 `[N, Y]` → int8 `[N]`."""
+    none = np.full(len(unit.claims), UNLABELLED, np.int8)
+    units = make_units(unit.rules, none, 2)
+    scores = assignment_scores(units, jnp.asarray(label_log_probs), 1.0)
+    return np.asarray(labels_of(units, best_assignment(scores), len(none)))
+
+
+def require_lm(unit: Labeller, method: str) -> LanguageModel:
+    """The model that reads the unit.
+
+    Raises:
+      InputError: an observer reads it.
+    """
+    if unit.reader.lm is None:
+        rule, remedy = "This method asks a language model.", f"leave the method {method} out"
+        raise InputError(Fault(rule, unit.reader.name, "--model", remedy))
+    return unit.reader.lm
+
+
 def probe(unit: Labeller) -> Found:
     """The first principal component of hidden states, one deviation of it worth one nat.
 
     Raises:
       InputError: the reader is an observer, who has no hidden states.
     """
-    if unit.reader.lm is None:
-        rule, remedy = "A probe reads a model's hidden states.", "leave the method probe out"
-        raise InputError(Fault(rule, unit.reader.name, "--model", remedy))
+    lm = require_lm(unit, "probe")
     none = np.full(len(unit.claims), UNLABELLED, np.int8)
     zero_shot = np.asarray(unit.scorer(none))
-    features = contrast_features(unit.reader.lm, unit.claims)
+    features = contrast_features(lm, unit.claims)
     score = principal_probe(features, zero_shot[:, 1] - zero_shot[:, 0])
     score = score / max(float(score.std()), 1e-9)
     logp = -np.logaddexp(0, np.stack([score, -score], axis=-1)).astype(np.float32)
-    units = make_units(unit.rules, none, 2)
-    scores = assignment_scores(units, jnp.asarray(logp), 1.0)
-    labels = np.asarray(labels_of(units, best_assignment(scores), len(none)))
+    labels = read_within_rules(unit, logp)
     return Found(labels, np.exp(logp), 3 * unit.scorer.tokens_per_pass(none))
 
 
@@ -186,12 +223,15 @@ LABELLERS: dict[str, Callable[[Labeller], Found]] = {
     "without overcount": without_overcount,
     "contrast": contrast,
     "cross-validated": cross_validated,
+    "agreement": agreement,
     "joint posterior": joint_posterior,
     "joint best": joint_best,
     "probe": probe,
     "icm": of(ICM()),
     "tempering": of(ParallelTempering()),
 }
-NOT_GIVEN = ("probe", "cross-validated")  # that heed no labels that are given
+NOT_GIVEN = ("probe", "cross-validated", "agreement")  # that heed no labels that are given
 # The same method at more and more tokens: contexts of 1 ×, 3 ×, 10 × and 30 × the default.
 BUDGETS = {f"marginals × {k}": of(Marginals(num_iterations=2 + 16 * k)) for k in (3, 10, 30)}
+# And with contexts of more claims and of fewer.
+SHOTS = {f"marginals of {k} shots": of(Marginals(num_shots=k)) for k in (2, 8, 16, 30)}

@@ -50,7 +50,11 @@ def model_config(lm: LanguageModel) -> dict[str, Any]:
 
 
 def load_reader(
-    name: str, world: World, leave: str = "group", knows_groups: bool = False
+    name: str,
+    world: World,
+    leave: str = "group",
+    knows_groups: bool = False,
+    dtype: str = "float32",
 ) -> Reader:
     """A model by its name or folder, or an observer, who may know the groups' values."""
     if name == TRUSTING_OBSERVER:
@@ -78,7 +82,7 @@ def load_reader(
             ),
             lambda claims, num_orders: make_prefix_scorer(observe(claims, "claim"), num_orders),
         )
-    lm = load_lm(name)
+    lm = load_lm(name, dtype=dtype)
     return Reader(
         name,
         model_config(lm),

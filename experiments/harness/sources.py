@@ -44,8 +44,11 @@ class Source(NamedTuple):
         return self.world
 
 
-def source_options(function: Callable[..., None]) -> Callable[..., None]:
-    """A command's options that say where its claims come from, handed on as one `source`."""
+def source_options(function: Callable[..., None], first_seed: int = 0) -> Callable[..., None]:
+    """A command's options that say where its claims come from, handed on as one `source`.
+
+    Its seeds start at `first_seed`, unless --first-seed says another.
+    """
 
     @functools.wraps(function)
     def command(
@@ -55,6 +58,7 @@ def source_options(function: Callable[..., None]) -> Callable[..., None]:
         personas: str | None,
         groups: str | None,
         num_seeds: int,
+        first_seed: int,
         num_claims: int,
         num_test: int,
         num_together: int,
@@ -65,6 +69,8 @@ def source_options(function: Callable[..., None]) -> Callable[..., None]:
         source = load_source(
             claims_path, test_path, personas, groups, num_seeds, num_claims, num_test, quick, rule
         )
+        keys = [(name, seed + first_seed) for name, seed in source.keys]
+        source = source._replace(keys=keys)
         config = source.config | {"num_together": num_together}
         source = source._replace(config=config, num_together=num_together)
         function(source=source, quick=quick, **options)
@@ -82,6 +88,7 @@ def source_options(function: Callable[..., None]) -> Callable[..., None]:
         click.option("--num-test", default=64, show_default=True, help="Held-out claims a task."),
         click.option("--num-claims", default=32, show_default=True, help="Search claims a task."),
         click.option("--seeds", "num_seeds", default=3, show_default=True, help="Draws a group."),
+        click.option("--first-seed", default=first_seed, show_default=True, help="The least seed."),
         click.option("--personas", help="Of the files, separated by commas; default together."),
         click.option(
             "--rule",

@@ -23,6 +23,7 @@ from icmjax.scoring.passes import describe
 from icmjax.scoring.planner import MEMORY_BUDGET, fitting_batch, text_bytes
 from icmjax.scoring.probes import contrast_features, principal_probe
 from icmjax.scoring.sequential import Leave, SequentialScorer, make_sequential_scorer
+from icmjax.scoring.shapes import round_up
 from icmjax.scoring.shared_context import score_in_context, tokens_in_context
 from icmjax.scoring.subset import TreeSubsetScorer
 from icmjax.scoring.tree import TreeScorer, make_tree_scorer, piece_starts, stretches
@@ -65,6 +66,7 @@ __all__ = [
     "piece_starts",
     "principal_probe",
     "read_prompts",
+    "round_up",
     "score_in_context",
     "share_border",
     "shown_lengths",

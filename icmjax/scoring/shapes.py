@@ -55,7 +55,7 @@ def shared_shapes(
     if fitting:
         shape = min(fitting, key=lambda shape: rows @ shape[2])
     else:
-        shape = (_round_up(text[0]), _round_up(text[1]), tuple(map(_round_up, plan.widths)))
+        shape = (round_up(text[0]), round_up(text[1]), tuple(map(round_up, plan.widths)))
         known.append(shape)
     num_spare = int(rows[-1]) - len(units)
     return _fill_up(claims, num_spare, *shape[:2]), plan._replace(widths=shape[2]), num_spare
@@ -68,9 +68,10 @@ def _bucket_arities(num_claims: int) -> list[tuple[int, ...]]:
     return sorted((shape for shape in shapes if np.prod(shape) >= num_claims), key=np.prod)
 
 
-def _round_up(width: int) -> int:
-    step = max(1, 1 << max(0, int(width).bit_length() - SLACK.bit_length()))
-    return -(-width // step) * step
+def round_up(width: int, slack: int = SLACK) -> int:
+    """The next width of few: larger by less than one part in `slack`, a power of two."""
+    step = max(1, 1 << max(0, int(width).bit_length() - slack.bit_length()))
+    return -(-int(width) // step) * step
 
 
 def _fill_up(

@@ -5,12 +5,13 @@ from icmjax.steering.chat import chat_zero_shot
 from icmjax.steering.comparison import Condition, compare, held_out, random_labels
 from icmjax.steering.generation import continuation_likelihood, generate
 from icmjax.steering.in_context import evaluate, make_steerer
-from icmjax.steering.scores import Evaluation, Scores, score_predictions
+from icmjax.steering.scores import Evaluation, Scores, auc, score_predictions
 
 __all__ = [
     "Condition",
     "Evaluation",
     "Scores",
+    "auc",
     "calibrate",
     "chat_zero_shot",
     "compare",

@@ -17,12 +17,16 @@ from icmjax.scoring import (
     fitting_batch,
     label_log_probs,
     read_prompts,
+    round_up,
     shown_lengths,
     text_bytes,
 )
 from icmjax.steering.scores import Evaluation, score_predictions
 
 QUERY_BATCH_TOKENS = 4096
+# Widths are rounded up by less than one part in these, so that other claims of like lengths run
+# the program that is compiled already.
+CONTEXT_SLACK, CLAIM_SLACK = 8, 4
 
 
 class Steerer(NamedTuple):
@@ -73,7 +77,7 @@ class Steerer(NamedTuple):
                     "show fewer demonstrations, or use a model with a longer context",
                 )
             )
-        width = max(32, -(-int(context) // 32) * 32)
+        width = round_up(max(32, int(context)), CONTEXT_SLACK)
         flat = labels.reshape(-1, labels.shape[-1])
         logp = _steer(
             self.lm,
@@ -93,12 +97,14 @@ class Steerer(NamedTuple):
           InputError: the context and one query do not fit the memory budget.
         """
         num_queries, query_width = self.queries.queries.shape
-        return fitting_batch(
+        most = fitting_batch(
             lambda size: text_bytes(self.lm, self.queries, width, 1, size)[1],
             min(num_queries, QUERY_BATCH_TOKENS // query_width),
             self.memory_budget,
             None,
         )
+        # Batches of one size, or nearly: a last one that is smaller is a program of its own.
+        return -(-num_queries // -(-num_queries // most))
 
 
 def make_steerer(
@@ -133,7 +139,17 @@ def make_steerer(
     shown, asked = tokenize_together(
         [demonstrations, queries], chosen, lm.tokenizer, lm.config.vocab_size
     )
-    return Steerer(lm, shown, asked, memory_budget)
+    return Steerer(lm, fill_up(shown), fill_up(asked), memory_budget)
+
+
+def fill_up(claims: TokenizedClaims) -> TokenizedClaims:
+    """Claims with their widths rounded up, numpy arrays."""
+
+    def pad(array: jax.Array | np.ndarray) -> np.ndarray:
+        more = round_up(array.shape[-1], CLAIM_SLACK) - array.shape[-1]
+        return np.pad(array, [(0, 0)] * (array.ndim - 1) + [(0, more)])
+
+    return claims._replace(queries=pad(claims.queries), demonstrations=pad(claims.demonstrations))
 
 
 def evaluate(

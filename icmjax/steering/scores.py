@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 import numpy as np
+import scipy.stats
 
 from icmjax.claims import UNLABELLED, GoldLabels
 from icmjax.errors import Fault, InputError, ScoreError
@@ -51,6 +52,38 @@ def score_predictions(label_log_probs: np.ndarray, gold: GoldLabels) -> Scores:
     return Scores(
         float(is_right.mean()), float(np.mean(recalls)), float(log_loss), int(is_known.sum())
     )
+
+
+def auc(label_log_probs: np.ndarray, gold: GoldLabels) -> float:
+    """Chance that a claim that is true has higher log-odds than one that is false.
+
+    It is the area under the ROC curve: how well a model ranks claims, whatever label it favours.
+    Equal log-odds count half (Hanley & McNeil 1982). Claims without a gold label do not count.
+
+    Args:
+      label_log_probs: `[M, 2]`, nats.
+      gold: labels of the M claims.
+
+    Raises:
+      InputError: there are more than two labels, or no claim of one of them.
+      ScoreError: a label log-prob is not a finite number.
+    """
+    _check(label_log_probs)
+    if np.shape(label_log_probs)[-1] != 2:
+        found = f"{np.shape(label_log_probs)[-1]}"
+        remedy = "compare accuracies"
+        raise InputError(Fault("Claims are ranked by two labels.", found, "label options", remedy))
+    log_odds = np.asarray(label_log_probs, np.float64) @ np.array([-1.0, 1.0])
+    is_true = gold.labels == 1
+    num_true, num_false = int(is_true.sum()), int((gold.labels == 0).sum())
+    if not num_true or not num_false:
+        found = f"{num_true} true and {num_false} false ones"
+        remedy = "evaluate on claims of both labels"
+        raise InputError(Fault("Ranking wants claims of both labels.", found, "gold", remedy))
+    is_known = gold.labels != UNLABELLED
+    ranks = scipy.stats.rankdata(log_odds[is_known])
+    above = ranks[is_true[is_known]].sum() - num_true * (num_true + 1) / 2
+    return float(above / (num_true * num_false))
 
 
 def _check(label_log_probs: np.ndarray) -> None:

@@ -1,0 +1,188 @@
+"""Real personas: how they are worded, what is matched, where borders lie; all at toy size."""
+
+import importlib
+import json
+
+import numpy as np
+import pytest
+from checkpoints import make_checkpoint
+from experiment_commands import check_resumes, invoke, invoke_in, read_units
+
+pytestmark = pytest.mark.usefixtures("experiments_on_path")
+
+NAMES = ("baker", "sailor")
+TOY = "--personas baker,sailor --seeds 1 --num-items 8 --num-test 8 --orders 2"
+
+
+@pytest.fixture(scope="module")
+def persona_data(tmp_path_factory):
+    """Statements of two personas, as the public data has them, and a model of their words."""
+    folder, texts = tmp_path_factory.mktemp("data"), []
+    for split, num in (("train", 12), ("test", 10)):
+        (folder / "anthropic_personas" / split).mkdir(parents=True)
+        for name in NAMES:
+            rows = [
+                {
+                    "persona": name,
+                    "who": f"A {name}",
+                    "statement": f"I like {split} thing {index}",
+                    "label": index % 2,
+                }
+                for index in range(num)
+            ]
+            texts += [f'A {name} would say: "{row["statement"]}"' for row in rows]
+            path = folder / "anthropic_personas" / split / f"{name}.jsonl"
+            path.write_text("\n".join(map(json.dumps, rows)) + "\n")
+    make_checkpoint(folder / "lm", "gemma3", [*texts, "Claim: I think this claim is True False"])
+    return folder
+
+
+@pytest.fixture(scope="module")
+def wordings(experiments_on_path):
+    return importlib.import_module("harness.wordings")
+
+
+@pytest.fixture(scope="module")
+def found(persona_data, tmp_path_factory):
+    """The command's options, the folder that it was called in, and its result."""
+    options = f"--model {persona_data}/lm --data {persona_data} {TOY}"
+    options += " --parts zero-shot,gold,marginals"
+    folder = tmp_path_factory.mktemp("in_vivo")
+    result = invoke_in(folder, "in_vivo", options)
+    assert result.exit_code == 0, result.output
+    return options, folder, result
+
+
+def items_of(wordings, num=6):
+    return [
+        wordings.Item("p", "A baker", "", (f"statement {index}",), index % 2)
+        for index in range(num)
+    ]
+
+
+def test_of_two_opposite_claims_gold_has_one_true(wordings):
+    for kind in (wordings.STATEMENTS, wordings.ANSWERS):
+        items = items_of(wordings)
+        if kind is wordings.ANSWERS:
+            items = [
+                item._replace(question="Which?", texts=(item.texts[0], f"no {index}"))
+                for index, item in enumerate(items)
+            ]
+        for name, wording in kind.items():
+            claims, gold = wordings.word(items, wording)
+            assert len({claim.choice for claim in claims.claims}) == len(claims), name
+            pairs = np.asarray(claims.rules.pairs)
+            if wording.rule == "none":
+                assert not len(pairs)
+                assert gold.labels.tolist() == [item.label for item in items]
+            else:
+                assert len(pairs) == len(claims) / 2
+                assert (gold.labels[pairs].sum(axis=1) == 1).all()
+                assert claims.rules.is_hard.all()
+
+
+def test_of_two_statements_one_is_said_and_either_comes_first(wordings):
+    said = {item.texts[0] for item in items_of(wordings) if item.label}
+    claims, gold = wordings.word(items_of(wordings), wordings.STATEMENTS["which of two"])
+    assert claims.claims[0].choice == 'A baker would rather say "statement 1" than "statement 0"'
+    for claim, label in zip(claims.claims, gold.labels, strict=True):
+        first, second = claim.choice.split('"')[1::2]
+        assert (first in said, second in said) == (bool(label), not label)
+    assert gold.labels[::2].tolist() == [1, 0, 1]
+
+
+def test_the_persona_is_in_the_claim_or_before_all_claims(wordings):
+    items = items_of(wordings)
+    for name, wording in wordings.STATEMENTS.items():
+        claims, _ = wordings.word(items, wording)
+        is_before = "a baker" in claims.preamble
+        assert is_before == (name == "preamble")
+        assert all(("A baker" in claim.choice) != is_before for claim in claims.claims)
+
+
+def test_as_many_items_are_drawn_of_either_label(wordings):
+    items = items_of(wordings, 20) + [item._replace(label=1) for item in items_of(wordings, 9)]
+    for num in (4, 10, 20, 29, 40):
+        drawn = wordings.draw_items(items, num, np.random.default_rng(num))
+        num_true = sum(item.label for item in drawn)
+        assert len(drawn) == min(num, 29)
+        assert num_true == max(len(drawn) // 2, len(drawn) - 10)
+
+
+def test_errors_are_as_many_on_either_side(found, persona_data):
+    _, folder, _ = found
+    by_part = {unit["key"][2]: unit for unit in read_units(folder / "runs/in_vivo")}
+    assert by_part.keys() == {"zero-shot", "gold", "marginals"}
+    in_vivo = importlib.import_module("in_vivo")
+    wordings = importlib.import_module("harness.wordings")
+    readers = importlib.import_module("harness.readers")
+    reader = readers.load_reader(str(persona_data / "lm"), None)
+    options = {"num_items": 8, "num_test": 8, "num_orders": 3}
+    for name in ("would say", "would say or not"):
+        arguments = (reader, persona_data, wordings.STATEMENTS[name], options, "baker", 0)
+        bench = in_vivo.Bench(*arguments)
+        gold = bench.task.gold.labels
+        rng = np.random.default_rng(0)
+        for missed, false in ((0, 0), (1, 3), (2, 2)):
+            if len(bench.task.claims.rules.pairs):
+                missed = false
+            rows = in_vivo.with_errors(bench, missed, false, rng)
+            assert ((rows == 0) & (gold == 1)).sum(axis=1).tolist() == [missed] * 3
+            assert ((rows == 1) & (gold == 0)).sum(axis=1).tolist() == [false] * 3
+            for first, second in np.asarray(bench.task.claims.rules.pairs):
+                assert (rows[:, first] != rows[:, second]).all()
+
+
+def test_every_part_has_its_tables_and_a_second_call_runs_nothing(found, monkeypatch):
+    options, folder, result = found
+    report = json.loads((folder / "runs/in_vivo/report.json").read_text())
+    rows = {title: [row["name"] for row in rows] for title, rows in report.items()}
+    names = ["zero-shot", "calibrated", "gold", "marginals", "errors as of marginals"]
+    assert rows["held-out AUC, 2 personas × 1 seeds"] == names
+    assert rows["label accuracy, 2 personas × 1 seeds"] == ["zero-shot", "calibrated", "marginals"]
+    assert rows["held-out accuracy, found − random errors of the same number, p by Holm"] == [
+        "marginals"
+    ]
+    assert all(title in result.stdout for title in report)
+    check_resumes(folder, "in_vivo", options, monkeypatch)
+
+
+def test_wordings_and_borders_are_measured(persona_data, tmp_path, monkeypatch):
+    wording = importlib.import_module("wording")
+    monkeypatch.setattr(wording, "PERSONAS", NAMES)
+    monkeypatch.setattr(wording, "SURVEYS", {})
+    monkeypatch.setattr(wording, "KINDS", {"statements": wording.KINDS["statements"]})
+    files = f"--model {persona_data}/lm --data {persona_data}"
+    result = invoke("wording", f"{files} --quick", tmp_path / "wording")
+    assert result.exit_code == 0, result.output
+    chosen = json.loads((tmp_path / "wording/chosen.json").read_text())["statements"]
+    units = read_units(tmp_path / "wording/statements")
+    means = {
+        name: np.mean([unit[name]["16 shots"] for unit in units])
+        for name in units[0]
+        if name != "key"
+    }
+    assert means[chosen] == max(means.values())
+    monkeypatch.setattr(importlib.import_module("borders"), "NUM_DRAWN", 4)
+    monkeypatch.setattr(importlib.import_module("borders"), "LEAST_AUC", 0.0)
+    result = invoke("borders", f"{files} --personas {','.join(NAMES)}", tmp_path / "borders")
+    assert result.exit_code == 0, result.output
+    assert "0.9 of the claims true: accuracy, 2 personas" in result.output
+
+
+def test_borders_are_those_of_their_names():
+    borders = importlib.import_module("borders")
+    log_odds = np.array([-3.0, -2.8, 1.0, 1.2, 1.4])
+    none, mean, clusters, empty = borders.borders_of(log_odds, 0.7)
+    assert (none, empty) == (0.0, 0.7)
+    assert mean == pytest.approx(-0.44)
+    assert clusters == pytest.approx(-0.9)
+
+
+@pytest.mark.parametrize("name", ["wording", "in_vivo", "borders"])
+@pytest.mark.parametrize("options", ["", "--data nowhere"])
+def test_without_the_data_the_message_says_what_to_do(name, options, tmp_path):
+    result = invoke(name, options, tmp_path)
+    assert result.exit_code == 2
+    assert "name it with --data" in result.output
+    assert "Traceback" not in result.output
