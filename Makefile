@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 MODEL ?= persona-world
 GROUP ?= ilvania
 REAL_MODEL ?= smollm2-135m-instruct
-PERSONA ?= vegan
+PERSONA ?= kind
 
 # What jax is installed for: cuda, tpu or cpu. It is what this machine has, unless it is given.
 ifndef ACCELERATOR

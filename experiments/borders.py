@@ -12,6 +12,7 @@ demonstrations, and one empty statement of the same persona. Of the log-odds
        mean          of the log-odds (batch calibration, Zhou et al., arXiv:2309.17249);
        clusters      between the two clusters (`icmjax/scoring/bias.py`; Han et al.,
                      arXiv:2205.10183; Otsu 1979);
+       gated         between the clusters, if the model says one label of 9 claims in 10; else 0;
        content-free  those of the empty statement (contextual calibration, Zhao et al.,
                      arXiv:2102.09690).
 No border sees a label. Accuracy is a mean over draws and then over personas.
@@ -46,7 +47,8 @@ from icmjax.scoring import cluster_border
 from icmjax.steering import auc, make_steerer
 
 SHARES = (0.1, 0.25, 0.5, 0.75, 0.9)
-BORDERS = ("none", "mean", "clusters", "content-free")
+BORDERS = ("none", "mean", "clusters", "gated", "content-free")
+ONE_SIDED = 0.9
 NUM_DRAWN = 40
 NUM_DRAWS = 10
 LEAST_AUC = 0.75
@@ -82,9 +84,12 @@ def run_unit(lm: LanguageModel, data: pathlib.Path, persona: str, seed: int) -> 
     return {"AUC": auc(logp[:-1], gold), "accuracy": accuracies, "log-odds": log_odds.tolist()}
 
 
-def borders_of(log_odds: np.ndarray, empty: float) -> tuple[float, float, float, float]:
+def borders_of(log_odds: np.ndarray, empty: float) -> tuple[float, ...]:
     """In the order of `BORDERS`, nats."""
-    return 0.0, float(log_odds.mean()), float(cluster_border(log_odds.astype(np.float32))), empty
+    clusters = float(cluster_border(log_odds.astype(np.float32)))
+    share = float((log_odds > 0).mean())
+    gated = clusters if max(share, 1 - share) >= ONE_SIDED else 0.0
+    return 0.0, float(log_odds.mean()), clusters, gated, empty
 
 
 def analyse(units: list[Unit]) -> dict[str, list[Row]]:

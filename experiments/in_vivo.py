@@ -18,13 +18,18 @@ before the first run:
        marginals, bootstrap, icm, ...   labels found by this method of harness/labellers.py, in the
                       same S orders; and, to match, D label sets that are wrong as often as these
                       on true and on false items, at random items
+       dose           one label in four wrong: by chains that make errors coherent or incoherent,
+                      and at random (`matched_accuracy.py`)
+       feedback       marginals after the gold labels of 2, 4 and 8 items: those of the highest
+                      zero-shot entropy, of the highest entropy of the marginals, and random ones
   4. Held-out accuracy, AUC, log-loss: means over orders or draws. Label accuracy: on the N items.
 Statistics are over personas, each the mean over its seeds: means with intervals; differences from
-gold, from zero-shot, from calibrated, and between found labels and random errors of the same
-number, two-sided, paired, p by Holm over a table. Share of the gap: (method − zero-shot) / (gold −
+gold, from zero-shot, from calibrated; between found labels and random errors of the same number;
+between coherent errors and others; between selectors and random answers; two-sided, paired, p by
+Holm over a table. Share of the gap: (method − zero-shot) / (gold −
 zero-shot), a ratio of means.
-Parts come one after another over all personas, so that a command that was broken off has whole
-tables of those that are done.
+Parts come one after another over all personas, and the second seed after the first. A command that
+was broken off prints, with --parts and --seeds, the tables of what is done.
 """
 
 import functools
@@ -37,9 +42,19 @@ import matplotlib.figure
 import numpy as np
 from harness.command import chosen, experiment
 from harness.costs import Cost, Published
-from harness.draws import orders_of, unit_key, unit_rng
-from harness.labellers import LABELLERS, Labeller
-from harness.readers import Reader, load_reader
+from harness.in_vivo_parts import (
+    BUDGETS,
+    SELECTORS,
+    Bench,
+    run_dose,
+    run_feedback,
+    run_found,
+    run_gold,
+    run_random,
+    run_zero_shot,
+)
+from harness.labellers import LABELLERS
+from harness.readers import load_reader
 from harness.tables import (
     Comparison,
     Row,
@@ -55,144 +70,15 @@ from harness.units import run_units
 from harness.wordings import (
     PERSONAS,
     STATEMENTS,
-    Wording,
     data_option,
-    draw_items,
-    read_statements,
     real_model_option,
     require_folder,
-    word,
 )
 
-from icmjax.claims import UNLABELLED
-from icmjax.persona_world import Task, make_world
-from icmjax.steering import auc, calibrate, score_predictions
+from icmjax.persona_world import make_world
 
-BASELINES = ("zero-shot", "gold", "random labels")
 DEFAULT_PARTS = "zero-shot,gold,marginals,bootstrap,random labels,icm"
 METRICS = ("accuracy", "AUC", "log-loss")
-
-
-class Bench:
-    """The claims of one persona and seed, and what reads them."""
-
-    def __init__(
-        self,
-        reader: Reader,
-        data: pathlib.Path | None,
-        wording: Wording,
-        options: dict[str, Any],
-        persona: str,
-        seed: int,
-    ):
-        self.reader, self.options, self.key = reader, options, (persona, seed)
-        folder = data / "anthropic_personas"
-        self.task, self.held_out = (
-            word(draw_items(items, num, unit_rng(persona, seed, split)), wording)
-            for split, (items, num) in enumerate(
-                (
-                    (read_statements(folder / "train" / f"{persona}.jsonl"), options["num_items"]),
-                    (read_statements(folder / "test" / f"{persona}.jsonl"), options["num_test"]),
-                )
-            )
-        )
-        self.num = len(self.task.claims)
-        self.orders = orders_of(self.num, options["num_orders"], unit_rng(persona, seed, 2))
-        self.steer = reader.make_steerer(self.task.claims, self.held_out.claims)
-
-    def scores(self, labels: np.ndarray) -> dict[str, float]:
-        """Means of the metrics after labels `[N]` or `[S, N]`, in S orders."""
-        labels = np.broadcast_to(labels, self.orders.shape)
-        return mean_scores(self.steer(labels, self.orders), self.held_out)
-
-    def random_rng(self, *purpose: int) -> np.random.Generator:
-        """Random numbers of this persona and seed."""
-        return unit_rng(*self.key, *purpose)
-
-
-def mean_scores(predictions: np.ndarray, task: Task) -> dict[str, float]:
-    """Means of the metrics over predictions `[S, M, 2]`."""
-    scores = [score_predictions(logp, task.gold) for logp in predictions]
-    return {
-        "accuracy": float(np.mean([one.accuracy for one in scores])),
-        "AUC": float(np.mean([auc(logp, task.gold) for logp in predictions])),
-        "log-loss": float(np.mean([one.log_loss for one in scores])),
-    }
-
-
-def run_zero_shot(bench: Bench) -> dict[str, Any]:
-    """No demonstrations, as the model says it and without its bias; of the search claims too."""
-    none, found = np.full(bench.num, UNLABELLED, np.int8), {}
-    steer_search = bench.reader.make_steerer(bench.task.claims, bench.task.claims)
-    for name, calibrate_fn in (("zero-shot", lambda logp, rules: logp), ("calibrated", calibrate)):
-        held_out, own = (
-            calibrate_fn(steer(none), task.claims.rules)
-            for steer, task in ((bench.steer, bench.held_out), (steer_search, bench.task))
-        )
-        found[name] = mean_scores(held_out[None], bench.held_out) | {
-            "label accuracy": score_predictions(own, bench.task.gold).accuracy,
-            "share of True": float(own.argmax(-1).mean()),
-        }
-    return found
-
-
-def run_gold(bench: Bench) -> dict[str, Any]:
-    """Gold labels."""
-    return {"gold": bench.scores(bench.task.gold.labels)}
-
-
-def run_random(bench: Bench) -> dict[str, Any]:
-    """Labels that say nothing, half of them true: gold, of half of the items of either label."""
-    gold, rules = bench.task.gold.labels, bench.task.claims.rules
-    num = len(gold) // (4 if len(rules.pairs) else 2) // (1 if len(rules.pairs) else 2)
-    labels = with_errors(bench, num, num, bench.random_rng(3))
-    return {"random labels": bench.scores(labels)}
-
-
-def run_found(bench: Bench, method: str) -> dict[str, Any]:
-    """A method's labels, and random errors of as many."""
-    gold = bench.task.gold.labels
-    unit = Labeller(bench.reader, bench.task.claims, unit_key(*bench.key))
-    found = LABELLERS[method](unit)
-    num_false = int(((found.labels == 1) & (gold == 0)).sum())
-    num_missed = int(((found.labels == 0) & (gold == 1)).sum())
-    if len(bench.task.claims.rules.pairs):
-        num_false = num_missed = int((found.labels != gold).sum()) // 2
-    matched = with_errors(bench, num_missed, num_false, bench.random_rng(4))
-    return {
-        method: bench.scores(found.labels)
-        | {
-            "label accuracy": float((found.labels == gold).mean()),
-            "share of True": float((found.labels == 1).mean()),
-            "tokens": found.num_tokens,
-            "labels": found.labels.tolist(),
-            "marginals": np.round(found.marginals[:, 1].astype(float), 4).tolist(),
-        },
-        f"errors as of {method}": bench.scores(matched),
-    }
-
-
-def with_errors(
-    bench: Bench, num_missed: int, num_false: int, rng: np.random.Generator
-) -> np.ndarray:
-    """Gold labels with so many true items called False and false ones True: int8 `[S, N]`.
-
-    Of claims in pairs, so many whole pairs are turned round.
-    """
-    gold, pairs = bench.task.gold.labels, np.asarray(bench.task.claims.rules.pairs)
-    rows = np.repeat(gold[None], len(bench.orders), axis=0)
-    for row in rows:
-        if len(pairs):
-            wrong = pairs[rng.choice(len(pairs), num_missed, replace=False)].ravel()
-        else:
-            wrong = np.concatenate(
-                [
-                    rng.choice(np.flatnonzero(gold == label), num, replace=False)
-                    for label, num in ((1, num_missed), (0, num_false))
-                ]
-            )
-        row[wrong] = 1 - row[wrong]
-    return rows
 
 
 def merged(units: Sequence[Unit]) -> list[Unit]:
@@ -213,7 +99,8 @@ def value_of(name: str, metric: str) -> Callable[[Unit], float]:
 def analyse(units: Sequence[Unit]) -> dict[str, list[Row]]:
     """Means by condition, and the comparisons of the protocol."""
     whole = merged(units)
-    names = [name for name in whole[0] if name != "key"]
+    everything = [name for name in whole[0] if name != "key"]
+    names = [name for name in everything if not name.startswith("feedback")]
     labelled = [name for name in names if "label accuracy" in whole[0][name]]
     methods = [name for name in names if f"errors as of {name}" in names]
     size, tables = size_of(whole).replace("groups", "personas"), {}
@@ -231,10 +118,39 @@ def analyse(units: Sequence[Unit]) -> dict[str, list[Row]]:
                 [Comparison(n, whole, value(n), value(f"errors as of {n}")) for n in methods]
             )
         )
+        doses = [name for name in ("incoherent errors", "random errors") if name in names]
+        tables[f"held-out {metric}, coherent errors − others, p by Holm"] = comparison_rows(
+            [Comparison(n, whole, value("coherent errors"), value(n)) for n in doses]
+        )
         if metric != "log-loss" and {"zero-shot", "gold"} <= set(names):
             tables[f"share of the gap in {metric} from zero-shot to gold"] = recovered_rows(
                 whole, {n: value(n) for n in names}, value("zero-shot"), value("gold")
             )
+    if "feedback: K = 0" in everything:
+        tables |= feedback_tables(whole, size)
+    if "coherent errors" in names:
+        value = functools.partial(value_of, metric="mutual predictability")
+        dosed = ("incoherent errors", "random errors", "coherent errors")
+        tables["mutual predictability"] = [mean_row(n, whole, value(n)) for n in dosed]
+    return tables
+
+
+def feedback_tables(units: Sequence[Unit], size: str) -> dict[str, list[Row]]:
+    """After K answers: means of every selector, and differences from random answers."""
+    tables = {}
+    for metric in ("accuracy of the rest", *METRICS):
+        value = functools.partial(value_of, metric=metric)
+        cells = {(k, name): f"feedback: K = {k}, {name}" for k in BUDGETS for name in SELECTORS}
+        tables[f"feedback: {metric}, {size}"] = [
+            mean_row(name, units, value(name)) for name in ("feedback: K = 0", *cells.values())
+        ]
+        tables[f"feedback: {metric} − that of random answers, {size}, p by Holm"] = comparison_rows(
+            [
+                Comparison(name, units, value(name), value(cells[k, "random"]))
+                for (k, selector), name in cells.items()
+                if selector != "random"
+            ]
+        )
     return tables
 
 
@@ -243,7 +159,9 @@ def plot(tables: dict[str, list[Row]], path: pathlib.Path) -> None:
     panels = {
         title: rows
         for title, rows in tables.items()
-        if title.startswith(("held-out accuracy, ", "held-out AUC, ")) and "found" not in title
+        if rows
+        and title.startswith(("held-out accuracy, ", "held-out AUC, "))
+        and " − " not in title
     }
     figure = matplotlib.figure.Figure(figsize=(4.6 * len(panels), 3.8), layout="constrained")
     axes_of = np.atleast_1d(figure.subplots(1, len(panels), sharey=True))
@@ -260,7 +178,7 @@ def plot(tables: dict[str, list[Row]], path: pathlib.Path) -> None:
 @real_model_option
 @click.option("--dtype", default="float32", show_default=True, help="Of weights and activations.")
 @data_option
-@click.option("--wording", default="would say", show_default=True, type=click.Choice(STATEMENTS))
+@click.option("--wording", default="preamble", show_default=True, type=click.Choice(STATEMENTS))
 @click.option("--personas", default=",".join(PERSONAS), help="By default the protocol's 24.")
 @click.option("--parts", default=DEFAULT_PARTS, show_default=True, help="Of the protocol.")
 @click.option("--seeds", "num_seeds", default=2, show_default=True, help="Draws a persona.")
@@ -282,7 +200,13 @@ def main(
     **options: Any,
 ) -> None:
     """The command of this file."""
-    known = {"zero-shot": run_zero_shot, "gold": run_gold, "random labels": run_random}
+    known = {
+        "zero-shot": run_zero_shot,
+        "gold": run_gold,
+        "random labels": run_random,
+        "dose": run_dose,
+        "feedback": run_feedback,
+    }
     known |= {
         name: functools.partial(run_found, method=name)
         for name in LABELLERS
@@ -302,7 +226,7 @@ def main(
         return known[part](make_bench(persona, seed))
 
     config = reader.config | options | {"wording": wording, "dtype": dtype}
-    keys = [(name, seed, part) for part in asked for seed in range(num_seeds) for name in names]
+    keys = [(name, seed, part) for seed in range(num_seeds) for part in asked for name in names]
     tables = analyse(run_units(out, config, keys, run_unit, cost=cost))
     publish(tables, out)
     plot(tables, out / "in_vivo.png")

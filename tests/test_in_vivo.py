@@ -46,7 +46,7 @@ def wordings(experiments_on_path):
 def found(persona_data, tmp_path_factory):
     """The command's options, the folder that it was called in, and its result."""
     options = f"--model {persona_data}/lm --data {persona_data} {TOY}"
-    options += " --parts zero-shot,gold,marginals"
+    options += " --parts zero-shot,gold,marginals,dose,feedback"
     folder = tmp_path_factory.mktemp("in_vivo")
     result = invoke_in(folder, "in_vivo", options)
     assert result.exit_code == 0, result.output
@@ -112,8 +112,8 @@ def test_as_many_items_are_drawn_of_either_label(wordings):
 def test_errors_are_as_many_on_either_side(found, persona_data):
     _, folder, _ = found
     by_part = {unit["key"][2]: unit for unit in read_units(folder / "runs/in_vivo")}
-    assert by_part.keys() == {"zero-shot", "gold", "marginals"}
-    in_vivo = importlib.import_module("in_vivo")
+    assert list(by_part) == ["zero-shot", "gold", "marginals", "dose", "feedback"]
+    in_vivo = importlib.import_module("harness.in_vivo_parts")
     wordings = importlib.import_module("harness.wordings")
     readers = importlib.import_module("harness.readers")
     reader = readers.load_reader(str(persona_data / "lm"), None)
@@ -138,10 +138,17 @@ def test_every_part_has_its_tables_and_a_second_call_runs_nothing(found, monkeyp
     report = json.loads((folder / "runs/in_vivo/report.json").read_text())
     rows = {title: [row["name"] for row in rows] for title, rows in report.items()}
     names = ["zero-shot", "calibrated", "gold", "marginals", "errors as of marginals"]
+    names += ["incoherent errors", "coherent errors", "random errors"]
     assert rows["held-out AUC, 2 personas × 1 seeds"] == names
     assert rows["label accuracy, 2 personas × 1 seeds"] == ["zero-shot", "calibrated", "marginals"]
     assert rows["held-out accuracy, found − random errors of the same number, p by Holm"] == [
         "marginals"
+    ]
+    assert len(rows["feedback: AUC, 2 personas × 1 seeds"]) == 1 + 3 * 3
+    assert len(rows["feedback: AUC − that of random answers, 2 personas × 1 seeds, p by Holm"]) == 6
+    assert rows["held-out AUC, coherent errors − others, p by Holm"] == [
+        "incoherent errors",
+        "random errors",
     ]
     assert all(title in result.stdout for title in report)
     check_resumes(folder, "in_vivo", options, monkeypatch)
@@ -173,8 +180,9 @@ def test_wordings_and_borders_are_measured(persona_data, tmp_path, monkeypatch):
 def test_borders_are_those_of_their_names():
     borders = importlib.import_module("borders")
     log_odds = np.array([-3.0, -2.8, 1.0, 1.2, 1.4])
-    none, mean, clusters, empty = borders.borders_of(log_odds, 0.7)
-    assert (none, empty) == (0.0, 0.7)
+    none, mean, clusters, gated, empty = borders.borders_of(log_odds, 0.7)
+    assert (none, gated, empty) == (0.0, 0.0, 0.7)
+    assert borders.borders_of(log_odds - 2, 0.7)[3] == pytest.approx(-2.9)
     assert mean == pytest.approx(-0.44)
     assert clusters == pytest.approx(-0.9)
 

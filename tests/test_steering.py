@@ -21,6 +21,7 @@ from icmjax.statistics import share_interval
 from icmjax.steering import (
     Condition,
     Scores,
+    auc,
     calibrate,
     chat_zero_shot,
     compare,
@@ -338,3 +339,61 @@ def test_a_model_that_may_think_is_asked_not_to(lm, queries):
 def test_a_claim_may_name_a_control_token_that_stands_after_it_alone(lm):
     ids = _encode(lm.tokenizer, "USER: ", "</s> is said", "</s>MODEL: ")
     assert ids.count(lm.tokenizer.eos_token_id) == 1
+
+
+def test_auc_is_the_share_of_pairs_in_the_right_order():
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        labels = rng.permutation(np.array([0, 1, -1] + rng.integers(-1, 2, 17).tolist(), np.int8))
+        log_odds = rng.integers(-3, 4, 20).astype(np.float64)  # with ties
+        logp = -np.logaddexp(0, np.stack([log_odds, -log_odds], axis=-1))
+        differences = log_odds[labels == 1][:, None] - log_odds[labels == 0]
+        expected = (differences > 1e-9).mean() + 0.5 * (abs(differences) < 1e-9).mean()
+        gold = GoldLabels(labels)
+        assert auc(np.round(logp, 9), gold) == pytest.approx(expected)
+        border = np.array([[0.7, -0.7]])  # a bias changes nothing
+        assert auc(np.round(logp, 9) + border, gold) == pytest.approx(expected)
+
+
+def test_auc_wants_claims_of_both_labels_and_two_options():
+    logp = np.log(np.full((3, 2), 0.5))
+    with pytest.raises(InputError, match="3 true and 0 false"):
+        auc(logp, GoldLabels(np.ones(3, np.int8)))
+    with pytest.raises(InputError, match="ranked by two labels"):
+        auc(np.log(np.full((3, 4), 0.25)), GoldLabels(np.array([0, 1, 2], np.int8)))
+
+
+def test_of_a_large_vocabulary_the_labels_alone_are_scored(tmp_path):
+    make_checkpoint(tmp_path, "llama", TEXTS, vocab_size=5003, tie_word_embeddings=False)
+    lm = load_lm(tmp_path)
+    claims = claims_from_rows(rows_of(["Rice helps", "It is so", "No"]))
+    steerer = make_steerer(lm, claims, claims)
+    assert steerer.queries.label_forms.shape[-1] == 1
+    labels, orders = np.zeros((1, 3), np.int8), np.arange(3, dtype=np.int32)[None]
+
+    def run(labels):
+        return _steer(lm, *steerer[1:3], labels, orders, width=64, batch_size=3)
+
+    shapes = list(shapes_in(jax.make_jaxpr(run)(labels).jaxpr))
+    assert (3, 2) in shapes
+    assert not [shape for shape in shapes if shape[-1:] == (5003,)]
+
+
+def shapes_in(jaxpr):
+    """Of all that is computed, in inner programs too."""
+    for equation in jaxpr.eqns:
+        yield from (variable.aval.shape for variable in equation.outvars)
+        for value in jax.tree.leaves(list(equation.params.values())):
+            inner = getattr(value, "jaxpr", value)
+            if hasattr(inner, "eqns"):
+                yield from shapes_in(inner)
+
+
+def test_claims_of_like_lengths_run_one_program(lm, demonstrations, queries):
+    labels = np.zeros((1, 4), np.int8)
+    _steer.clear_cache()
+    for word in ("tea", "teas"):
+        rows = rows_of([f"{word} helps people who drink it hot, with rice, {i}" for i in range(3)])
+        longer = claims_from_rows(rows, preamble=PREAMBLE)
+        make_steerer(lm, demonstrations, longer)(labels)
+    assert _steer._cache_size() == 1

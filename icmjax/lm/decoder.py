@@ -265,8 +265,16 @@ class Decoder(nnx.Module):
         own = reading.key_values(hidden, reading.layer(last))
         return hidden, own, keep(kept, own, last)
 
-    def logits(self, hidden: jax.Array) -> jax.Array:
-        """Return next-token logits, float32 `[..., V]`, of final hidden states `[..., D]`."""
-        kernel = self.embedding[...].T if self.head is None else self.head.kernel[...]
+    def logits(self, hidden: jax.Array, tokens: jax.Array | None = None) -> jax.Array:
+        """Return next-token logits, float32 `[..., V]`, of final hidden states `[..., D]`.
+
+        Args:
+          tokens: int32 `[n]`, whose logits alone are computed, float32 `[..., n]`; None for all.
+        """
+        if self.head is None:
+            rows = self.embedding[...] if tokens is None else self.embedding[tokens]
+            kernel = rows.T
+        else:
+            kernel = self.head.kernel[...] if tokens is None else self.head.kernel[:, tokens]
         logits = jnp.matmul(hidden, kernel, preferred_element_type=jnp.float32)
         return soft_cap(logits, self.config.logit_cap)

@@ -45,7 +45,9 @@ def label_log_probs(decoder: Decoder, prompts: Prompts, claims: TokenizedClaims)
     """log P(label y | prompt), normalised over the label set, in nats.
 
     A form of several tokens has the sum of their log-probs, an option of several forms the
-    log-sum-exp of theirs. Where every form is one token this costs nothing beyond the prompt.
+    log-sum-exp of theirs. Where every form is one token this costs nothing beyond the prompt: what
+    the first tokens' log-probs are normalised by is the same for all forms, so that no other
+    token of the vocabulary is looked at.
 
     Returns:
       float32 `[B, Y]`.
@@ -55,8 +57,7 @@ def label_log_probs(decoder: Decoder, prompts: Prompts, claims: TokenizedClaims)
     forms = jnp.asarray(claims.label_forms).reshape(num_options * num_forms, width)
     lengths = jnp.asarray(claims.label_form_lengths).reshape(num_options * num_forms)
 
-    first_log_probs = jax.nn.log_softmax(decoder.logits(prompts.last_hidden))  # [B, V]
-    form_log_probs = first_log_probs[:, forms[:, 0]]  # [B, Y F]
+    form_log_probs = decoder.logits(prompts.last_hidden, forms[:, 0])  # [B, Y F], up to a constant
     if width > 1:
         form_log_probs += _rest_log_probs(decoder, prompts, forms, lengths).reshape(batch, -1)
     form_log_probs = jnp.where(lengths > 0, form_log_probs, -jnp.inf)

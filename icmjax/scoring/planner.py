@@ -117,9 +117,10 @@ def label_bytes(
       segments, num_limits: as of `call_bytes`.
     """
     num_options, num_forms, width = claims.label_forms.shape
-    logits = logit_bytes(lm, num_queries * (1 + form_tokens(claims)))
+    first = 2 * 4 * num_queries * num_options * num_forms
     if width == 1:
-        return logits
+        return first
+    logits = first + logit_bytes(lm, num_queries * form_tokens(claims))
     num_rows = num_queries * num_options * num_forms
     return logits + call_bytes(lm, num_rows, width - 1, segments, num_limits)
 
