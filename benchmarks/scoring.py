@@ -16,7 +16,8 @@ of prompts that are read whole. On a CPU spread has a process of its own, in whi
 device.
 
 The published results are of real survey claims, which are not in this repository:
-`--claim-files .../opinionqa_personas/train --claim-files .../goqa_personas/train`.
+`--claim-files .../opinionqa_personas/train --claim-files .../goqa_personas/train`. --model takes a
+folder of a real model, beside transformers on the same folder; --dtype bfloat16 is ours alone.
 
 Cost: N = 16 and 64, the default, took 13 minutes of CPU time with installation, and 17 minutes on 2
 cores that other jobs shared. --long adds N = 256, some 15 minutes, and N = 1,024, an hour without
@@ -343,6 +344,12 @@ def write_results(out: Path, rows: list[dict], rate: float, options: dict) -> No
 
 @click.command(help=__doc__)
 @click.option("--model", help="Any model; by default a checkpoint of random weights.")
+@click.option(
+    "--dtype",
+    default="float32",
+    show_default=True,
+    help="Of weights and activations; engines, which read float32, are compared in float32 alone.",
+)
 @click.option("--claims", "sizes", help=f"N, by commas; by default {SIZES}.")
 @click.option("--long", "is_long", is_flag=True, help=f"By default N = {LONG_SIZES}.")
 @click.option(
@@ -376,6 +383,7 @@ def write_results(out: Path, rows: list[dict], rate: float, options: dict) -> No
 )
 def main(
     model,
+    dtype,
     sizes,
     is_long,
     claim_files,
@@ -400,6 +408,7 @@ def main(
         "num_devices": num_devices or num_sharing(),
         "vllm_python": vllm_python,
         "model": model,
+        "dtype": dtype,
         "claim_files": claim_files,
         "claims": ["/".join(path.absolute().parts[-2:]) for path in claim_files] or "made",
         "quick": quick,
@@ -436,7 +445,10 @@ def main(
             size = {"num_layers": 2, "hidden_size": 64} if quick else {}
             folder = make_checkpoint(Path(place), texts, **size)
             options["model"] = str(folder)
-        lm = icmjax.load_lm(folder or model)
+        elif Path(model).is_dir():
+            folder = Path(model)
+        lm = icmjax.load_lm(folder or model, dtype=dtype)
+        folder = folder if dtype == "float32" else None  # engines read float32
         rate = matmul_rate(jax.tree.leaves(lm.params)[0].dtype, options["matmul_size"])
         for size in sizes:
             chosen = np.flatnonzero(gold >= 0)[:size]

@@ -109,16 +109,16 @@ def marginals_within(marginals: np.ndarray, rules: PairRules) -> np.ndarray:
     """Marginals `[N, Y]` of which those of pairs with one True are read together.
 
     A method that reads every claim alone gives the two claims of a pair probabilities of True that
-    need not add up to 1. Read together they are in proportion to the products of both.
+    need not add up to 1. Two opposites say one thing twice, so the mean of their log-odds counts.
     """
     result = np.array(marginals, np.float64)
     is_one_true = (np.asarray(rules.penalties) == [[1, 0], [0, 1]]).all(axis=(1, 2))
-    for first, second in np.asarray(rules.pairs)[is_one_true]:
-        both = result[[first, second]]
-        if abs(both[:, 1].sum() - 1) > 1e-3:
-            as_first = both[0, 1] * both[1, 0]
-            share = as_first / max(as_first + both[0, 0] * both[1, 1], 1e-12)
-            result[first], result[second] = (1 - share, share), (share, 1 - share)
+    first, second = np.asarray(rules.pairs)[is_one_true].T
+    logp = np.log(np.maximum(result, 1e-6))
+    log_odds = logp[:, 1] - logp[:, 0]
+    mean = (log_odds[first] - log_odds[second]) / 2
+    result[first, 1] = result[second, 0] = 1 / (1 + np.exp(-mean))
+    result[first, 0], result[second, 1] = 1 - result[first, 1], 1 - result[first, 1]
     return result
 
 

@@ -179,7 +179,7 @@ def plot(tables: dict[str, list[Row]], methods: list[str], path: pathlib.Path) -
     figure.savefig(path, dpi=120)
 
 
-@experiment(Published("", 777 / 30, "13 minutes for 30 units on one CPU core beside two jobs"))
+@experiment(Published("", 2534 / 90, "42 minutes for 90 units beside two to four jobs"))
 @model_option
 @functools.partial(source_options, first_seed=3)
 @click.option("--parts", default=",".join(PARTS), show_default=True)

@@ -344,7 +344,7 @@ def test_a_claim_may_name_a_control_token_that_stands_after_it_alone(lm):
 def test_auc_is_the_share_of_pairs_in_the_right_order():
     rng = np.random.default_rng(0)
     for _ in range(20):
-        labels = rng.permutation(np.array([0, 1, -1] + rng.integers(-1, 2, 17).tolist(), np.int8))
+        labels = rng.permutation(np.array([0, 1, -1, *rng.integers(-1, 2, 17).tolist()], np.int8))
         log_odds = rng.integers(-3, 4, 20).astype(np.float64)  # with ties
         logp = -np.logaddexp(0, np.stack([log_odds, -log_odds], axis=-1))
         differences = log_odds[labels == 1][:, None] - log_odds[labels == 0]
