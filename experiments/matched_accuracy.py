@@ -2,6 +2,7 @@
 
     python experiments/matched_accuracy.py
     python experiments/matched_accuracy.py --part phase
+    python experiments/matched_accuracy.py --flips claims --out runs/broken_pairs
     python experiments/matched_accuracy.py --quick
     python experiments/matched_accuracy.py --model FOLDER --claims CLAIMS --test TEST \\
         [--personas NAME,NAME] --out runs/real
@@ -25,7 +26,8 @@ A group's effect is the mean over its seeds. Over groups: mean effect, 95 % boot
 two-sided sign-flip test, Holm over the table. Units with k = 0 have nothing to compare; they are
 counted and left out.
 
-The docstring of `harness/phase_diagram.py` describes the second part, the phase diagram.
+The docstring of `harness/phase_diagram.py` describes the second part, the phase diagram. That of
+`harness/broken_pairs.py` describes `--flips claims`: random errors as published, which break pairs.
 """
 
 import pathlib
@@ -35,7 +37,7 @@ import click
 import jax
 import matplotlib.figure
 import numpy as np
-from harness import phase_diagram
+from harness import broken_pairs, phase_diagram
 from harness.command import experiment
 from harness.costs import Cost, Published
 from harness.draws import matched_flips, unit_key, unit_rng
@@ -57,6 +59,7 @@ from harness.tables import (
 from harness.together import search
 from harness.units import run_units
 
+from icmjax.errors import Fault, InputError
 from icmjax.persona_world import make_world
 from icmjax.scoring import mutual_predictability
 from icmjax.search import ICM, FixedAccuracy, ParallelTempering, with_fields
@@ -72,6 +75,9 @@ PUBLISHED = (
         "--part phase --repeats 1",
         63,
         "94 minutes for 90 units on one CPU core beside another job",
+    ),
+    Published(
+        "--flips claims", 772 / 30, "13 minutes for 30 units on one CPU core beside other jobs"
     ),
     Published("--part phase --model observer", 240 / 90, "4 minutes for 90 units on one CPU core"),
     Published(
@@ -253,6 +259,18 @@ def plot(units: list[Unit], path: pathlib.Path) -> None:
     figure.savefig(path, dpi=120)
 
 
+def check_flips(flips: str, part: str) -> None:
+    """Raises unless the part has random errors of the kind asked for.
+
+    Raises:
+      InputError: the phase diagram is asked to break pairs.
+    """
+    if flips == "claims" and part == "phase":
+        rule = "The phase diagram turns whole pairs."
+        remedy = "leave out --part phase, or --flips claims"
+        raise InputError(Fault(rule, f"--flips {flips}", "--part phase", remedy))
+
+
 @experiment(*PUBLISHED, part="part")
 @model_option
 @click.option("--part", default="labels", show_default=True, type=click.Choice(["labels", "phase"]))
@@ -260,6 +278,20 @@ def plot(units: list[Unit], path: pathlib.Path) -> None:
 @click.option("--algorithm", default="tempering", show_default=True, type=click.Choice(ALGORITHMS))
 @click.option("--iterations", "num_iterations", default=100, show_default=True)
 @click.option("--draws", "num_draws", default=20, show_default=True, help="Random flips a unit.")
+@click.option(
+    "--flips",
+    default="pairs",
+    show_default=True,
+    type=click.Choice(["pairs", "claims"]),
+    help="What random errors turn: whole pairs, or single claims, which breaks pairs.",
+)
+@click.option(
+    "--keep",
+    default=0.8,
+    show_default=True,
+    type=click.FloatRange(0, 1),
+    help="Chance that a gold label stays as it is; of --flips claims.",
+)
 @click.option("--repeats", "num_repeats", default=3, show_default=True, help="Chains a β.")
 @click.option("--swaps", "num_swaps", default=64, show_default=True, help="Steps of a chain.")
 @click.option(
@@ -277,9 +309,12 @@ def main(
     part: str,
     source: Source,
     quick: bool,
+    flips: str,
+    keep: float,
     **options: Any,
 ) -> None:
     """The command of this file."""
+    check_flips(flips, part)
     if quick:
         options |= {"num_iterations": 40, "num_repeats": 1, "num_swaps": 16}
     reader = load_reader(model, source.world or make_world(), options["leave"])
@@ -288,6 +323,9 @@ def main(
         world = source.require_world("the phase diagram")
         readers = {model: reader, "observer": load_reader("observer", world, options["leave"])}
         tables = phase_diagram.run(readers, source, world, options, config, out, cost)
+    elif flips == "claims":
+        asked = {"flips": flips, "keep": keep}
+        tables = broken_pairs.run(reader, source, options | asked, config | asked, out, cost)
     else:
         units = run_units(
             out,

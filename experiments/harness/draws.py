@@ -1,4 +1,4 @@
-"""What a unit draws at random: its keys and generators, orders of claims, wrong pairs."""
+"""What a unit draws at random: its keys and generators, orders of claims, wrong labels."""
 
 import zlib
 
@@ -30,3 +30,39 @@ def matched_flips(
         wrong = pairs[rng.choice(len(pairs), num_wrong, replace=False)].ravel()
         draw[wrong] = 1 - draw[wrong]
     return draws
+
+
+def split_flips(
+    rng: np.random.Generator, gold: np.ndarray, pairs: np.ndarray, num_wrong: int, num_draws: int
+) -> np.ndarray:
+    """Gold labels with one label of `num_wrong` random pairs flipped: int8 `[num_draws, N]`."""
+    draws = np.repeat(gold[None], num_draws, axis=0)
+    for draw in draws:
+        broken = pairs[rng.choice(len(pairs), num_wrong, replace=False)]
+        wrong = broken[np.arange(num_wrong), rng.integers(2, size=num_wrong)]
+        draw[wrong] = 1 - draw[wrong]
+    return draws
+
+
+def scattered_flips(
+    rng: np.random.Generator, gold: np.ndarray, num_wrong: int, num_draws: int
+) -> np.ndarray:
+    """Gold labels with those of `num_wrong` random claims flipped: int8 `[num_draws, N]`."""
+    draws = np.repeat(gold[None], num_draws, axis=0)
+    for draw in draws:
+        wrong = rng.choice(len(gold), num_wrong, replace=False)
+        draw[wrong] = 1 - draw[wrong]
+    return draws
+
+
+def kept_labels(
+    rng: np.random.Generator, gold: np.ndarray, keep: float, num_draws: int
+) -> np.ndarray:
+    """Gold labels of which each is kept with one probability, alone: int8 `[num_draws, N]`."""
+    is_kept = rng.random((num_draws, len(gold))) < keep
+    return np.where(is_kept, gold, 1 - gold).astype(np.int8)
+
+
+def rounded_at_random(rng: np.random.Generator, value: float) -> int:
+    """The whole number below a value or above it, the value itself in the mean."""
+    return int(np.floor(value)) + int(rng.random() < value % 1)

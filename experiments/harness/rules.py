@@ -54,6 +54,11 @@ def check_pairs(task: Task, name: str) -> None:
         raise ClaimsError(Fault(rule, found, f"claims of {name or 'all personas'}", remedy))
 
 
+def share_broken(labels: np.ndarray, pairs: np.ndarray) -> np.ndarray:
+    """Share of opposite pairs whose two labels are equal: int8 `[..., N]` → float64 `[...]`."""
+    return (labels[..., pairs[:, 0]] == labels[..., pairs[:, 1]]).mean(-1)
+
+
 def check_matched(
     labels: np.ndarray, gold: np.ndarray, pairs: np.ndarray, num_wrong: np.ndarray | int
 ) -> None:
