@@ -41,7 +41,7 @@ import click
 import matplotlib.figure
 import numpy as np
 from harness.command import chosen, experiment
-from harness.costs import Cost, Published
+from harness.costs import Cost
 from harness.in_vivo_parts import (
     BUDGETS,
     SELECTORS,
@@ -174,7 +174,7 @@ def plot(tables: dict[str, list[Row]], path: pathlib.Path) -> None:
     figure.savefig(path, dpi=120)
 
 
-@experiment(Published("", 1, "not yet"), is_sized=False)
+@experiment(is_sized=False)
 @real_model_option
 @click.option("--dtype", default="float32", show_default=True, help="Of weights and activations.")
 @data_option
