@@ -22,6 +22,9 @@ before the first run:
                       and at random (`matched_accuracy.py`)
        feedback       marginals after the gold labels of 2, 4 and 8 items: those of the highest
                       zero-shot entropy, of the highest entropy of the marginals, and random ones
+       open           one more statement, in the model's own words, after those that a label set
+                      calls True: greedy and sampled; judged by log P(True) of the same model after
+                      gold labels of held-out items
   4. Held-out accuracy, AUC, log-loss: means over orders or draws. Label accuracy: on the N items.
 Statistics are over personas, each the mean over its seeds: means with intervals; differences from
 gold, from zero-shot, from calibrated; between found labels and random errors of the same number;
@@ -50,6 +53,7 @@ from harness.in_vivo_parts import (
     run_feedback,
     run_found,
     run_gold,
+    run_open,
     run_random,
     run_zero_shot,
 )
@@ -100,7 +104,7 @@ def analyse(units: Sequence[Unit]) -> dict[str, list[Row]]:
     """Means by condition, and the comparisons of the protocol."""
     whole = merged(units)
     everything = [name for name in whole[0] if name != "key"]
-    names = [name for name in everything if not name.startswith("feedback")]
+    names = [name for name in everything if not name.startswith(("feedback", "open"))]
     labelled = [name for name in names if "label accuracy" in whole[0][name]]
     methods = [name for name in names if f"errors as of {name}" in names]
     size, tables = size_of(whole).replace("groups", "personas"), {}
@@ -128,6 +132,12 @@ def analyse(units: Sequence[Unit]) -> dict[str, list[Row]]:
             )
     if "feedback: K = 0" in everything:
         tables |= feedback_tables(whole, size)
+    for kind in ("greedy", "sampled"):
+        told = [name for name in everything if name.startswith("open")]
+        tables[f"open answers, {kind}: log P(True) by the judge, nats"] = [
+            mean_row(n, [unit for unit in whole if unit[n][kind] is not None], value_of(n, kind))
+            for n in told
+        ]
     if "coherent errors" in names:
         value = functools.partial(value_of, metric="mutual predictability")
         dosed = ("incoherent errors", "random errors", "coherent errors")
@@ -185,7 +195,7 @@ def plot(tables: dict[str, list[Row]], path: pathlib.Path) -> None:
 @click.option("--num-items", default=32, show_default=True, help="Search items a persona.")
 @click.option("--num-test", default=96, show_default=True, help="Held-out items a persona.")
 @click.option("--orders", "num_orders", default=2, show_default=True, help="Shuffles, or draws.")
-@click.option("--quick", is_flag=True, help="Two personas, one seed, 8 and 16 items.")
+@click.option("--quick", is_flag=True, help="Two personas, one seed, 12 and 16 items.")
 def main(
     model: str,
     dtype: str,
@@ -206,6 +216,7 @@ def main(
         "random labels": run_random,
         "dose": run_dose,
         "feedback": run_feedback,
+        "open": run_open,
     }
     known |= {
         name: functools.partial(run_found, method=name)
@@ -215,7 +226,7 @@ def main(
     names, asked = personas.split(","), chosen(parts, list(known), "--parts")
     if quick:
         names, num_seeds = names[:2], 1
-        options |= {"num_items": 8, "num_test": 16}
+        options |= {"num_items": 12, "num_test": 16}
     data = require_folder(data)
     reader = load_reader(model, make_world(), "group", dtype=dtype)
     make_bench = functools.lru_cache(maxsize=1)(

@@ -11,7 +11,7 @@ from experiment_commands import check_resumes, invoke, invoke_in, read_units
 pytestmark = pytest.mark.usefixtures("experiments_on_path")
 
 NAMES = ("baker", "sailor")
-TOY = "--personas baker,sailor --seeds 1 --num-items 8 --num-test 8 --orders 2"
+TOY = "--personas baker,sailor --seeds 1 --num-items 12 --num-test 8 --orders 2"
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +46,7 @@ def wordings(experiments_on_path):
 def found(persona_data, tmp_path_factory):
     """The command's options, the folder that it was called in, and its result."""
     options = f"--model {persona_data}/lm --data {persona_data} {TOY}"
-    options += " --parts zero-shot,gold,marginals,dose,feedback"
+    options += " --parts zero-shot,gold,marginals,dose,feedback,open"
     folder = tmp_path_factory.mktemp("in_vivo")
     result = invoke_in(folder, "in_vivo", options)
     assert result.exit_code == 0, result.output
@@ -109,10 +109,11 @@ def test_as_many_items_are_drawn_of_either_label(wordings):
         assert num_true == max(len(drawn) // 2, len(drawn) - 10)
 
 
+@pytest.mark.slow
 def test_errors_are_as_many_on_either_side(found, persona_data):
     _, folder, _ = found
     by_part = {unit["key"][2]: unit for unit in read_units(folder / "runs/in_vivo")}
-    assert list(by_part) == ["zero-shot", "gold", "marginals", "dose", "feedback"]
+    assert list(by_part) == ["zero-shot", "gold", "marginals", "dose", "feedback", "open"]
     in_vivo = importlib.import_module("harness.in_vivo_parts")
     wordings = importlib.import_module("harness.wordings")
     readers = importlib.import_module("harness.readers")
@@ -133,6 +134,7 @@ def test_errors_are_as_many_on_either_side(found, persona_data):
                 assert (rows[:, first] != rows[:, second]).all()
 
 
+@pytest.mark.slow
 def test_every_part_has_its_tables_and_a_second_call_runs_nothing(found, monkeypatch):
     options, folder, result = found
     report = json.loads((folder / "runs/in_vivo/report.json").read_text())
@@ -150,10 +152,15 @@ def test_every_part_has_its_tables_and_a_second_call_runs_nothing(found, monkeyp
         "incoherent errors",
         "random errors",
     ]
+    for unit in read_units(folder / "runs/in_vivo"):
+        if unit["key"][2] == "open":
+            assert all(len(unit[f"open: {name}"]["texts"]) == 9 for name in ("gold", "marginals"))
+            assert all('"' not in text for text in unit["open: gold"]["texts"])
     assert all(title in result.stdout for title in report)
     check_resumes(folder, "in_vivo", options, monkeypatch)
 
 
+@pytest.mark.slow
 def test_wordings_and_borders_are_measured(persona_data, tmp_path, monkeypatch):
     wording = importlib.import_module("wording")
     monkeypatch.setattr(wording, "PERSONAS", NAMES)

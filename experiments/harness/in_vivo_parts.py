@@ -13,17 +13,21 @@ from harness.rules import hard_rules
 from harness.together import search
 from harness.wordings import Wording, draw_items, read_statements, word
 from icmjax.claims import UNLABELLED
+from icmjax.errors import Fault, InputError
 from icmjax.feedback import Evidence, choose_claims, implied_labels, uncertainty
+from icmjax.lm import LanguageModel
 from icmjax.persona_world import Task
 from icmjax.scoring import mutual_predictability
 from icmjax.search import FixedAccuracy, Marginals, SearchResult
-from icmjax.steering import auc, calibrate, score_predictions
+from icmjax.steering import auc, calibrate, generate, score_predictions
 
 DOSE_BETAS = {"incoherent errors": -2.0, "coherent errors": 2.0}
 DOSE_STEPS = 16  # swaps of a chain
 DOSE_ERRORS = 0.25  # of the labels
 SELECTORS = ("zero_shot_entropy", "marginal_entropy", "random")
 BUDGETS = (2, 4, 8)
+NUM_SAMPLED, TEMPERATURE, NEW_TOKENS = 8, 0.7, 40  # of open answers
+NUM_JUDGED = 32  # held-out items that the judge has read
 
 
 class Bench:
@@ -40,15 +44,15 @@ class Bench:
     ):
         self.reader, self.options, self.key = reader, options, (persona, seed)
         folder = data / "anthropic_personas"
-        self.task, self.held_out = (
-            word(draw_items(items, num, unit_rng(persona, seed, split)), wording)
-            for split, (items, num) in enumerate(
-                (
-                    (read_statements(folder / "train" / f"{persona}.jsonl"), options["num_items"]),
-                    (read_statements(folder / "test" / f"{persona}.jsonl"), options["num_test"]),
-                )
+        self.items, test_items = (
+            draw_items(read_statements(folder / split / f"{persona}.jsonl"), num, rng)
+            for split, num, rng in (
+                ("train", options["num_items"], unit_rng(persona, seed, 0)),
+                ("test", options["num_test"], unit_rng(persona, seed, 1)),
             )
         )
+        self.wording = wording
+        self.task, self.held_out = word(self.items, wording), word(test_items, wording)
         self.num = len(self.task.claims)
         self.orders = orders_of(self.num, options["num_orders"], unit_rng(persona, seed, 2))
         self.steer = reader.make_steerer(self.task.claims, self.held_out.claims)
@@ -182,7 +186,13 @@ def run_feedback(bench: Bench) -> dict[str, Any]:
 
     All selectors know what the model says without any answer: its zero-shot label log-probs, its
     marginals, or nothing.
+
+    Raises:
+      InputError: no item would be left without an answer.
     """
+    if max(BUDGETS) >= len(bench.items):
+        rule, remedy = "Some items stay without an answer.", f"take {max(BUDGETS) + 1} or more"
+        raise InputError(Fault(rule, f"{len(bench.items)} items", "--num-items", remedy))
     claims, rules = bench.task.claims, hard_rules(bench.task.claims)
     scorer, gold = bench.reader.make_scorer(claims), bench.task.gold.labels
     search_key, random_key = jax.random.split(unit_key(*bench.key))
@@ -209,6 +219,74 @@ def run_feedback(bench: Bench) -> dict[str, Any]:
             labels = find(clamped).labels
             found[f"feedback: K = {budget}, {selector}"] = measured(bench, labels, clamped)
     return found
+
+
+def run_open(bench: Bench) -> dict[str, Any]:
+    """What the model says for the persona, judged by itself after gold labels of held-out items.
+
+    Shown are the claims that a label set calls True, of the search items; then one more claim
+    begins, and its statement is the model's own: one greedy, and `NUM_SAMPLED` sampled. The judge
+    has read `NUM_JUDGED` held-out items with their gold labels; what counts is its log P(True).
+
+    Raises:
+      InputError: a claim of the wording is not one statement.
+    """
+    if bench.wording.rule != "none":
+        rule, remedy = "Open answers go on with one statement a claim.", "choose such a wording"
+        raise InputError(Fault(rule, "claims in pairs", "--wording", remedy))
+    lm, claims = require_lm(bench), bench.task.claims
+    found = LABELLERS["marginals"](Labeller(bench.reader, claims, unit_key(*bench.key)))
+    random = with_errors(bench, *[bench.num // 4] * 2, bench.random_rng(6))[0]
+    labellings = {
+        "zero-shot": np.full(bench.num, UNLABELLED, np.int8),
+        "random labels": random,
+        "marginals": found.labels,
+        "gold": bench.task.gold.labels,
+    }
+    judged = np.arange(min(NUM_JUDGED, len(bench.held_out.claims)))
+    shown, gold = bench.held_out.claims.select(judged), bench.held_out.gold.labels[judged]
+    key, results = jax.random.fold_in(unit_key(*bench.key), 1), {}
+    for name, labels in labellings.items():
+        before, begin = opening(bench, labels)
+        texts = generate(lm, [before], [begin], max_new_tokens=NEW_TOKENS, stop='"')
+        texts += generate(
+            lm,
+            [before],
+            [begin] * NUM_SAMPLED,
+            rng_key=key,
+            temperature=TEMPERATURE,
+            max_new_tokens=NEW_TOKENS,
+            stop='"',
+        )
+        said = [text.strip() for text in texts]
+        items = [bench.items[0]._replace(texts=(text,), label=1) for text in said if text]
+        logp = np.zeros(0)
+        if items:
+            claims_said = word(items, bench.wording).claims
+            logp = bench.reader.make_steerer(shown, claims_said)(gold)[:, 1]
+        results[f"open: {name}"] = {
+            "greedy": float(logp[0]) if said[0] else None,
+            "sampled": float(logp[bool(said[0]) :].mean()) if any(said[1:]) else None,
+            "texts": said,
+        }
+    return results
+
+
+def opening(bench: Bench, labels: np.ndarray) -> tuple[str, str]:
+    """The claims that are called True, a line each, and the beginning of one more."""
+    begin, _, _ = bench.task.claims.claims[0].choice.partition(bench.items[0].texts[0])
+    shown = [
+        claim.choice
+        for claim, label in zip(bench.task.claims.claims, labels, strict=True)
+        if label == 1
+    ]
+    return "\n".join([bench.task.claims.preamble, *shown]).strip() + "\n", begin
+
+
+def require_lm(bench: Bench) -> LanguageModel:
+    """The model; every part of this file is of one."""
+    assert bench.reader.lm is not None, "load_reader gave a model"
+    return bench.reader.lm
 
 
 def measured(bench: Bench, labels: np.ndarray, clamped: np.ndarray) -> dict[str, float]:
