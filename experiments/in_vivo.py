@@ -25,12 +25,14 @@ before the first run:
        open           one more statement, in the model's own words, after those that a label set
                       calls True: greedy and sampled; judged by log P(True) of the same model after
                       gold labels of held-out items
-  4. Held-out accuracy, AUC, log-loss: means over orders or draws. Label accuracy: on the N items.
+  4. Held-out accuracy, the same without the bias towards one label ("calibrated accuracy": against
+     a claim's opposite, or the mean of all), AUC, log-loss: means over orders or draws. Label
+     accuracy: on the N items. "Calibrated accuracy" was added when zero-shot and two units of
+     gold had been seen: their AUC was near 1 where accuracy was .7.
 Statistics are over personas, each the mean over its seeds: means with intervals; differences from
 gold, from zero-shot, from calibrated; between found labels and random errors of the same number;
 between coherent errors and others; between selectors and random answers; two-sided, paired, p by
-Holm over a table. Share of the gap: (method − zero-shot) / (gold −
-zero-shot), a ratio of means.
+Holm over a table. Share of the gap: (method − zero-shot) / (gold − zero-shot), a ratio of means.
 Parts come one after another over all personas, and the second seed after the first. A command that
 was broken off prints, with --parts and --seeds, the tables of what is done.
 """
@@ -82,7 +84,7 @@ from harness.wordings import (
 from icmjax.persona_world import make_world
 
 DEFAULT_PARTS = "zero-shot,gold,marginals,bootstrap,random labels,icm"
-METRICS = ("accuracy", "AUC", "log-loss")
+METRICS = ("accuracy", "calibrated accuracy", "AUC", "log-loss")
 
 
 def merged(units: Sequence[Unit]) -> list[Unit]:

@@ -70,8 +70,12 @@ class Bench:
 def mean_scores(predictions: np.ndarray, task: Task) -> dict[str, float]:
     """Means of the metrics over predictions `[S, M, 2]`."""
     scores = [score_predictions(logp, task.gold) for logp in predictions]
+    unbiased = [calibrate(logp, task.claims.rules) for logp in predictions]
     return {
         "accuracy": float(np.mean([one.accuracy for one in scores])),
+        "calibrated accuracy": float(
+            np.mean([score_predictions(logp, task.gold).accuracy for logp in unbiased])
+        ),
         "AUC": float(np.mean([auc(logp, task.gold) for logp in predictions])),
         "log-loss": float(np.mean([one.log_loss for one in scores])),
     }
