@@ -4,7 +4,7 @@
     python experiments/published_protocol.py --quick
     python experiments/published_protocol.py --model FOLDER --claims CLAIMS --test TEST \\
         --personas France,Japan --num-claims 56 --num-test 56 --out runs/published
-    python experiments/published_protocol.py --alphas 40,50,70 --seed-labels 4,8 --out runs/alphas
+    python experiments/published_protocol.py --alphas 50,40,70 --seed-labels 8,4 --out runs/alphas
 
 It follows the code of Mahbub, Pei & Feng (arXiv:2606.03110): yd-pei/icm_for_pluralistic_alignment
 at commit 5a82698. Protocol, for every group and seed (or persona of a claim file and seed):
@@ -12,7 +12,8 @@ at commit 5a82698. Protocol, for every group and seed (or persona of a claim fil
      consistency groups.
   2. Each fold is labelled apart and without gold, by `--algorithm`, under soft pair rules: "found".
      With `--alphas` and `--seed-labels`, once for every α of U and number K of labelled seeds; the
-     published runs have 40, 50 and 70, and 4 and 8.
+     published runs have 40, 50 and 70, and 4 and 8. The first of each is compared with gold, with
+     random labels and with the others.
   3. The claims of a fold are scored after the first n claims of all other folds, in one random
      order: with found labels, gold ones and random ones; and zero-shot. Where the other folds have
      fewer claims than n, after all of them.
@@ -26,8 +27,9 @@ A unit's value is over all claims of the pool, each scored in its own fold. Stat
 groups or personas. p-values are corrected for the table (Holm).
 
 What differs from the published code: one order for all labels, where it shuffles gold and found
-labels apart; log-probs of the labels themselves, where it reads those among the five most probable
-tokens; its runs had four folds of 28 claims a country, and n of 10 to 80.
+labels apart; and log-probs of the labels, where its chat evaluation reads the answer that a model
+writes. Its searches had four parts of 28 claims for most countries, and its n were 30 to 80 for
+OpinionQA and 10 to 40 for personas.
 """
 
 import dataclasses
@@ -51,7 +53,7 @@ from harness.tables import Comparison, Row, Unit, bars, comparison_rows, mean_ro
 from harness.together import search
 from harness.units import run_units
 
-from icmjax.claims import UNLABELLED, ClaimSet, GoldLabels, PairRules
+from icmjax.claims import UNLABELLED, ClaimSet, GoldLabels, PairRules, count_violations
 from icmjax.errors import Fault, InputError
 from icmjax.lm import LanguageModel, load_lm
 from icmjax.persona_world import Task
@@ -166,6 +168,11 @@ def find_labels(
     return labels
 
 
+def share_violated(labels: np.ndarray, rules: PairRules) -> float:
+    """Share of the pairs under a rule whose labels violate it; 0 where there is no pair."""
+    return float(count_violations(labels, rules)) / max(1, len(rules.pairs))
+
+
 def score_shots(
     lm: LanguageModel,
     form: str,
@@ -225,6 +232,10 @@ def run_unit(
             label_set: float((labels == pool.gold.labels).mean())
             for label_set, labels in labellings.items()
         },
+        "share_broken": {
+            label_set: share_violated(labels, pool.claims.rules)
+            for label_set, labels in labellings.items()
+        },
         "conditions": conditions,
         "folds": [fold.tolist() for fold in folds],
         "labels": {label_set: labels.tolist() for label_set, labels in labellings.items()},
@@ -236,14 +247,36 @@ def value_of(condition: str, metric: str = "accuracy") -> Callable[[Unit], float
     return lambda unit: unit["conditions"][condition][metric]
 
 
+def compared(variants: Sequence[str], shots: Sequence[int]) -> list[tuple[str, str]]:
+    """The conditions that are compared in each form, as planned.
+
+    The first variant with gold and with random labels, and gold with zero-shot, for every n; the
+    other variants with the first one, for the largest n.
+    """
+    first, *others = variants
+    pairs = [
+        (f"{one}, {num} shots", f"{base}, {num} shots")
+        for one, base in ((first, "gold"), (first, "random"))
+        for num in shots
+    ]
+    pairs += [(f"gold, {num} shots", "zero-shot") for num in shots]
+    return pairs + [
+        (f"{one}, {max(shots)} shots", f"{first}, {max(shots)} shots") for one in others
+    ]
+
+
 def analyse(units: list[Unit], options: dict[str, Any]) -> dict[str, list[Row]]:
     """Metrics of every condition by form, and what was planned to be compared."""
-    size, found = size_of(units), list(options["variants"])
+    size = size_of(units)
     tables = {
-        f"label accuracy, {size}": [
-            mean_row(name, units, lambda unit, n=name: unit["label_accuracy"][n])
-            for name in units[0]["label_accuracy"]
+        f"{title}, {size}": [
+            mean_row(name, units, lambda unit, n=name, m=measure: unit[m][n])
+            for name in units[0][measure]
         ]
+        for title, measure in (
+            ("label accuracy", "label_accuracy"),
+            ("share of pairs that contradict themselves", "share_broken"),
+        )
     }
     for form, metric in itertools.product(options["forms"], METRICS):
         tables[f"{form}: {metric}, {size}"] = [
@@ -252,12 +285,6 @@ def analyse(units: list[Unit], options: dict[str, Any]) -> dict[str, list[Row]]:
             if name.startswith(f"{form}: ")
         ]
     for form in options["forms"]:
-        pairs = [
-            (f"{first}, {num} shots", f"{second}, {num} shots")
-            for first, second in [(name, base) for name in found for base in ("gold", "random")]
-            for num in options["shots"]
-        ]
-        pairs += [(f"gold, {num} shots", "zero-shot") for num in options["shots"]]
         tables[f"{form}: differences in accuracy, {size}, p by Holm"] = comparison_rows(
             [
                 Comparison(
@@ -266,7 +293,7 @@ def analyse(units: list[Unit], options: dict[str, Any]) -> dict[str, list[Row]]:
                     value_of(f"{form}: {first}"),
                     value_of(f"{form}: {second}"),
                 )
-                for first, second in pairs
+                for first, second in compared(list(options["variants"]), options["shots"])
             ]
         )
     return tables

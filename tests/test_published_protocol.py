@@ -173,6 +173,9 @@ def test_a_search_is_run_for_every_alpha_and_number_of_seeds():
         (70, 4),
         (70, 8),
     }
+    pairs = module.compared(list(found)[:2], [2, 5])
+    assert len(pairs) == len(set(pairs)) == 7
+    assert pairs[-1] == ("found, α = 40, K = 8, 5 shots", "found, α = 40, K = 4, 5 shots")
     assert module.variants_of("marginals", None, None) == {"found": module.ALGORITHMS["marginals"]}
     with pytest.raises(InputError, match="num_seeds"):
         module.variants_of("bootstrap", None, "4")
@@ -217,6 +220,10 @@ def test_the_protocol_scores_every_claim_after_the_other_folds(france, chat_lm):
         predicted = steerer(pool.gold.labels[first]).argmax(-1)
         is_right += (predicted == pool.gold.labels[fold]).tolist()
     assert unit["conditions"]["plain: gold, 2 shots"]["accuracy"] == np.mean(is_right)
+    labels, pairs = np.array(unit["labels"]["random"]), np.array(pool.claims.rules.pairs)
+    is_broken = labels[pairs[:, 0]] == labels[pairs[:, 1]]
+    assert unit["share_broken"]["random"] == is_broken.mean()
+    assert unit["share_broken"]["gold"] == 0
     names = {name.split(": ")[0] for name in unit["conditions"]}
     assert names == {"plain", "message", "turns"}
     assert len(unit["conditions"]) == 3 * (1 + 3 * 2)
@@ -233,7 +240,11 @@ def test_published_numbers_stand_beside_ours(france):
     assert "Peru, published" not in printed
     report = json.loads((out / "report.json").read_text())
     compared = report["turns: differences in accuracy, 2 groups × 1 seeds, p by Holm"]
-    assert [row["name"] for row in compared][-1] == "gold, 20 shots − zero-shot"
+    assert [row["name"] for row in compared] == [
+        *(f"found, {num} shots − gold, {num} shots" for num in (2, 20)),
+        *(f"found, {num} shots − random, {num} shots" for num in (2, 20)),
+        *(f"gold, {num} shots − zero-shot" for num in (2, 20)),
+    ]
 
 
 @pytest.mark.slow
