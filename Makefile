@@ -54,7 +54,9 @@ $(REAL_VENV)/installed: setup.cfg pyproject.toml
 real-models: $(REAL_VENV)/installed
 	$(REAL_VENV)/bin/python experiments/real_models.py models
 
-models/$(REAL_MODEL)/config.json: $(REAL_VENV)/installed
+# A model that is there wants no environment to make it.
+models/$(REAL_MODEL)/config.json:
+	$(MAKE) $(REAL_VENV)/installed
 	$(REAL_VENV)/bin/python experiments/real_models.py models --only $(REAL_MODEL)
 
 # The same as `demo` with a real language model and a persona of experiments/claims.

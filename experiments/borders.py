@@ -3,8 +3,9 @@
     python experiments/borders.py --data FOLDER
     python experiments/borders.py --data FOLDER --quick
 
-A unit is a persona of `in_vivo.py`. The model reads its 128 train statements without
-demonstrations, and one empty statement of the same persona. Of the log-odds
+A unit is a persona of `in_vivo.py`. The model reads its train statements without demonstrations,
+worded `A politically conservative person would say: "…"`, and one empty statement of that persona.
+Of the log-odds
   1. the personas are kept whose AUC is above .75: elsewhere there is no border to find;
   2. 40 statements are drawn ten times for each share of true ones in .1, .25, .5, .75 and .9;
   3. a claim is called True where its log-odds are above a border:
@@ -34,7 +35,9 @@ from harness.units import run_units
 from harness.wordings import (
     PERSONAS,
     STATEMENTS,
+    check_statements,
     data_option,
+    fingerprint_of,
     read_statements,
     real_model_option,
     require_folder,
@@ -135,10 +138,14 @@ def main(
     quick: bool,
 ) -> None:
     """The command of this file."""
-    data, lm = require_folder(data), load_lm(model)
+    data = require_folder(data)
+    for name in personas.split(","):
+        check_statements(data, name, 2 * round(max(SHARES) * NUM_DRAWN))
+    lm = load_lm(model)
     keys = [(name, 0) for name in personas.split(",")[: 2 if quick else None]]
     run = functools.partial(run_unit, lm, data)
-    tables = analyse(run_units(out, model_config(lm), keys, run, cost=cost))
+    config = model_config(lm) | {"data": fingerprint_of(data / "anthropic_personas")}
+    tables = analyse(run_units(out, config, keys, run, cost=cost))
     publish(tables, out)
     plot(tables, out / "borders.png")
 

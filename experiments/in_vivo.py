@@ -7,14 +7,15 @@
 
 FOLDER holds public data of which `experiments/README.md` tells the layout: statements that a
 persona would make or not, written by a model (Perez et al., arXiv:2212.09251). Protocol, fixed
-before the first run:
+before the first run, but for two things that are named:
   1. 24 of the 34 personas, drawn once; the others are never looked at here. Two seeds of each.
   2. N = 32 search items of the train file, M = 96 held-out ones of the test file, half of either
-     label, in the wording that `wording.py` chose for the model.
+     label, in the wording that `wording.py` chose for the model. It chose by train items: of five of
+     its personas that are here too, by the search items of seed 0.
   3. A unit is a persona, a seed and a part. The parts:
        zero-shot      no demonstrations; "calibrated" takes the bias off (its opposite, or the mean)
        gold           the gold labels as demonstrations, in S orders
-       random labels  labels drawn at random, D draws
+       random labels  gold, with half of the items of either label turned round, D draws
        marginals, bootstrap, icm, ...   labels found by this method of harness/labellers.py, in the
                       same S orders; and, to match, D label sets that are wrong as often as these
                       on true and on false items, at random items
@@ -26,9 +27,9 @@ before the first run:
                       calls True: greedy and sampled; judged by log P(True) of the same model after
                       gold labels of held-out items
   4. Held-out accuracy, the same without the bias towards one label ("calibrated accuracy": against
-     a claim's opposite, or the mean of all), AUC, log-loss: means over orders or draws. Label
+     a claim's opposite, or the mean of all, half of which are true), AUC, log-loss: means over orders or draws. Label
      accuracy: on the N items. "Calibrated accuracy" was added when zero-shot and two units of
-     gold had been seen: their AUC was near 1 where accuracy was .7.
+     gold had been seen: their AUC was near 1 where accuracy was .7. The part open came then too.
 Statistics are over personas, each the mean over its seeds: means with intervals; differences from
 gold, from zero-shot, from calibrated; between found labels and random errors of the same number;
 between coherent errors and others; between selectors and random answers; two-sided, paired, p by
@@ -76,7 +77,9 @@ from harness.units import run_units
 from harness.wordings import (
     PERSONAS,
     STATEMENTS,
+    check_statements,
     data_option,
+    fingerprint_of,
     real_model_option,
     require_folder,
 )
@@ -175,6 +178,8 @@ def plot(tables: dict[str, list[Row]], path: pathlib.Path) -> None:
         and title.startswith(("held-out accuracy, ", "held-out AUC, "))
         and " − " not in title
     }
+    if not panels:
+        return  # feedback and open answers have tables alone
     figure = matplotlib.figure.Figure(figsize=(4.6 * len(panels), 3.8), layout="constrained")
     axes_of = np.atleast_1d(figure.subplots(1, len(panels), sharey=True))
     for axes, (title, rows) in zip(axes_of, panels.items(), strict=True):
@@ -193,10 +198,10 @@ def plot(tables: dict[str, list[Row]], path: pathlib.Path) -> None:
 @click.option("--wording", default="preamble", show_default=True, type=click.Choice(STATEMENTS))
 @click.option("--personas", default=",".join(PERSONAS), help="By default the protocol's 24.")
 @click.option("--parts", default=DEFAULT_PARTS, show_default=True, help="Of the protocol.")
-@click.option("--seeds", "num_seeds", default=2, show_default=True, help="Draws a persona.")
-@click.option("--num-items", default=32, show_default=True, help="Search items a persona.")
-@click.option("--num-test", default=96, show_default=True, help="Held-out items a persona.")
-@click.option("--orders", "num_orders", default=2, show_default=True, help="Shuffles, or draws.")
+@click.option("--seeds", "num_seeds", default=2, show_default=True, type=click.IntRange(min=1))
+@click.option("--num-items", default=32, show_default=True, type=click.IntRange(min=4))
+@click.option("--num-test", default=96, show_default=True, type=click.IntRange(min=4))
+@click.option("--orders", "num_orders", default=2, show_default=True, type=click.IntRange(min=1))
 @click.option("--quick", is_flag=True, help="Two personas, one seed, 12 and 16 items.")
 def main(
     model: str,
@@ -230,15 +235,15 @@ def main(
         names, num_seeds = names[:2], 1
         options |= {"num_items": 12, "num_test": 16}
     data = require_folder(data)
+    for name in names:  # before the first unit, which may be hours before the last
+        check_statements(data, name, options["num_items"], options["num_test"])
     reader = load_reader(model, make_world(), "group", dtype=dtype)
-    make_bench = functools.lru_cache(maxsize=1)(
-        functools.partial(Bench, reader, data, STATEMENTS[wording], options)
-    )
 
     def run_unit(persona: str, seed: int, part: str) -> dict[str, Any]:
-        return known[part](make_bench(persona, seed))
+        return known[part](Bench(reader, data, STATEMENTS[wording], options, persona, seed))
 
     config = reader.config | options | {"wording": wording, "dtype": dtype}
+    config |= {"data": fingerprint_of(data / "anthropic_personas")}
     keys = [(name, seed, part) for seed in range(num_seeds) for part in asked for name in names]
     tables = analyse(run_units(out, config, keys, run_unit, cost=cost))
     publish(tables, out)

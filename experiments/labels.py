@@ -332,8 +332,8 @@ def said_share(share: float, world: World) -> float:
 def pooled(units: Sequence[Unit], world: World | None = None) -> dict[str, Any]:
     """Calibration of each method's marginals, over all groups and seeds together.
 
-    Of the world's preferences also against what respondents would say. A claim of a pair has no
-    such number: there the rules take most of the respondents' noise out of the marginals.
+    Of the world's preferences also against what respondents would say. Of a claim of a pair they
+    would say another share: there those cancel who always say the same.
     """
     result: dict[str, Any] = {}
     for form in (name for name in units[0] if name != "key"):

@@ -39,6 +39,7 @@ from harness.wordings import (
     Wording,
     data_option,
     draw_items,
+    fingerprint_of,
     read_answers,
     read_statements,
     real_model_option,
@@ -74,6 +75,7 @@ SURVEYS = {
     "opinionqa_personas": ("opinionqa_democrat", "opinionqa_republican"),
 }
 KINDS = {"statements": STATEMENTS, "answers": ANSWERS}
+FOLDERS = {"statements": ("anthropic_personas",), "answers": tuple(SURVEYS)}
 METRICS = ("zero-shot", "calibrated", "AUC", "16 shots")
 NUM_SHOWN = 16  # claims
 NUM_ASKED = 32  # items
@@ -96,7 +98,7 @@ def run_unit(
     num_items = min(len(items), NUM_SHOWN + NUM_ASKED)
     drawn = draw_items(items, num_items, rng)
     half = min(NUM_SHOWN, num_items // 2)
-    shown, asked = draw_items(drawn, half, rng), []
+    shown = draw_items(drawn, half, rng)
     asked = [item for item in drawn if item not in shown]
     return {wording: measure(lm, shown, asked, how, rng) for wording, how in KINDS[kind].items()}
 
@@ -122,16 +124,17 @@ def measure(
     return {
         "zero-shot": score_predictions(zero_shot, held_out.gold).accuracy,
         "calibrated": score_predictions(calibrated, held_out.gold).accuracy,
-        "AUC": auc(calibrated, held_out.gold),
+        "AUC": auc(zero_shot, held_out.gold),
         "16 shots": score_predictions(steerer(labels, order), held_out.gold).accuracy,
     }
 
 
 def analyse(units: list[Unit], kind: str) -> dict[str, list[Row]]:
-    """A table a metric, a row a wording; and the best wording."""
+    """A table a metric, a row a wording."""
     tables = {}
     for metric in METRICS:
-        tables[f"{kind}: {metric}, {size_of(units)}"] = [
+        size = size_of(units).replace("groups", "personas")
+        tables[f"{kind}: {metric}, {size}"] = [
             mean_row(wording, units, value_of(wording, metric)) for wording in KINDS[kind]
         ]
     return tables
@@ -171,7 +174,7 @@ def plot(tables: dict[str, list[Row]], path: pathlib.Path) -> None:
 @experiment(is_sized=False)
 @real_model_option
 @data_option
-@click.option("--seeds", "num_seeds", default=1, show_default=True, help="Draws a persona.")
+@click.option("--seeds", "num_seeds", default=1, show_default=True, type=click.IntRange(min=1))
 @click.option("--quick", is_flag=True, help="Two personas of each kind.")
 def main(
     model: str,
@@ -194,6 +197,7 @@ def main(
         ]
         run = functools.partial(run_unit, lm, data, kind)
         config = model_config(lm) | {"kind": kind}
+        config |= {folder: fingerprint_of(data / folder) for folder in FOLDERS[kind]}
         units = run_units(out / kind, config, keys, run, cost=cost)
         tables |= analyse(units, kind)
         chosen[kind] = best_wording(tables, kind)

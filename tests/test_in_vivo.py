@@ -84,11 +84,14 @@ def test_of_two_opposite_claims_gold_has_one_true(wordings):
 def test_of_two_statements_one_is_said_and_either_comes_first(wordings):
     said = {item.texts[0] for item in items_of(wordings) if item.label}
     claims, gold = wordings.word(items_of(wordings), wordings.STATEMENTS["which of two"])
-    assert claims.claims[0].choice == 'A baker would rather say "statement 1" than "statement 0"'
+    assert 'A baker would rather say "statement 1" than "statement 0"' in [
+        claim.choice for claim in claims.claims[:2]
+    ]
     for claim, label in zip(claims.claims, gold.labels, strict=True):
         first, second = claim.choice.split('"')[1::2]
         assert (first in said, second in said) == (bool(label), not label)
-    assert gold.labels[::2].tolist() == [1, 0, 1]
+    _, gold = wordings.word(items_of(wordings, 40), wordings.STATEMENTS["which of two"])
+    assert 0 < gold.labels[::2].sum() < 20
 
 
 def test_the_persona_is_in_the_claim_or_before_all_claims(wordings):
@@ -201,3 +204,38 @@ def test_without_the_data_the_message_says_what_to_do(name, options, tmp_path):
     assert result.exit_code == 2
     assert "name it with --data" in result.output
     assert "Traceback" not in result.output
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ("--personas nobody", "nobody.jsonl"),
+        ("--num-items 64", "6 of one"),
+        ("--seeds 0", "0 is not in the range"),
+        ("--orders 0", "0 is not in the range"),
+        ("--personas broken", "broken.jsonl:2"),
+        ("--personas lacking", "no statement"),
+    ],
+)
+def test_what_cannot_be_read_is_said_before_the_first_unit(persona_data, tmp_path, options, said):
+    row = {"persona": "x", "who": "An x", "statement": "I am", "label": 1}
+    folder = persona_data / "anthropic_personas" / "train"
+    (folder / "broken.jsonl").write_text(json.dumps(row) + "\n{\n")
+    (folder / "lacking.jsonl").write_text(json.dumps(row | {"statement": ""}) + "\n")
+    files = f"--model {tmp_path}/none --data {persona_data} --personas baker"
+    result = invoke("in_vivo", f"{files} {options}", tmp_path / "out")
+    (folder / "broken.jsonl").unlink()
+    (folder / "lacking.jsonl").unlink()
+    assert result.exit_code == 2
+    assert said in result.output
+    assert not (tmp_path / "out").exists()
+
+
+def test_other_statements_are_another_configuration(persona_data, wordings):
+    before = wordings.fingerprint_of(persona_data)
+    path = persona_data / "anthropic_personas/test/baker.jsonl"
+    content = path.read_text()
+    path.write_text(content.replace("thing 3", "thing three"))
+    assert wordings.fingerprint_of(persona_data) != before
+    path.write_text(content)
+    assert wordings.fingerprint_of(persona_data) == before

@@ -103,9 +103,9 @@ def run_gold(bench: Bench) -> dict[str, Any]:
 
 
 def run_random(bench: Bench) -> dict[str, Any]:
-    """Labels that say nothing, half of them true: gold, of half of the items of either label."""
-    gold, rules = bench.task.gold.labels, bench.task.claims.rules
-    num = len(gold) // (4 if len(rules.pairs) else 2) // (1 if len(rules.pairs) else 2)
+    """Labels that say nothing: gold, with half of the items of either label turned round."""
+    gold = bench.task.gold.labels
+    num = len(gold) // 4  # of either label, or of the pairs
     labels = with_errors(bench, num, num, bench.random_rng(3))
     return {"random labels": bench.scores(labels)}
 
@@ -159,12 +159,12 @@ def with_errors(
 def run_dose(bench: Bench) -> dict[str, Any]:
     """Label sets of one accuracy, of errors driven together, apart, and at random.
 
-    One label in four is wrong, as many true as false ones. A chain swaps wrong labels for others;
-    its law is exp(β U) with β from `DOSE_BETAS`.
+    One label in four is wrong, as many true as false ones. A chain swaps wrong labels for others,
+    by `DOSE_STEPS` moves towards the law exp(β U) with β from `DOSE_BETAS`.
     """
     claims, gold = bench.task.claims, bench.task.gold.labels
     scorer = bench.reader.make_scorer(claims)
-    num_errors = 4 * round(DOSE_ERRORS * len(gold) / 4)
+    num_errors = 2 * round(DOSE_ERRORS * len(gold) / 2)
     chains = FixedAccuracy(
         target=gold,
         num_errors=num_errors,
@@ -194,9 +194,12 @@ def run_feedback(bench: Bench) -> dict[str, Any]:
     Raises:
       InputError: no item would be left without an answer.
     """
-    if max(BUDGETS) >= len(bench.items):
-        rule, remedy = "Some items stay without an answer.", f"take {max(BUDGETS) + 1} or more"
-        raise InputError(Fault(rule, f"{len(bench.items)} items", "--num-items", remedy))
+    if max(BUDGETS) >= len(bench.task.claims.groups):
+        rule, found = (
+            "Some items stay without an answer.",
+            f"{len(bench.task.claims.groups)} to ask",
+        )
+        raise InputError(Fault(rule, found, "--num-items", f"make it more than {max(BUDGETS)}"))
     claims, rules = bench.task.claims, hard_rules(bench.task.claims)
     scorer, gold = bench.reader.make_scorer(claims), bench.task.gold.labels
     search_key, random_key = jax.random.split(unit_key(*bench.key))

@@ -162,7 +162,7 @@ def agreement(unit: Labeller) -> Found:
     share = (within.sum(axis=0) + 1) / (NUM_ORDERS + 2)
     marginals = np.stack([1 - share, share], axis=-1).astype(np.float32)
     tokens = int(start.tokens.sum()) + scorer.tokens_per_pass(start.labels)
-    return Found((share > 0.5).astype(np.int8), marginals, tokens)
+    return Found(read_within_rules(unit, np.log(marginals)), marginals, tokens)
 
 
 def read_within_rules(unit: Labeller, label_log_probs: np.ndarray) -> np.ndarray:

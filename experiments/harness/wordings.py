@@ -1,14 +1,15 @@
 """Wordings: how a statement or a survey answer of a persona becomes claims."""
 
-import json
+import hashlib
 import pathlib
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import click
 import numpy as np
 
-from icmjax.claims import claims_from_rows, gold_from_rows
+from icmjax.claims import claims_from_rows, gold_from_rows, read_rows
 from icmjax.errors import ClaimsError, Fault, InputError
 from icmjax.persona_world import Task
 
@@ -114,13 +115,13 @@ def pairs(first: str, second: str) -> Callable[[Sequence[Item]], Rows]:
 
 
 def which_of_two(items: Sequence[Item]) -> Rows:
-    """Statements in twos, one that the persona would say and one not, in the order they come."""
+    """Statements in twos, one that the persona would say and one not; either comes first."""
     text = '{who} would rather say "{text}" than "{other}"'
     said, unsaid = ([item for item in items if item.label == label] for label in (1, 0))
     twos = []
-    for index, (one, other) in enumerate(zip(said, unsaid, strict=False)):
+    for one, other in zip(said, unsaid, strict=False):
         texts = (one.texts[0], other.texts[0])
-        is_turned = index % 2 == 1
+        is_turned = zlib.crc32("".join(texts).encode()) % 2 == 1
         twos.append(one._replace(texts=texts[:: -1 if is_turned else 1], label=int(not is_turned)))
     return pairs(
         text, text.replace("{text}", "{}").replace("{other}", "{text}").replace("{}", "{other}")
@@ -192,9 +193,10 @@ def read_statements(path: pathlib.Path) -> list[Item]:
     Raises:
       ClaimsError: there is no such file.
     """
+    columns = ("persona", "who", "statement", "label")
     return [
         Item(row["persona"], row["who"], "", (row["statement"],), int(row["label"]))
-        for row in read_lines(path)
+        for row in read_lines(path, columns)
     ]
 
 
@@ -204,7 +206,8 @@ def read_answers(path: pathlib.Path) -> list[Item]:
     Raises:
       ClaimsError: there is no such file.
     """
-    rows = read_lines(path)
+    columns = ("persona", "question", "choice", "raw_choice_1", "raw_choice_2", "label")
+    rows = read_lines(path, columns)
     return [
         Item(
             row["persona"],
@@ -232,16 +235,48 @@ def require_folder(data: pathlib.Path | None) -> pathlib.Path:
     return data
 
 
-def read_lines(path: pathlib.Path) -> Rows:
-    """The objects of a JSONL file.
+def read_lines(path: pathlib.Path, columns: Sequence[str]) -> Rows:
+    """The objects of a JSONL file, which fill these columns.
 
     Raises:
-      ClaimsError: there is no such file.
+      ClaimsError: there is no such file, or it is malformed; all faults found.
     """
-    if not path.exists():
+    faults: list[Fault] = []
+    rows = read_rows(path, faults) if path.exists() else []
+    if not rows and not faults:
         remedy = "name the folder of the public data; its layout is in experiments/README.md"
-        raise ClaimsError(Fault("A persona has a file of its own.", "none", str(path), remedy))
-    return [json.loads(line) for line in path.read_text().splitlines()]
+        faults.append(Fault("A persona has a file of its own.", "none", str(path), remedy))
+    for row in rows:
+        lacking = [name for name in columns if row.values.get(name) in (None, "")]
+        if lacking:
+            rule, found = f"A row has {', '.join(columns)}.", f"no {', '.join(lacking)}"
+            faults.append(Fault(rule, found, row.where, "add what is missing"))
+    if faults:
+        raise ClaimsError(faults)
+    return [dict(row.values) for row in rows]
+
+
+def check_statements(data: pathlib.Path, persona: str, num_train: int, num_test: int = 0) -> None:
+    """Raises unless a persona has so many statements, half of either label.
+
+    Raises:
+      ClaimsError: there are fewer, or a file is missing or malformed.
+    """
+    for split, num in (("train", num_train), ("test", num_test)):
+        path = data / "anthropic_personas" / split / f"{persona}.jsonl"
+        labels = [item.label for item in read_statements(path)] if num else []
+        few = min(labels.count(0), labels.count(1))
+        if few < num // 2:
+            rule, remedy = f"There are {num // 2} statements of either label.", "ask for fewer"
+            raise ClaimsError(Fault(rule, f"{few} of one", str(path), remedy))
+
+
+def fingerprint_of(folder: pathlib.Path) -> str:
+    """SHA-256 of all files of a folder of the data, with their names."""
+    digest = hashlib.sha256()
+    for path in sorted(folder.rglob("*.jsonl")):
+        digest.update(str(path.relative_to(folder)).encode() + path.read_bytes())
+    return digest.hexdigest()
 
 
 def draw_items(items: Sequence[Item], num: int, rng: np.random.Generator) -> list[Item]:
