@@ -10,8 +10,8 @@ persona would make or not, written by a model (Perez et al., arXiv:2212.09251). 
 before the first run, but for two things that are named:
   1. 24 of the 34 personas, drawn once; the others are never looked at here. Two seeds of each.
   2. N = 32 search items of the train file, M = 96 held-out ones of the test file, half of either
-     label, in the wording that `wording.py` chose for the model. It chose by train items: of five of
-     its personas that are here too, by the search items of seed 0.
+     label, in the wording that `wording.py` chose for the model. It chose by train items: for five
+     personas that are here too, by the search items of seed 0.
   3. A unit is a persona, a seed and a part. The parts:
        zero-shot      no demonstrations; "calibrated" takes the bias off (its opposite, or the mean)
        gold           the gold labels as demonstrations, in S orders
@@ -27,9 +27,10 @@ before the first run, but for two things that are named:
                       calls True: greedy and sampled; judged by log P(True) of the same model after
                       gold labels of held-out items
   4. Held-out accuracy, the same without the bias towards one label ("calibrated accuracy": against
-     a claim's opposite, or the mean of all, half of which are true), AUC, log-loss: means over orders or draws. Label
-     accuracy: on the N items. "Calibrated accuracy" was added when zero-shot and two units of
-     gold had been seen: their AUC was near 1 where accuracy was .7. The part open came then too.
+     a claim's opposite, or the mean of all, half of which are true), AUC, log-loss: means over
+     orders or draws. Label accuracy: on the N items. "Calibrated accuracy" was added when zero-shot
+     and two units of gold had been seen: their AUC was near 1 where accuracy was .7. The part open
+     came then too.
 Statistics are over personas, each the mean over its seeds: means with intervals; differences from
 gold, from zero-shot, from calibrated; between found labels and random errors of the same number;
 between coherent errors and others; between selectors and random answers; two-sided, paired, p by
@@ -138,10 +139,14 @@ def analyse(units: Sequence[Unit]) -> dict[str, list[Row]]:
     if "feedback: K = 0" in everything:
         tables |= feedback_tables(whole, size)
     for kind in ("greedy", "sampled"):
-        told = [name for name in everything if name.startswith("open")]
+        # Where the model said nothing there is nothing to judge.
+        told = {
+            name: [unit for unit in whole if unit[name][kind] is not None]
+            for name in everything
+            if name.startswith("open")
+        }
         tables[f"open answers, {kind}: log P(True) by the judge, nats"] = [
-            mean_row(n, [unit for unit in whole if unit[n][kind] is not None], value_of(n, kind))
-            for n in told
+            mean_row(name, units, value_of(name, kind)) for name, units in told.items() if units
         ]
     if "coherent errors" in names:
         value = functools.partial(value_of, metric="mutual predictability")

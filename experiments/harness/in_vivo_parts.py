@@ -267,10 +267,9 @@ def run_open(bench: Bench) -> dict[str, Any]:
         )
         said = [text.strip() for text in texts]
         items = [bench.items[0]._replace(texts=(text,), label=1) for text in said if text]
-        logp = np.zeros(0)
-        if items:
-            claims_said = word(items, bench.wording).claims
-            logp = bench.reader.make_steerer(shown, claims_said)(gold)[:, 1]
+        # A claim set is of two or more, so that one that was not said goes along.
+        claims_said = word([*items, *bench.items[:2]], bench.wording).claims
+        logp = bench.reader.make_steerer(shown, claims_said)(gold)[: len(items), 1]
         results[f"open: {name}"] = {
             "greedy": float(logp[0]) if said[0] else None,
             "sampled": float(logp[bool(said[0]) :].mean()) if any(said[1:]) else None,
