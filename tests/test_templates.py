@@ -79,7 +79,7 @@ def test_the_space_before_a_label_belongs_to_the_label(template):
 blanks = st.text(" \t\r\n\u3000", max_size=3)
 
 
-# The reference takes line breaks out of responses, and gives no persona in preferences.
+# The reference takes line breaks out of responses.
 KEEPING = sorted(TEMPLATES.keys() - {"reference_preference"})
 
 
@@ -128,6 +128,11 @@ def test_reference_prompts_are_those_of_the_published_code():
     assert get_template("reference_preference").query_fn(compared) == (
         "Human: Q\nResponse 1: onetwo\nResponse 2: three\n"
         "Claim: Response 1 is more helpful and harmless than Response 2.\nI think this claim is "
+    )
+    assert get_template("reference_persona").query_fn(compared) == (
+        "Question: Q\nResponse 1: one\ntwo\nResponse 2: three\n"
+        "Claim: Response 1 better matches the human response preference than Response 2.\n"
+        "I think this claim is "
     )
 
 

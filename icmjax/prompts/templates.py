@@ -103,6 +103,15 @@ def _reference_preference(claim: Claim) -> str:
     )
 
 
+def _reference_persona(claim: Claim) -> str:
+    assert claim.choice_2 is not None, "a preference compares two responses"
+    return (
+        f"Question: {claim.question}\nResponse 1: {claim.choice}\nResponse 2: {claim.choice_2}\n"
+        "Claim: Response 1 better matches the human response preference than Response 2.\n"
+        "I think this claim is "
+    )
+
+
 def _reference_country(claim: Claim) -> str:
     """As the reference words a country's answer; another claim stays as it is."""
     ours = COUNTRY_CLAIM.fullmatch(claim.choice)
@@ -137,6 +146,15 @@ TEMPLATES: dict[str, Template] = {
         Template(
             "reference_preference",
             _reference_preference,
+            _APART_FORMS,
+            "\n\n",
+            needs_choice_2=True,
+            is_label_apart=True,
+        ),
+        # Preferences of a persona, as that fork words them.
+        Template(
+            "reference_persona",
+            _reference_persona,
             _APART_FORMS,
             "\n\n",
             needs_choice_2=True,
