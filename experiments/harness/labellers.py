@@ -22,6 +22,7 @@ from icmjax.scoring import (
     contrast_features,
     make_contrast_scorer,
     make_scorer,
+    make_unbiased_scorer,
     principal_probe,
 )
 from icmjax.search import (
@@ -202,6 +203,11 @@ def probe(unit: Labeller) -> Found:
     return Found(labels, np.exp(logp), 3 * unit.scorer.tokens_per_pass(none))
 
 
+def unbiased(algorithm: Any) -> Callable[[Labeller], Found]:
+    """The labels of an algorithm, the label that the model favours taken off in every pass."""
+    return lambda unit: unit.find(algorithm, make_unbiased_scorer(unit.scorer))
+
+
 def entropy(marginals: np.ndarray) -> np.ndarray:
     """Entropy of each row of probabilities, nats: `[..., Y]` → `[...]`."""
     p = np.clip(np.asarray(marginals, np.float64), 1e-12, 1)
@@ -229,6 +235,9 @@ LABELLERS: dict[str, Callable[[Labeller], Found]] = {
     "probe": probe,
     "icm": of(ICM()),
     "tempering": of(ParallelTempering()),
+    "bootstrap without bias": unbiased(Bootstrap()),
+    "icm without bias": unbiased(ICM()),
+    "tempering without bias": unbiased(ParallelTempering()),
 }
 NOT_GIVEN = ("probe", "cross-validated", "agreement")  # that heed no labels that are given
 # The same method at more and more tokens: contexts of 1 ×, 3 ×, 10 × and 30 × the default.

@@ -27,6 +27,7 @@ from icmjax.scoring.shapes import round_up
 from icmjax.scoring.shared_context import score_in_context, tokens_in_context
 from icmjax.scoring.subset import TreeSubsetScorer
 from icmjax.scoring.tree import TreeScorer, make_tree_scorer, piece_starts, stretches
+from icmjax.scoring.unbiased import UnbiasedScorer, make_unbiased_scorer
 
 __all__ = [
     "MEMORY_BUDGET",
@@ -44,6 +45,7 @@ __all__ = [
     "SequentialScorer",
     "TreeScorer",
     "TreeSubsetScorer",
+    "UnbiasedScorer",
     "build_context",
     "checked_scores",
     "claim_scores",
@@ -61,6 +63,7 @@ __all__ = [
     "make_sequential_scorer",
     "make_subset_scorer",
     "make_tree_scorer",
+    "make_unbiased_scorer",
     "measure_fidelity",
     "mutual_predictability",
     "piece_starts",
