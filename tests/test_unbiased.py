@@ -71,6 +71,21 @@ def test_a_search_of_a_one_sided_model_collapses_and_without_the_bias_it_finds_b
     np.testing.assert_array_equal(found(make_unbiased_scorer(own)), truth)
 
 
+def test_bootstrapping_by_the_option_is_that_under_the_scorer():
+    own, scores = OneSided(jnp.float32(-9.0)), {}
+    for name, scorer, algorithm in (
+        ("option", own, Bootstrap(bias="clusters")),
+        ("scorer", make_unbiased_scorer(own), Bootstrap()),
+    ):
+        result = run_search(scorer, no_rules(), algorithm, jax.random.key(0), progress=False)
+        scores[name] = result
+    np.testing.assert_array_equal(scores["option"].labels, scores["scorer"].labels)
+    np.testing.assert_allclose(scores["option"].marginals, scores["scorer"].marginals, atol=1e-5)
+    assert scores["option"].utility < scores["scorer"].utility  # which has the bias taken off
+    with pytest.raises(InputError, match="one of clusters, none"):
+        Bootstrap(bias="mean")
+
+
 def test_one_label_for_all_is_no_longer_the_most_coherent():
     own, truth = OneSided(jnp.float32(-9.0)), (SIDES > 0).astype(np.int8)
     one = np.zeros(len(SIDES), np.int8)

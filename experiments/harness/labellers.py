@@ -235,7 +235,7 @@ LABELLERS: dict[str, Callable[[Labeller], Found]] = {
     "probe": probe,
     "icm": of(ICM()),
     "tempering": of(ParallelTempering()),
-    "bootstrap without bias": unbiased(Bootstrap()),
+    "bootstrap without bias": of(Bootstrap(bias="clusters")),
     "icm without bias": unbiased(ICM()),
     "tempering without bias": unbiased(ParallelTempering()),
 }

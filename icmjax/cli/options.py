@@ -313,7 +313,7 @@ algorithm_options = together(
     click.option(
         "--bias",
         type=click.Choice(BIASES),
-        help="marginals: how a favoured label is found, to be taken off; cancels in opposites.",
+        help="marginals, bootstrap: how a favoured label is found, to be taken off.",
     ),
     click.option("--balance", type=float, help="marginals: share of true claims, where known."),
 )

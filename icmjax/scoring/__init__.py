@@ -1,7 +1,14 @@
 """Leave-one-out label log-probs, and the utility of labels."""
 
 from icmjax.scoring.anchored import AnchoredScorer, confident_labels
-from icmjax.scoring.bias import cluster_border, share_border, without_bias
+from icmjax.scoring.bias import (
+    BIASES,
+    Bias,
+    cluster_border,
+    less_bias,
+    share_border,
+    without_bias,
+)
 from icmjax.scoring.blockwise import BlockwiseScorer, make_blockwise_scorer
 from icmjax.scoring.chain_rule import ChainRuleScorer, make_chain_rule_scorer
 from icmjax.scoring.contexts import build_context, shown_lengths
@@ -30,10 +37,12 @@ from icmjax.scoring.tree import TreeScorer, make_tree_scorer, piece_starts, stre
 from icmjax.scoring.unbiased import UnbiasedScorer, make_unbiased_scorer
 
 __all__ = [
+    "BIASES",
     "MEMORY_BUDGET",
     "OBJECTIVES",
     "AnchoredScorer",
     "AnyScorer",
+    "Bias",
     "BlockwiseScorer",
     "ChainRuleScorer",
     "ContrastScorer",
@@ -56,6 +65,7 @@ __all__ = [
     "fitting_batch",
     "label_log_odds",
     "label_log_probs",
+    "less_bias",
     "make_blockwise_scorer",
     "make_chain_rule_scorer",
     "make_contrast_scorer",

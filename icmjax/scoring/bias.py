@@ -7,9 +7,30 @@ looks for two clusters instead, of whatever sizes. The clusters here are Otsu's 
 that leaves the least variance within its two sides.
 """
 
+from typing import Literal, get_args
+
 import jax
 import jax.numpy as jnp
 from jax import Array
+
+Bias = Literal["clusters", "none"]
+BIASES: tuple[str, ...] = get_args(Bias)
+
+
+def less_bias(label_log_probs: Array, bias: Bias) -> Array:
+    """Label log-probs less the border between the two clusters, where that is asked for.
+
+    Args:
+      label_log_probs: float32 `[..., N, Y]`, nats; of other than two options they stay as they are.
+      bias: "clusters" or "none".
+
+    Returns:
+      float32 `[..., N, Y]`, nats.
+    """
+    if bias == "none" or label_log_probs.shape[-1] != 2:
+        return label_log_probs
+    log_odds = label_log_probs[..., 1] - label_log_probs[..., 0]
+    return without_bias(label_log_probs, cluster_border(log_odds))
 
 
 def cluster_border(log_odds: Array, is_read: Array | None = None) -> Array:

@@ -15,7 +15,7 @@ import numpy as np
 
 from icmjax.claims import UNLABELLED
 from icmjax.errors import Fault, InputError
-from icmjax.scoring.bias import cluster_border, share_border, without_bias
+from icmjax.scoring.bias import less_bias, share_border, without_bias
 from icmjax.scoring.brief import describe_scorer
 
 
@@ -46,9 +46,9 @@ class UnbiasedScorer:
     def __call__(self, labels: jax.Array) -> jax.Array:
         """Label log-probs without the bias, nats: int8 `[..., N]` → float32 `[..., N, 2]`."""
         logp = self.own(labels)
-        log_odds = logp[..., 1] - logp[..., 0]
         if self.balance is None:
-            return without_bias(logp, cluster_border(log_odds))
+            return less_bias(logp, "clusters")
+        log_odds = logp[..., 1] - logp[..., 0]
         return without_bias(logp, share_border(log_odds, self.balance))
 
     # As properties, they are absent where the own scorer has none.

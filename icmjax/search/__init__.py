@@ -1,5 +1,6 @@
 """Algorithms that search for the labels of highest utility, and the loop that drives them."""
 
+from icmjax.scoring import BIASES
 from icmjax.search.base import (
     Account,
     Algorithm,
@@ -17,7 +18,7 @@ from icmjax.search.greedy import Greedy
 from icmjax.search.icm import ICM
 from icmjax.search.ladder import Ladder
 from icmjax.search.loop import SearchResult, TokenCounter, run_search, start
-from icmjax.search.marginals import BIASES, Marginals
+from icmjax.search.marginals import Marginals
 from icmjax.search.moves import assignment_scores, best_assignment
 from icmjax.search.replicas import InformedMoves
 from icmjax.search.schedule import TemperingSchedule

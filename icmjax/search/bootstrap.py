@@ -4,10 +4,12 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
+from icmjax.scoring import BIASES, Bias, less_bias
 from icmjax.search.base import Labelling
-from icmjax.search.chains import ChainSearch, ChainState
+from icmjax.search.chains import ChainInfo, ChainSearch, ChainState
 from icmjax.search.moves import assignment_scores, best_assignment
 from icmjax.search.units import Units, labels_of
 
@@ -27,11 +29,16 @@ class Bootstrap(ChainSearch):
         changes nothing.
       is_consistent: whether relabelling heeds soft pair rules; hard ones it always does.
       num_shots: demonstrations of a pass, random claims each time; None for all the others.
+      bias: what is taken off the log-odds of binary claims in every pass before they are read:
+        "clusters", the border between their two clusters, or "none". A model that favours one
+        label ends with it for all claims otherwise. It cancels in a pair of which exactly one is
+        true. U and the log-odds of the result have it in.
     """
 
     num_iterations: int = 8
     is_consistent: bool = True
     num_shots: int | None = None
+    bias: Bias = "none"
 
     def _ranges(self) -> dict[str, tuple[bool, str]]:
         shots = self.num_shots
@@ -41,6 +48,7 @@ class Bootstrap(ChainSearch):
                 "1 where num_shots is None, as all chains would be the same one",
             ),
             "num_shots": (shots is None or shots >= 1, "1 or more, or None"),
+            "bias": (self.bias in BIASES, f"one of {', '.join(BIASES)}"),
         }
 
     def _memory(self, units: Units, num_options: int) -> Array:
@@ -56,7 +64,8 @@ class Bootstrap(ChainSearch):
         excess = units.penalties - jnp.min(allowed, axis=-1, keepdims=True)
         weight = 1e6 if self.is_consistent else 0.0
         units = units._replace(penalties=weight * excess)
-        scores = assignment_scores(units, given.label_log_probs, num_claims)
+        logp = less_bias(given.label_log_probs, self.bias)
+        scores = assignment_scores(units, logp, num_claims)
         return labels_of(units, best_assignment(scores), num_claims)
 
     def _propose(
@@ -81,3 +90,7 @@ class Bootstrap(ChainSearch):
 
     def _outcome_of(self, state: ChainState) -> Labelling:
         return state.current
+
+    def _marginals(self, labelling: Labelling, state: ChainState, trace: ChainInfo) -> np.ndarray:
+        del state, trace
+        return np.exp(less_bias(jnp.asarray(labelling.label_log_probs), self.bias))

@@ -15,7 +15,7 @@ log-odds are averaged over such contexts, and more passes take noise away and ad
 
 import dataclasses
 from functools import partial
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -25,6 +25,8 @@ from jax import Array, lax
 
 from icmjax.claims import PairRules
 from icmjax.scoring import (
+    BIASES,
+    Bias,
     cluster_border,
     score_in_context,
     share_border,
@@ -37,8 +39,6 @@ from icmjax.search.loop import mean_entropy
 from icmjax.search.schedule import common
 from icmjax.search.units import Units, labels_of, sum_by_assignment
 
-Bias = Literal["clusters", "none"]
-BIASES: tuple[str, ...] = get_args(Bias)
 ONE_SIDED = 0.9  # share of one label from which on a model is taken to favour it
 FEWEST_READ = 8  # claims of which a border is taken
 EVEN_SHARE = 0.9  # of the entropy of an even guess, from which on nothing was found
