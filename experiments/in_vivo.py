@@ -21,8 +21,9 @@ before the first run, but for two things that are named:
                       on true and on false items, at random items
        dose           one label in four wrong: by chains that make errors coherent or incoherent,
                       and at random (`matched_accuracy.py`)
-       feedback       marginals after the gold labels of 2, 4 and 8 items: those of the highest
-                      zero-shot entropy, of the highest entropy of the marginals, and random ones
+       feedback       found labels after the gold labels of 2, 4 and 8 items: those of the highest
+                      zero-shot entropy, of the highest one without bias, and random ones; found by
+                      marginals, and by bootstrapping without bias
        open           one more statement, in the model's own words, after those that a label set
                       calls True: greedy and sampled; judged by log P(True) of the same model after
                       gold labels of held-out items
@@ -40,6 +41,7 @@ was broken off prints, with --parts and --seeds, the tables of what is done.
 """
 
 import functools
+import itertools
 import pathlib
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -51,6 +53,7 @@ from harness.command import chosen, experiment
 from harness.costs import Cost
 from harness.in_vivo_parts import (
     BUDGETS,
+    FEEDBACK_SEARCHES,
     SELECTORS,
     Bench,
     run_dose,
@@ -136,7 +139,7 @@ def analyse(units: Sequence[Unit]) -> dict[str, list[Row]]:
             tables[f"share of the gap in {metric} from zero-shot to gold"] = recovered_rows(
                 whole, {n: value(n) for n in names}, value("zero-shot"), value("gold")
             )
-    if "feedback: K = 0" in everything:
+    if any(name.startswith("feedback") for name in everything):
         tables |= feedback_tables(whole, size)
     for kind in ("greedy", "sampled"):
         # Where the model said nothing there is nothing to judge.
@@ -158,18 +161,21 @@ def analyse(units: Sequence[Unit]) -> dict[str, list[Row]]:
 def feedback_tables(units: Sequence[Unit], size: str) -> dict[str, list[Row]]:
     """After K answers: means of every selector, and differences from random answers."""
     tables = {}
-    for metric in ("accuracy of the rest", *METRICS):
+    for search, metric in itertools.product(FEEDBACK_SEARCHES, ("accuracy of the rest", *METRICS)):
         value = functools.partial(value_of, metric=metric)
-        cells = {(k, name): f"feedback: K = {k}, {name}" for k in BUDGETS for name in SELECTORS}
-        tables[f"feedback: {metric}, {size}"] = [
-            mean_row(name, units, value(name)) for name in ("feedback: K = 0", *cells.values())
+        start = f"feedback, {search}: K = "
+        cells = {(k, name): f"{start}{k}, {name}" for k in BUDGETS for name in SELECTORS}
+        tables[f"feedback, {search}: {metric}, {size}"] = [
+            mean_row(name, units, value(name)) for name in (f"{start}0", *cells.values())
         ]
-        tables[f"feedback: {metric} − that of random answers, {size}, p by Holm"] = comparison_rows(
-            [
-                Comparison(name, units, value(name), value(cells[k, "random"]))
-                for (k, selector), name in cells.items()
-                if selector != "random"
-            ]
+        tables[f"feedback, {search}: {metric} − that of random answers, {size}, p by Holm"] = (
+            comparison_rows(
+                [
+                    Comparison(name, units, value(name), value(cells[k, "random"]))
+                    for (k, selector), name in cells.items()
+                    if selector != "random"
+                ]
+            )
         )
     return tables
 

@@ -1,30 +1,33 @@
 """The parts of `in_vivo.py`: what is measured of one persona and seed."""
 
+import itertools
 import pathlib
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from harness.draws import orders_of, unit_key, unit_rng
-from harness.labellers import LABELLERS, Labeller
+from harness.labellers import LABELLERS, Labeller, entropy
 from harness.readers import Reader
 from harness.rules import hard_rules
 from harness.together import search
 from harness.wordings import Wording, draw_items, read_statements, word
 from icmjax.claims import UNLABELLED
 from icmjax.errors import Fault, InputError
-from icmjax.feedback import Evidence, choose_claims, implied_labels, uncertainty
+from icmjax.feedback import choose_claims, implied_labels
 from icmjax.lm import LanguageModel
 from icmjax.persona_world import Task
-from icmjax.scoring import mutual_predictability
-from icmjax.search import FixedAccuracy, Marginals, SearchResult
+from icmjax.scoring import less_bias, mutual_predictability
+from icmjax.search import Bootstrap, FixedAccuracy, Marginals
 from icmjax.steering import auc, calibrate, generate, score_predictions
 
 DOSE_BETAS = {"incoherent errors": -2.0, "coherent errors": 2.0}
 DOSE_STEPS = 16  # swaps of a chain
 DOSE_ERRORS = 0.25  # of the labels
-SELECTORS = ("zero_shot_entropy", "marginal_entropy", "random")
+SELECTORS = ("zero-shot entropy", "the same without bias", "random")
+FEEDBACK_SEARCHES = {"marginals": Marginals(), "bootstrapping": Bootstrap(bias="clusters")}
 BUDGETS = (2, 4, 8)
 NUM_SAMPLED, TEMPERATURE, NEW_TOKENS = 8, 0.7, 40  # of open answers
 NUM_JUDGED = 32  # held-out items that the judge has read
@@ -186,10 +189,11 @@ def run_dose(bench: Bench) -> dict[str, Any]:
 
 
 def run_feedback(bench: Bench) -> dict[str, Any]:
-    """Marginals after the gold labels of K items, chosen by each selector.
+    """Found labels after the gold labels of K items, chosen by each selector.
 
-    All selectors know what the model says without any answer: its zero-shot label log-probs, its
-    marginals, or nothing.
+    Where a model favours one label, its zero-shot entropy is highest for the claims that it least
+    doubts are of the other one. So the entropy is taken without that bias too. Searches are the
+    default and bootstrapping without the bias; answers are held fast.
 
     Raises:
       InputError: no item would be left without an answer.
@@ -204,27 +208,24 @@ def run_feedback(bench: Bench) -> dict[str, Any]:
     scorer, gold = bench.reader.make_scorer(claims), bench.task.gold.labels
     search_key, random_key = jax.random.split(unit_key(*bench.key))
     none = np.full(bench.num, UNLABELLED, np.int8)
-
-    def find(clamped: np.ndarray) -> SearchResult:
-        return search(scorer, rules, Marginals(), search_key, clamped)
-
-    first = find(none)
-    evidence = Evidence(
-        zero_shot=np.asarray(scorer(none)),
-        leave_one_out=first.label_log_probs,
-        marginals=first.marginals,
-        expected_gain=None,
-    )
-    found = {"feedback: K = 0": measured(bench, first.labels, none)}
-    for selector in SELECTORS:
-        values = uncertainty(selector, evidence, bench.num, random_key)
-        for budget in BUDGETS:
-            asked = choose_claims(values, claims.group_index, budget)
+    zero_shot = jnp.asarray(scorer(none))
+    uncertain = {
+        "zero-shot entropy": entropy(np.exp(np.asarray(zero_shot))),
+        "the same without bias": entropy(np.exp(np.asarray(less_bias(zero_shot, "clusters")))),
+        "random": np.asarray(jax.random.uniform(random_key, (bench.num,))),
+    }
+    found = {}
+    for name, algorithm in FEEDBACK_SEARCHES.items():
+        first = search(scorer, rules, algorithm, search_key).labels
+        found[f"feedback, {name}: K = 0"] = measured(bench, first, none)
+        for selector, budget in itertools.product(SELECTORS, BUDGETS):
+            asked = choose_claims(uncertain[selector], claims.group_index, budget)
             answers = none.copy()
             answers[asked] = gold[asked]
             clamped = implied_labels(answers, rules)
-            labels = find(clamped).labels
-            found[f"feedback: K = {budget}, {selector}"] = measured(bench, labels, clamped)
+            labels = search(scorer, rules, algorithm, search_key, clamped).labels
+            key = f"feedback, {name}: K = {budget}, {selector}"
+            found[key] = measured(bench, labels, clamped)
     return found
 
 
