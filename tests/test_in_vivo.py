@@ -149,8 +149,11 @@ def test_every_part_has_its_tables_and_a_second_call_runs_nothing(found, monkeyp
     assert rows["held-out accuracy, found − random errors of the same number, p by Holm"] == [
         "marginals"
     ]
-    assert len(rows["feedback: AUC, 2 personas × 1 seeds"]) == 1 + 3 * 3
-    assert len(rows["feedback: AUC − that of random answers, 2 personas × 1 seeds, p by Holm"]) == 6
+    for search in ("marginals", "bootstrapping"):
+        title = f"feedback, {search}: AUC{{}}, 2 personas × 1 seeds"
+        assert len(rows[title.format("")]) == 1 + 3 * 3
+        less_random = title.format(" − that of random answers") + ", p by Holm"
+        assert len(rows[less_random]) == 6
     assert rows["held-out AUC, coherent errors − others, p by Holm"] == [
         "incoherent errors",
         "random errors",

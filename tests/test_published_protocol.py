@@ -285,6 +285,7 @@ def test_random_errors_of_each_kind():
     assert {draws.rounded_at_random(rng, 4.0) for _ in range(50)} == {4}
 
 
+@pytest.mark.slow
 def test_flips_of_claims_at_the_accuracy_of_coherent_sets(tmp_path):
     """From the labels as they were stored."""
     options = f"--model observer {TOY} --flips claims --keep 0.75 --swaps 4 --draws 3 --repeats 1"
