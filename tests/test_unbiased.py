@@ -108,3 +108,28 @@ def test_it_is_a_scorer_of_binary_claims():
     with pytest.raises(InputError, match="between two labels") as caught:
         make_unbiased_scorer(table, balance=1.0)
     assert len(caught.value.faults) == 2
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, eq=False)
+class Contrary:
+    """A model that says of every claim the other label than it is shown with the first of them."""
+
+    num_claims: int = dataclasses.field(default=8, metadata={"static": True})
+
+    def __call__(self, labels):
+        labels = jnp.asarray(labels).astype(jnp.float32)
+        log_odds = jnp.where(labels < 0, 1.0, 1.0 - 2.0 * labels)
+        return jax.nn.log_sigmoid(jnp.stack([-log_odds, log_odds], axis=-1))
+
+    def tokens_per_pass(self, labels):
+        return int(np.size(labels))
+
+
+def test_labels_that_change_to_and_fro_are_told():
+    result = run_search(Contrary(), no_rules(), Bootstrap(), jax.random.key(0), progress=False)
+    assert "the labels of 8 of 8 claims" in " ".join(result.diagnostics["warnings"])
+    settled = run_search(
+        OneSided(jnp.float32(0.0)), no_rules(), Bootstrap(), jax.random.key(0), progress=False
+    )
+    assert "have not settled" not in " ".join(settled.diagnostics["warnings"])

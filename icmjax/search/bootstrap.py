@@ -1,6 +1,7 @@
 """Bootstrapping: the labels of one pass are the demonstrations of the next."""
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +13,8 @@ from icmjax.search.base import Labelling
 from icmjax.search.chains import ChainInfo, ChainSearch, ChainState
 from icmjax.search.moves import assignment_scores, best_assignment
 from icmjax.search.units import Units, labels_of
+
+UNSETTLED = 0.25  # share of labels that another pass changes, from which on a result says so
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,6 +93,22 @@ class Bootstrap(ChainSearch):
 
     def _outcome_of(self, state: ChainState) -> Labelling:
         return state.current
+
+    def _diagnostics(self, state: ChainState, marginals: np.ndarray) -> dict[str, Any]:
+        if self.num_chains > 1:
+            return {}
+        last = jax.tree.map(lambda leaf: leaf[0], state.current)
+        again = np.asarray(self._relabelled(last, state.units))
+        num_changed = int((again != np.asarray(last.labels)).sum())
+        if num_changed <= UNSETTLED * len(again):
+            return {}
+        return {
+            "warnings": [
+                f"Another pass would change the labels of {num_changed} of {len(again)} claims: "
+                "they have not settled, and marginals are of that pass. More --iterations may "
+                "settle them; labels that change to and fro are no finding."
+            ]
+        }
 
     def _marginals(self, labelling: Labelling, state: ChainState, trace: ChainInfo) -> np.ndarray:
         del state, trace
