@@ -10,7 +10,7 @@ from scorers import table_scorer
 
 from icmjax.claims.consistency import no_rules
 from icmjax.errors import InputError
-from icmjax.scoring import UnbiasedScorer, cluster_border, make_unbiased_scorer, utility
+from icmjax.scoring import UnbiasedScorer, cluster_border, less_bias, make_unbiased_scorer, utility
 from icmjax.search import Bootstrap, run_search
 
 SIDES = np.array([1, 1, 1, -1, -1, -1, 1, -1], np.float32)  # what the claims have in common
@@ -93,6 +93,15 @@ def test_one_label_for_all_is_no_longer_the_most_coherent():
     both = [(utility(s(x), x, no_rules())) for s in (own, scorer) for x in (one, truth)]
     assert both[0] > both[1]
     assert both[2] < both[3]
+
+
+def test_few_claims_have_no_border():
+    logp = jax.nn.log_softmax(
+        jnp.asarray(np.random.default_rng(0).normal(size=(7, 2)), jnp.float32)
+    )
+    np.testing.assert_array_equal(less_bias(logp, "clusters"), logp)
+    more = jnp.concatenate([logp, logp[:1]])
+    assert not np.allclose(less_bias(more, "clusters"), more)
 
 
 def test_it_is_a_scorer_of_binary_claims():

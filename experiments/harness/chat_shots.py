@@ -19,14 +19,12 @@ from icmjax.claims import ClaimSet
 from icmjax.errors import Fault, PromptError
 from icmjax.lm import LanguageModel
 from icmjax.prompts import TokenizedClaims, num_alike, pad_tokens, resolve_template, row_faults
-from icmjax.scoring import round_up
-from icmjax.steering import make_steerer
+from icmjax.steering import fill_up, make_steerer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 CHAT_FORMS = ("message", "turns")
-SLACK = 8  # widths grow by less than one part in so many, so that folds share their programs
 Tokens = list[int]
 Messages = list[dict[str, str]]
 Shots = Sequence[tuple[str, str]]  # a claim under its template, and the option that labels it
@@ -66,7 +64,7 @@ def chat_shots(
         messages_of(form, shots, worded.query_fn(claim), claim.persona, queries)
         for claim in queries.claims
     ]
-    tokens = as_claims(*encode_all(lm, conversations, queries.options))
+    tokens = fill_up(as_claims(*encode_all(lm, conversations, queries.options)))
     # A steerer of other tokens: it checks their lengths, and reads what is shown once.
     steerer = make_steerer(lm, queries, queries, template)
     return steerer._replace(demonstrations=tokens, queries=tokens)(np.zeros(1, np.int8))
@@ -168,8 +166,8 @@ def render(tokenizer: PreTrainedTokenizerBase, messages: Messages) -> str:
 def as_claims(prompts: list[Tokens], forms: list[Tokens]) -> TokenizedClaims:
     """What all prompts begin with as one claim that is shown, and the rest of them as M queries."""
     num_same = min(num_alike(prompts), min(map(len, prompts)) - 1)
-    begun = padded([prompts[0][:num_same]])
-    asked = padded([prompt[num_same:] for prompt in prompts])
+    begun = pad_tokens([prompts[0][:num_same]])
+    asked = pad_tokens([prompt[num_same:] for prompt in prompts])
     options, option_lengths = pad_tokens(forms)
     return TokenizedClaims(
         preamble=np.zeros(0, np.int32),
@@ -180,10 +178,3 @@ def as_claims(prompts: list[Tokens], forms: list[Tokens]) -> TokenizedClaims:
         label_forms=options[:, None],
         label_form_lengths=option_lengths[:, None],
     )
-
-
-def padded(rows: list[Tokens]) -> tuple[np.ndarray, np.ndarray]:
-    """As `pad_tokens`, with a rounded width."""
-    tokens, lengths = pad_tokens(rows)
-    more = round_up(tokens.shape[1], SLACK) - tokens.shape[1]
-    return np.pad(tokens, [(0, 0), (0, more)]), lengths

@@ -3,6 +3,7 @@
 from icmjax.scoring.anchored import AnchoredScorer, confident_labels
 from icmjax.scoring.bias import (
     BIASES,
+    FEWEST_READ,
     Bias,
     cluster_border,
     less_bias,
@@ -38,6 +39,7 @@ from icmjax.scoring.unbiased import UnbiasedScorer, make_unbiased_scorer
 
 __all__ = [
     "BIASES",
+    "FEWEST_READ",
     "MEMORY_BUDGET",
     "OBJECTIVES",
     "AnchoredScorer",

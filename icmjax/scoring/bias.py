@@ -15,19 +15,24 @@ from jax import Array
 
 Bias = Literal["clusters", "none"]
 BIASES: tuple[str, ...] = get_args(Bias)
+FEWEST_READ = (
+    8  # claims of which a border is taken: of a few it would be what these very claims say
+)
 
 
 def less_bias(label_log_probs: Array, bias: Bias) -> Array:
     """Label log-probs less the border between the two clusters, where that is asked for.
 
     Args:
-      label_log_probs: float32 `[..., N, Y]`, nats; of other than two options they stay as they are.
+      label_log_probs: float32 `[..., N, Y]`, nats; of other than two options, and of fewer claims
+        than `FEWEST_READ`, they stay as they are.
       bias: "clusters" or "none".
 
     Returns:
       float32 `[..., N, Y]`, nats.
     """
-    if bias == "none" or label_log_probs.shape[-1] != 2:
+    num_claims, num_options = label_log_probs.shape[-2:]
+    if bias == "none" or num_options != 2 or num_claims < FEWEST_READ:
         return label_log_probs
     log_odds = label_log_probs[..., 1] - label_log_probs[..., 0]
     return without_bias(label_log_probs, cluster_border(log_odds))

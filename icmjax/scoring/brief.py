@@ -1,6 +1,9 @@
 """What all scorers of tokenised claims say of themselves."""
 
+from collections.abc import Callable
 from typing import Any
+
+import numpy as np
 
 from icmjax.prompts import TokenizedClaims
 
@@ -22,6 +25,35 @@ class OfClaims:
 
     def __repr__(self) -> str:
         return describe_scorer(self)
+
+
+class OverScorer:
+    """A scorer that changes what another one says of the same claims, its `own`."""
+
+    own: Any  # a scorer of N claims
+
+    def __repr__(self) -> str:
+        return describe_scorer(self)
+
+    @property
+    def num_claims(self) -> int:
+        """N."""
+        return self.own.num_claims
+
+    # As properties, they are absent where the own scorer has none.
+    @property
+    def is_read(self) -> Callable[..., np.ndarray]:
+        """That of the own scorer."""
+        return self.own.is_read
+
+    @property
+    def demonstration_orders(self) -> Callable[..., np.ndarray]:
+        """That of the own scorer."""
+        return self.own.demonstration_orders
+
+    def tokens_per_pass(self, labels: np.ndarray) -> int:
+        """Tokens of a pass of the own scorer; what is changed about it reads none."""
+        return self.own.tokens_per_pass(labels)
 
 
 def describe_scorer(scorer: Any) -> str:

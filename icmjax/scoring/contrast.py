@@ -8,7 +8,6 @@ arXiv:2104.08315), or of the claim under another persona's name.
 """
 
 import dataclasses
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -17,12 +16,12 @@ import numpy as np
 
 from icmjax.claims import UNLABELLED
 from icmjax.errors import Fault, InputError, ScoreError
-from icmjax.scoring.brief import describe_scorer
+from icmjax.scoring.brief import OverScorer
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
-class ContrastScorer:
+class ContrastScorer(OverScorer):
     """A scorer's label log-probs less constant ones of the same claims, normalised over Y.
 
     A pytree, to be called inside or outside jit; make one by `make_contrast_scorer`.
@@ -30,14 +29,6 @@ class ContrastScorer:
 
     own: Any  # a scorer of N claims
     other: jax.Array  # float32 [N, Y], what is taken off, times its weight, nats
-
-    def __repr__(self) -> str:
-        return describe_scorer(self)
-
-    @property
-    def num_claims(self) -> int:
-        """N."""
-        return self.own.num_claims
 
     @property
     def num_options(self) -> int:
@@ -47,21 +38,6 @@ class ContrastScorer:
     def __call__(self, labels: jax.Array) -> jax.Array:
         """Label log-probs of the contrast, nats: int8 `[..., N]` → float32 `[..., N, Y]`."""
         return jax.nn.log_softmax(self.own(labels) - self.other)
-
-    # As properties, they are absent where the own scorer has none.
-    @property
-    def is_read(self) -> Callable[..., np.ndarray]:
-        """That of the own scorer."""
-        return self.own.is_read
-
-    @property
-    def demonstration_orders(self) -> Callable[..., np.ndarray]:
-        """That of the own scorer."""
-        return self.own.demonstration_orders
-
-    def tokens_per_pass(self, labels: np.ndarray) -> int:
-        """Tokens of a pass of the own scorer; the other one was read once, before."""
-        return self.own.tokens_per_pass(labels)
 
 
 def make_contrast_scorer(own: Any, other: Any, weight: float = 1.0) -> ContrastScorer:

@@ -69,7 +69,7 @@ def _bucket_arities(num_claims: int) -> list[tuple[int, ...]]:
 
 
 def round_up(width: int, slack: int = SLACK) -> int:
-    """The next width of few: larger by less than one part in `slack`, a power of two."""
+    """The next of few widths, tokens: larger by less than one part in `slack`, a power of two."""
     step = max(1, 1 << max(0, int(width).bit_length() - slack.bit_length()))
     return -(-int(width) // step) * step
 

@@ -7,7 +7,6 @@ one label alone then predicts half of the claims wrong.
 """
 
 import dataclasses
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -16,12 +15,12 @@ import numpy as np
 from icmjax.claims import UNLABELLED
 from icmjax.errors import Fault, InputError
 from icmjax.scoring.bias import less_bias, share_border, without_bias
-from icmjax.scoring.brief import describe_scorer
+from icmjax.scoring.brief import OverScorer
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
-class UnbiasedScorer:
+class UnbiasedScorer(OverScorer):
     """A scorer's label log-probs of binary claims, less the border of each labelling's log-odds.
 
     A pytree, to be called inside or outside jit; make one by `make_unbiased_scorer`.
@@ -29,14 +28,6 @@ class UnbiasedScorer:
 
     own: Any  # a scorer of N binary claims
     balance: float | None = dataclasses.field(metadata={"static": True})
-
-    def __repr__(self) -> str:
-        return describe_scorer(self)
-
-    @property
-    def num_claims(self) -> int:
-        """N."""
-        return self.own.num_claims
 
     @property
     def num_options(self) -> int:
@@ -50,21 +41,6 @@ class UnbiasedScorer:
             return less_bias(logp, "clusters")
         log_odds = logp[..., 1] - logp[..., 0]
         return without_bias(logp, share_border(log_odds, self.balance))
-
-    # As properties, they are absent where the own scorer has none.
-    @property
-    def is_read(self) -> Callable[..., np.ndarray]:
-        """That of the own scorer."""
-        return self.own.is_read
-
-    @property
-    def demonstration_orders(self) -> Callable[..., np.ndarray]:
-        """That of the own scorer."""
-        return self.own.demonstration_orders
-
-    def tokens_per_pass(self, labels: np.ndarray) -> int:
-        """Tokens of a pass of the own scorer."""
-        return self.own.tokens_per_pass(labels)
 
 
 def make_unbiased_scorer(own: Any, balance: float | None = None) -> UnbiasedScorer:

@@ -26,6 +26,7 @@ from jax import Array, lax
 from icmjax.claims import PairRules
 from icmjax.scoring import (
     BIASES,
+    FEWEST_READ,
     Bias,
     cluster_border,
     score_in_context,
@@ -40,7 +41,6 @@ from icmjax.search.schedule import common
 from icmjax.search.units import Units, labels_of, sum_by_assignment
 
 ONE_SIDED = 0.9  # share of one label from which on a model is taken to favour it
-FEWEST_READ = 8  # claims of which a border is taken
 EVEN_SHARE = 0.9  # of the entropy of an even guess, from which on nothing was found
 
 

@@ -4,7 +4,7 @@ from icmjax.steering.calibration import calibrate
 from icmjax.steering.chat import chat_zero_shot
 from icmjax.steering.comparison import Condition, compare, held_out, random_labels
 from icmjax.steering.generation import continuation_likelihood, generate
-from icmjax.steering.in_context import evaluate, make_steerer
+from icmjax.steering.in_context import evaluate, fill_up, make_steerer
 from icmjax.steering.scores import Evaluation, Scores, auc, score_predictions
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     "compare",
     "continuation_likelihood",
     "evaluate",
+    "fill_up",
     "generate",
     "held_out",
     "make_steerer",

@@ -143,7 +143,10 @@ def make_steerer(
 
 
 def fill_up(claims: TokenizedClaims) -> TokenizedClaims:
-    """Claims with their widths rounded up, numpy arrays."""
+    """Claims whose queries `[M, Tq]` and demonstrations `[M, Y, Td]` have widths rounded up.
+
+    Lengths stay as they are. Widths in tokens grow by less than one part in `CLAIM_SLACK`.
+    """
 
     def pad(array: jax.Array | np.ndarray) -> np.ndarray:
         more = round_up(array.shape[-1], CLAIM_SLACK) - array.shape[-1]
