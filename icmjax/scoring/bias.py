@@ -15,9 +15,7 @@ from jax import Array
 
 Bias = Literal["clusters", "none"]
 BIASES: tuple[str, ...] = get_args(Bias)
-FEWEST_READ = (
-    8  # claims of which a border is taken: of a few it would be what these very claims say
-)
+FEWEST_READ = 8  # claims of which a border is taken: of fewer it would be what these claims say
 
 
 def less_bias(label_log_probs: Array, bias: Bias) -> Array:
