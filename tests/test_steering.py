@@ -31,7 +31,7 @@ from icmjax.steering import (
     score_predictions,
 )
 from icmjax.steering.chat import _encode, _turn
-from icmjax.steering.in_context import _steer
+from icmjax.steering.in_context import _steer, by_length
 
 TEXTS = ["I think this claim is True, not False.\nQuestion: tea? Claim: rice helps"] * 20
 PREAMBLE = "People from Japan."
@@ -143,20 +143,20 @@ def test_queries_read_together_are_as_many_as_the_memory_budget_allows(lm, demon
     many = claims_from_rows(rows_of([f"Rice helps {i}" for i in range(24)]), preamble=PREAMBLE)
     labels, order = np.array([[1, 0, 0, 1]], np.int8), np.arange(4, dtype=np.int32)[None]
     whole, width = make_steerer(lm, demonstrations, many), 256
-    assert whole.batch_size(width) == 24
+    assert whole.batch_size(whole.queries, width) == 24
     expected = whole(labels)
     for size in (1, 7):
         budget = text_bytes(lm, whole.queries, width, 1, size)[1]
         steerer = make_steerer(lm, demonstrations, many, memory_budget=budget)
-        together = steerer.batch_size(width)
+        together = steerer.batch_size(steerer.queries, width)
         assert size <= together < 24
-        arguments = lm, steerer.demonstrations, steerer.queries, labels, order
-        program = _steer.lower(*arguments, width=width, batch_size=together).compile()
+        arguments = lm, steerer.demonstrations, (steerer.queries,), labels, order
+        program = _steer.lower(*arguments, width=width, batch_sizes=(together,)).compile()
         assert program.memory_analysis().temp_size_in_bytes <= 1.1 * budget
         np.testing.assert_allclose(steerer(labels), expected, atol=1e-5)
     least = text_bytes(lm, whole.queries, width, 1, 1)[1]
     with pytest.raises(InputError, match="1 more than the budget"):
-        whole._replace(memory_budget=least - 1).batch_size(width)
+        whole._replace(memory_budget=least - 1).batch_size(whole.queries, width)
 
 
 def test_scores_by_hand():
@@ -372,7 +372,16 @@ def test_of_a_large_vocabulary_the_labels_alone_are_scored(tmp_path):
     labels, orders = np.zeros((1, 3), np.int8), np.arange(3, dtype=np.int32)[None]
 
     def run(labels):
-        return _steer(lm, *steerer[1:3], labels, orders, width=64, batch_size=3)
+        parts, _ = by_length(steerer.queries)
+        return _steer(
+            lm,
+            steerer.demonstrations,
+            parts,
+            labels,
+            orders,
+            width=64,
+            batch_sizes=(3,) * len(parts),
+        )
 
     shapes = list(shapes_in(jax.make_jaxpr(run)(labels).jaxpr))
     assert (3, 2) in shapes
@@ -387,6 +396,22 @@ def shapes_in(jaxpr):
             inner = getattr(value, "jaxpr", value)
             if hasattr(inner, "eqns"):
                 yield from shapes_in(inner)
+
+
+def test_many_queries_are_read_in_parts_of_their_widths(lm, demonstrations):
+    rng = np.random.default_rng(0)
+    texts = [" ".join(["Rice"] * rng.integers(1, 6)) + f" {i}" for i in range(38)]
+    many = claims_from_rows(rows_of([*texts, "rice " * 40, "No"]), preamble=PREAMBLE)
+    steerer = make_steerer(lm, demonstrations, many)
+    parts, places = by_length(steerer.queries)
+    widths = [part.queries.shape[1] for part in parts]
+    assert len(parts) > 1 and widths == sorted(set(widths))
+    assert all((part.query_lengths <= part.queries.shape[1]).all() for part in parts)
+    again = np.concatenate([part.query_lengths for part in parts])[places]
+    np.testing.assert_array_equal(again, steerer.queries.query_lengths)
+    labels = [1, 0, -1, 1]
+    expected = naive(lm, demonstrations, labels, range(4), many)
+    np.testing.assert_allclose(steerer(np.array(labels)), expected, atol=1e-4)
 
 
 def test_claims_of_like_lengths_run_one_program(lm, demonstrations, queries):

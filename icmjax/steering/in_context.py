@@ -27,6 +27,10 @@ QUERY_BATCH_TOKENS = 4096
 # Widths are rounded up by less than one part in these, so that other claims of like lengths run
 # the program that is compiled already.
 CONTEXT_SLACK, CLAIM_SLACK = 8, 4
+# Parts of the queries, from the shortest on, end at these sixteenths of their number. Few claims
+# are long: the rest need not be as wide. Of a fixed share, since every size is a program.
+PART_ENDS = 8, 15, 16
+FEWEST_IN_PARTS = 32  # fewer are one part: compiling would cost more than reading
 
 
 class Steerer(NamedTuple):
@@ -79,26 +83,27 @@ class Steerer(NamedTuple):
             )
         width = round_up(max(32, int(context)), CONTEXT_SLACK)
         flat = labels.reshape(-1, labels.shape[-1])
+        parts, places = by_length(self.queries)
         logp = _steer(
             self.lm,
             self.demonstrations,
-            self.queries,
+            parts,
             flat,
             orders.reshape(flat.shape),
             width=width,
-            batch_size=self.batch_size(width),
+            batch_sizes=tuple(self.batch_size(part, width) for part in parts),
         )
-        return np.asarray(logp).reshape(*labels.shape[:-1], *logp.shape[1:])
+        return np.asarray(logp)[:, places].reshape(*labels.shape[:-1], *logp.shape[1:])
 
-    def batch_size(self, width: int) -> int:
+    def batch_size(self, queries: TokenizedClaims, width: int) -> int:
         """Queries read together after a context of so many tokens.
 
         Raises:
           InputError: the context and one query do not fit the memory budget.
         """
-        num_queries, query_width = self.queries.queries.shape
+        num_queries, query_width = queries.queries.shape
         most = fitting_batch(
-            lambda size: text_bytes(self.lm, self.queries, width, 1, size)[1],
+            lambda size: text_bytes(self.lm, queries, width, 1, size)[1],
             min(num_queries, QUERY_BATCH_TOKENS // query_width),
             self.memory_budget,
             None,
@@ -155,6 +160,31 @@ def fill_up(claims: TokenizedClaims) -> TokenizedClaims:
     return claims._replace(queries=pad(claims.queries), demonstrations=pad(claims.demonstrations))
 
 
+def by_length(queries: TokenizedClaims) -> tuple[tuple[TokenizedClaims, ...], np.ndarray]:
+    """Queries in parts, from the shortest on, each as wide as its longest one needs.
+
+    Returns:
+      the parts, of M queries together, and int `[M]`, each query's place in them.
+    """
+    lengths = np.asarray(queries.query_lengths)
+    order = np.argsort(lengths, kind="stable")
+    shares = PART_ENDS if len(order) >= FEWEST_IN_PARTS else PART_ENDS[-1:]
+    ends = [len(order) * share // PART_ENDS[-1] for share in shares]
+    end_of = {}  # by width: parts of one width are one
+    for end in ends:
+        width = min(round_up(lengths[order[end - 1]], CLAIM_SLACK), queries.queries.shape[1])
+        end_of[width] = end
+    starts = [0, *end_of.values()]
+    parts = [
+        queries._replace(
+            queries=queries.queries[order[start:end], :width],
+            query_lengths=lengths[order[start:end]],
+        )
+        for (width, end), start in zip(end_of.items(), starts, strict=False)
+    ]
+    return tuple(parts), np.argsort(order)
+
+
 def evaluate(
     lm: LanguageModel,
     demonstrations: ClaimSet,
@@ -179,20 +209,19 @@ def evaluate(
     return Evaluation(logp, None if gold is None else score_predictions(logp, gold))
 
 
-@functools.partial(jax.jit, static_argnames=("width", "batch_size"))
+@functools.partial(jax.jit, static_argnames=("width", "batch_sizes"))
 def _steer(
     lm: LanguageModel,
     demonstrations: TokenizedClaims,
-    queries: TokenizedClaims,
+    parts: tuple[TokenizedClaims, ...],
     labels: jax.Array,
     orders: jax.Array,
     *,
     width: int,
-    batch_size: int,
+    batch_sizes: tuple[int, ...],
 ) -> jax.Array:
-    """float32 `[B, M, Y]` for labels and orders `[B, N]`."""
+    """float32 `[B, M, Y]` for labels and orders `[B, N]`; the M queries come in parts."""
     decoder = lm.decoder()
-    num_queries = queries.queries.shape[0]
 
     def score_labelling(labels: jax.Array, order: jax.Array) -> jax.Array:
         tokens, num_tokens = build_context(
@@ -203,13 +232,17 @@ def _steer(
         key_values = decoder.key_values(tokens[None], positions, is_real)
         context = Segment(key_values, positions, is_real)
 
-        def score_query(query: jax.Array) -> jax.Array:
-            length = jnp.asarray(queries.query_lengths)[query][None]
-            tokens = jnp.asarray(queries.queries)[query][None]
-            prompts = read_prompts(decoder, tokens, length, num_tokens[None], (context,))
-            return label_log_probs(decoder, prompts, queries)[0]
+        def score_part(queries: TokenizedClaims, batch_size: int) -> jax.Array:
+            def score_query(query: tuple[jax.Array, jax.Array]) -> jax.Array:
+                tokens, length = query
+                prompts = read_prompts(
+                    decoder, tokens[None], length[None], num_tokens[None], (context,)
+                )
+                return label_log_probs(decoder, prompts, queries)[0]
 
-        index = jnp.arange(num_queries, dtype=jnp.int32)
-        return jax.lax.map(score_query, index, batch_size=batch_size)
+            rows = jnp.asarray(queries.queries), jnp.asarray(queries.query_lengths)
+            return jax.lax.map(score_query, rows, batch_size=batch_size)
+
+        return jnp.concatenate(list(map(score_part, parts, batch_sizes)))
 
     return jax.lax.map(lambda pair: score_labelling(*pair), (labels, orders))
