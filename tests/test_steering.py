@@ -405,7 +405,8 @@ def test_many_queries_are_read_in_parts_of_their_widths(lm, demonstrations):
     steerer = make_steerer(lm, demonstrations, many)
     parts, places = by_length(steerer.queries)
     widths = [part.queries.shape[1] for part in parts]
-    assert len(parts) > 1 and widths == sorted(set(widths))
+    assert len(parts) > 1
+    assert widths == sorted(set(widths))
     assert all((part.query_lengths <= part.queries.shape[1]).all() for part in parts)
     again = np.concatenate([part.query_lengths for part in parts])[places]
     np.testing.assert_array_equal(again, steerer.queries.query_lengths)
