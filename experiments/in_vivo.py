@@ -21,9 +21,10 @@ before the first run, but for two things that are named:
                       on true and on false items, at random items
        dose           one label in four wrong: by chains that make errors coherent or incoherent,
                       and at random (`matched_accuracy.py`)
-       feedback       found labels after the gold labels of 2, 4 and 8 items: those of the highest
-                      zero-shot entropy, of the highest one without bias, and random ones; found by
-                      marginals, and by bootstrapping without bias
+       feedback marginals, feedback bootstrapping
+                      labels that the search finds (bootstrapping without bias) after the gold
+                      labels of 2, 4 and 8 items: those of the highest zero-shot entropy, of the
+                      highest one without bias, and random ones
        open           one more statement, in the model's own words, after those that a label set
                       calls True: greedy and sampled; judged by log P(True) of the same model after
                       gold labels of held-out items
@@ -139,8 +140,7 @@ def analyse(units: Sequence[Unit]) -> dict[str, list[Row]]:
             tables[f"share of the gap in {metric} from zero-shot to gold"] = recovered_rows(
                 whole, {n: value(n) for n in names}, value("zero-shot"), value("gold")
             )
-    if any(name.startswith("feedback") for name in everything):
-        tables |= feedback_tables(whole, size)
+    tables |= feedback_tables(whole, size)
     for kind in ("greedy", "sampled"):
         # Where the model said nothing there is nothing to judge.
         told = {
@@ -161,7 +161,8 @@ def analyse(units: Sequence[Unit]) -> dict[str, list[Row]]:
 def feedback_tables(units: Sequence[Unit], size: str) -> dict[str, list[Row]]:
     """After K answers: means of every selector, and differences from random answers."""
     tables = {}
-    for search, metric in itertools.product(FEEDBACK_SEARCHES, ("accuracy of the rest", *METRICS)):
+    searches = [name for name in FEEDBACK_SEARCHES if f"feedback, {name}: K = 0" in units[0]]
+    for search, metric in itertools.product(searches, ("accuracy of the rest", *METRICS)):
         value = functools.partial(value_of, metric=metric)
         start = f"feedback, {search}: K = "
         cells = {(k, name): f"{start}{k}, {name}" for k in BUDGETS for name in SELECTORS}
@@ -233,13 +234,15 @@ def main(
         "gold": run_gold,
         "random labels": run_random,
         "dose": run_dose,
-        "feedback": run_feedback,
         "open": run_open,
     }
     known |= {
         name: functools.partial(run_found, method=name)
         for name in LABELLERS
         if name not in ("zero-shot", "calibrated", "contrast")
+    }
+    known |= {
+        f"feedback {name}": functools.partial(run_feedback, name=name) for name in FEEDBACK_SEARCHES
     }
     names, asked = personas.split(","), chosen(parts, list(known), "--parts")
     if quick:

@@ -4,6 +4,7 @@ import contextlib
 import importlib
 import json
 import re
+import shlex
 
 import numpy as np
 from click.testing import CliRunner
@@ -23,7 +24,7 @@ def run(name, options, out):
 def invoke_in(folder, name, options=""):
     """As by a call in that folder that names no --out."""
     with contextlib.chdir(folder):
-        return CliRunner().invoke(importlib.import_module(name).main, options.split())
+        return CliRunner().invoke(importlib.import_module(name).main, shlex.split(options))
 
 
 def check_resumes(folder, name, options, monkeypatch):

@@ -11,6 +11,15 @@ from experiment_commands import check_resumes, invoke, invoke_in, read_units
 pytestmark = pytest.mark.usefixtures("experiments_on_path")
 
 NAMES = ("baker", "sailor")
+PARTS = (
+    "zero-shot",
+    "gold",
+    "marginals",
+    "dose",
+    "feedback marginals",
+    "feedback bootstrapping",
+    "open",
+)
 TOY = "--personas baker,sailor --seeds 1 --num-items 12 --num-test 8 --orders 2"
 
 
@@ -46,7 +55,7 @@ def wordings(experiments_on_path):
 def found(persona_data, tmp_path_factory):
     """The command's options, the folder that it was called in, and its result."""
     options = f"--model {persona_data}/lm --data {persona_data} {TOY}"
-    options += " --parts zero-shot,gold,marginals,dose,feedback,open"
+    options += f" --parts '{','.join(PARTS)}'"
     folder = tmp_path_factory.mktemp("in_vivo")
     result = invoke_in(folder, "in_vivo", options)
     assert result.exit_code == 0, result.output
@@ -116,7 +125,7 @@ def test_as_many_items_are_drawn_of_either_label(wordings):
 def test_errors_are_as_many_on_either_side(found, persona_data):
     _, folder, _ = found
     by_part = {unit["key"][2]: unit for unit in read_units(folder / "runs/in_vivo")}
-    assert list(by_part) == ["zero-shot", "gold", "marginals", "dose", "feedback", "open"]
+    assert tuple(by_part) == PARTS
     in_vivo = importlib.import_module("harness.in_vivo_parts")
     wordings = importlib.import_module("harness.wordings")
     readers = importlib.import_module("harness.readers")

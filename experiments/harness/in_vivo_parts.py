@@ -188,12 +188,11 @@ def run_dose(bench: Bench) -> dict[str, Any]:
     return found
 
 
-def run_feedback(bench: Bench) -> dict[str, Any]:
-    """Found labels after the gold labels of K items, chosen by each selector.
+def run_feedback(bench: Bench, name: str) -> dict[str, Any]:
+    """Labels that a search of this name finds after the gold labels of K items, held fast.
 
     Where a model favours one label, its zero-shot entropy is highest for the claims that it least
-    doubts are of the other one. So the entropy is taken without that bias too. Searches are the
-    default and bootstrapping without the bias; answers are held fast.
+    doubts are of the other one. So the items are chosen by the entropy without that bias too.
 
     Raises:
       InputError: no item would be left without an answer.
@@ -214,18 +213,16 @@ def run_feedback(bench: Bench) -> dict[str, Any]:
         "the same without bias": entropy(np.exp(np.asarray(less_bias(zero_shot, "clusters")))),
         "random": np.asarray(jax.random.uniform(random_key, (bench.num,))),
     }
-    found = {}
-    for name, algorithm in FEEDBACK_SEARCHES.items():
-        first = search(scorer, rules, algorithm, search_key).labels
-        found[f"feedback, {name}: K = 0"] = measured(bench, first, none)
-        for selector, budget in itertools.product(SELECTORS, BUDGETS):
-            asked = choose_claims(uncertain[selector], claims.group_index, budget)
-            answers = none.copy()
-            answers[asked] = gold[asked]
-            clamped = implied_labels(answers, rules)
-            labels = search(scorer, rules, algorithm, search_key, clamped).labels
-            key = f"feedback, {name}: K = {budget}, {selector}"
-            found[key] = measured(bench, labels, clamped)
+    algorithm = FEEDBACK_SEARCHES[name]
+    first = search(scorer, rules, algorithm, search_key).labels
+    found = {f"feedback, {name}: K = 0": measured(bench, first, none)}
+    for selector, budget in itertools.product(SELECTORS, BUDGETS):
+        asked = choose_claims(uncertain[selector], claims.group_index, budget)
+        answers = none.copy()
+        answers[asked] = gold[asked]
+        clamped = implied_labels(answers, rules)
+        labels = search(scorer, rules, algorithm, search_key, clamped).labels
+        found[f"feedback, {name}: K = {budget}, {selector}"] = measured(bench, labels, clamped)
     return found
 
 
