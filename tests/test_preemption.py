@@ -1,18 +1,22 @@
 """A search that is asked to end does so between two blocks, and goes on as if it never had."""
 
+import contextlib
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
+import time
 import types
 
 import jax
 import numpy as np
 import pytest
 from scorers import table_scorer
+from sessions import open_sessions
 from test_runs import ALGORITHM, NUM_CLAIMS, contents, make_claims, run_in
-from test_runs_answers import answered, invoke, made, results, run, search_options
+from test_runs_answers import answered, invoke, made, results, run, search_options, write_rows
 
 from icmjax import runs
 from icmjax.cli import preemption
@@ -222,3 +226,107 @@ def test_a_host_alone_sends_nothing(monkeypatch):
     assert hosts.least(3) == 3
     assert hosts.is_asked_to_stop(lambda: True)
     assert not hosts.is_asked_to_stop(None)
+
+
+HOST = """
+import sys
+import time
+import jax
+address, host, *words = sys.argv[1:]
+jax.distributed.initialize(address, 2, int(host))
+sys.argv = ["icmjax", *words]
+from icmjax.cli import main
+main(prog_name="icmjax")
+"""
+
+
+NUM_SHARED_STEPS = 600
+# Sessions keep their programs where the suite does, for one another and apart from the user's.
+COMPILED = {"JAX_COMPILATION_CACHE_DIR": os.environ["ICMJAX_TEST_CACHE"]}
+
+
+class Hosts:
+    """Two processes that share each pass of a search, each with a run folder of its own."""
+
+    def __init__(self, made, folder):
+        options = *search_options(made, ""), "--algorithm", "gibbs", "--devices", 2
+        self.words = ["search", *options, "--iterations", NUM_SHARED_STEPS]
+        self.folders = [folder / f"host{host}" for host in range(2)]
+        folder.mkdir()
+
+    def run(self, status, *words, sigterm_to=None):
+        """Run both to their end, which they have to come to with one status; return their lines."""
+        with socket.socket() as free:
+            free.bind(("localhost", 0))
+            address = f"localhost:{free.getsockname()[1]}"
+        with contextlib.ExitStack() as stack:
+            processes = []
+            for host, folder in enumerate(self.folders):
+                own = address, host, *self.words, *words, "--out", folder
+                log = stack.enter_context(folder.with_suffix(".log").open("w"))
+                command = [sys.executable, "-c", HOST, *map(str, own)]
+                environment = os.environ | COMPILED | {"JAX_NUM_CPU_DEVICES": "1"}
+                process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
+                stack.callback(process.wait)
+                stack.callback(process.kill)
+                processes.append(process)
+            if sigterm_to is not None:
+                deadline = time.monotonic() + 200
+                while len(self.states(0)) < 2:
+                    assert time.monotonic() < deadline
+                    time.sleep(0.01)
+                processes[sigterm_to].send_signal(signal.SIGTERM)
+            found = [process.wait(timeout=200) for process in processes]
+        logs = [folder.with_suffix(".log").read_text() for folder in self.folders]
+        assert found == [status, status], logs
+        return [log.splitlines()[-1] for log in logs]
+
+    def states(self, host):
+        """The names of the states that a host has kept."""
+        return sorted(path.name for path in self.folders[host].glob("checkpoints/state-*"))
+
+
+@pytest.mark.slow
+def test_hosts_that_share_a_search_are_preempted_and_resumed_together(made, tmp_path):
+    """SIGTERM of one ends both at one step; a state that one of them lacks is on neither's way."""
+    killed, whole = (Hosts(made, tmp_path / name) for name in ("killed", "whole"))
+    for line in killed.run(143, sigterm_to=1):
+        assert line.startswith("preempted after ")
+    ends = [[name[:15] for name in killed.states(host)] for host in range(2)]
+    assert ends[0] == ends[1]
+    # As where that host was killed before it saved.
+    (killed.folders[1] / "checkpoints" / killed.states(1)[-1]).unlink()
+    killed.run(0, "--resume")
+    whole.run(0)
+    for mine, uninterrupted in zip(killed.folders, whole.folders, strict=True):
+        assert results(mine) == results(uninterrupted)
+        assert results(mine) == results(killed.folders[0])
+
+
+@pytest.mark.slow
+def test_a_search_goes_on_with_another_number_of_devices(made, tmp_path):
+    rows = [
+        {"id": f"{i}", "question": "", "choice": f"Taxes help {i}", "consistency_id": i // 2}
+        for i in range(16)
+    ]
+    claims = write_rows(tmp_path / "claims.jsonl", rows)
+    words = "search", "--model", made / "model", "--claims", claims, "--rule", "none", "--quiet"
+    words = [str(word) for word in (*words, "--algorithm", "gibbs", "--iterations", 12)]
+
+    def session(out, num_devices, *options, sends=None):
+        flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count={num_devices}"
+        devices = "--devices", str(num_devices), "--out", str(tmp_path / out)
+        with open_sessions(XLA_FLAGS=flags, **COMPILED) as sessions:
+            sessions.start([*words, *devices, *options], tmp_path / "log", sends)
+            assert sessions.wait() == (0 if sends is None else 143), (tmp_path / "log").read_text()
+
+    session("run", 4, sends=(signal.SIGTERM, 4, "renamed"))
+    session("run", 1, "--resume", sends=(signal.SIGTERM, 2, "renamed"))
+    session("run", 8, "--resume")
+    session("whole", 1)
+    run, whole = (runs.read_run(tmp_path / name) for name in ("run", "whole"))
+    numbers = [place["device"].split()[0] for place in run.manifest["sessions"]]
+    assert numbers == ["4", "1", "8"]
+    np.testing.assert_array_equal(run.labels, whole.labels)
+    np.testing.assert_allclose(run.label_log_probs, whole.label_log_probs, atol=1e-4)
+    assert len(run.trace["utility"]) == len(whole.trace["utility"])
