@@ -15,7 +15,7 @@ from icmjax.claims.consistency import make_rules, no_rules, penalty_table
 from icmjax.errors import InputError
 from icmjax.scoring import cluster_border, share_border, without_bias
 from icmjax.search import Marginals, make_units, run_search
-from icmjax.search.marginals import log_marginals
+from icmjax.search.marginals import TURN_SUPPORT, log_marginals
 
 PLANTED = np.array([1, 0, 0, 1, 1, 0, 1, 1, 0, 1], np.int8)
 PAIRS = [(0, 1), (2, 3)]
@@ -23,6 +23,7 @@ SOFT, HARD = (
     make_rules(PAIRS, penalty_table("exactly_one_true"), is_hard) for is_hard in (False, True)
 )
 FREE = no_rules(2)
+LAST_CONTEXT = -3  # where labels are given: two steps ask which side they are on, and one scores
 
 
 def run(scorer, rules, algorithm=None, seed=0, **kwargs):
@@ -45,7 +46,7 @@ def test_marginals_are_the_mean_of_what_the_contexts_say(rules):
     clamped = np.full(10, -1, np.int8)
     clamped[4] = 1
     result = run(scorer, rules, Marginals(num_iterations=12, bias="none"), clamped=clamped)
-    contexts = result.trace.labels[:-1, 0]
+    contexts = result.trace.labels[:LAST_CONTEXT, 0]
     said = log_odds_of(np.asarray(scorer(jnp.asarray(contexts))))
     is_read = contexts < 0
     for first, second in PAIRS:
@@ -68,7 +69,7 @@ def test_a_context_shows_whole_units_and_what_is_clamped():
     clamped = np.full(10, -1, np.int8)
     clamped[[4, 5]] = 1, 0
     result = run(table_scorer(0, 10), HARD, Marginals(num_shots=3), clamped=clamped)
-    contexts = result.trace.labels[1:-1, 0]
+    contexts = result.trace.labels[1:LAST_CONTEXT, 0]
     np.testing.assert_array_equal(contexts[:, [4, 5]], np.tile([1, 0], (len(contexts), 1)))
     num_shown = (contexts >= 0).sum(axis=1) - 2
     assert set(num_shown) <= {2, 3}  # a pair fits beside one other claim, or stands behind two
@@ -82,11 +83,38 @@ def test_a_clamped_half_of_a_soft_pair_is_in_every_context():
     clamped = np.full(10, -1, np.int8)
     clamped[[0, 3, 7]] = 1, 0, 1
     result = run(table_scorer(0, 10), SOFT, Marginals(num_shots=2), clamped=clamped)
-    labels = result.trace.labels[:, 0]
+    labels = result.trace.labels[:LAST_CONTEXT, 0]
     np.testing.assert_array_equal(labels[:, [0, 3, 7]], np.tile([1, 0, 1], (len(labels), 1)))
-    drawn = labels[1:-1][:, [1, 2]]
+    drawn = labels[1:][:, [1, 2]]
     assert (drawn >= 0).any()  # the other half is free to be shown, or not
     assert (drawn < 0).any()
+
+
+@pytest.mark.parametrize("rules", [FREE, HARD], ids=["free", "pairs"])
+@pytest.mark.parametrize("lean", [-1.0, 1.0])
+def test_given_labels_say_which_side_is_which(rules, lean):
+    """A model that knows which claims belong together, and leans to one of the two sides."""
+    scorer = planted_scorer(PLANTED, coupling=0.5, bias=lean)
+    leaning = PLANTED if lean > 0 else 1 - PLANTED
+    np.testing.assert_array_equal(run(scorer, rules).labels, leaning)
+    for side in (PLANTED, 1 - PLANTED):
+        clamped = np.full(10, -1, np.int8)
+        clamped[[4, 6, 9]] = side[[4, 6, 9]]
+        result = run(scorer, rules, Marginals(bias="none"), clamped=clamped)
+        np.testing.assert_array_equal(result.labels, side)
+        np.testing.assert_array_equal(result.marginals.argmax(axis=1), side)
+        support = result.diagnostics["log_prob_of_given"]
+        as_found, turned = result.trace.labels[LAST_CONTEXT:-1, 0]
+        assert (as_found[as_found >= 0] == 1 - turned[as_found >= 0]).all()
+        for name, labels in (("as found", as_found), ("turned round", turned)):
+            assert set(np.flatnonzero(labels < 0)) == {4, 6, 9}
+            logp = np.asarray(scorer(jnp.asarray(labels)))
+            expected = logp[[4, 6, 9], side[[4, 6, 9]]].sum()
+            assert support[name] == pytest.approx(expected, abs=1e-4)
+        is_turned = support["turned round"] > support["as found"] + TURN_SUPPORT
+        is_said = any("turned round" in text for text in result.diagnostics["warnings"])
+        assert is_said == is_turned
+    assert "log_prob_of_given" not in run(scorer, rules).diagnostics
 
 
 def test_few_free_claims_keep_what_the_model_says_of_them():

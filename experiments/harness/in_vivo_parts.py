@@ -221,8 +221,11 @@ def run_feedback(bench: Bench, name: str) -> dict[str, Any]:
         answers = none.copy()
         answers[asked] = gold[asked]
         clamped = implied_labels(answers, rules)
-        labels = search(scorer, rules, algorithm, search_key, clamped).labels
-        found[f"feedback, {name}: K = {budget}, {selector}"] = measured(bench, labels, clamped)
+        result = search(scorer, rules, algorithm, search_key, clamped)
+        key = f"feedback, {name}: K = {budget}, {selector}"
+        found[key] = measured(bench, result.labels, clamped)
+        if "log_prob_of_given" in result.diagnostics:
+            found[key] |= result.diagnostics["log_prob_of_given"]
     return found
 
 

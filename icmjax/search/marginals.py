@@ -37,10 +37,13 @@ from icmjax.scoring import (
 from icmjax.search.base import Labelling, Scorer, labelling_of
 from icmjax.search.chains import ChainInfo, ChainSearch, ChainState
 from icmjax.search.loop import mean_entropy
+from icmjax.search.moves import mirrored
 from icmjax.search.schedule import common
 from icmjax.search.units import Units, labels_of, sum_by_assignment
 
 ONE_SIDED = 0.9  # share of one label from which on a model is taken to favour it
+TURN_SUPPORT = 1.0  # nats by which given labels have to speak for labels turned round
+NUM_TURN_STEPS = 2  # before the last one
 EVEN_SHARE = 0.9  # of the entropy of an even guess, from which on nothing was found
 
 
@@ -53,8 +56,22 @@ class Readings(NamedTuple):
     bias: Array  # float32 [], taken off the zero-shot log-odds, nats
     true_share: Array  # float32 [], of the zero-shot log-odds that are above 0, bias and all
     ties: Array  # int32 [N], the claims that are shown together: of one group, or tied by rules
-    is_given: Array  # bool [N], claims of one label alone, clamped or implied; always shown
+    given: Array  # int8 [N], the labels of claims of one alone, clamped or implied; -1 of the rest
     places: Array  # bool [S], all False: as many as claims that a context can show
+    support: (
+        Array  # float32 [2], log P(given labels | the others' as found, and turned round), nats
+    )
+    others: Array  # bool [H], all False: as many as are shown for that; none where it is not asked
+
+    @property
+    def is_given(self) -> Array:
+        """Claims of one label alone, bool `[..., N]`; they are always shown but for `support`."""
+        return self.given >= 0
+
+    @property
+    def is_turned(self) -> Array:
+        """Whether the given labels fit the others turned round, bool `[...]`."""
+        return self.support[..., 1] - self.support[..., 0] > TURN_SUPPORT
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,6 +82,11 @@ class Marginals(ChainSearch):
     shows a few claims, whole units at random, with labels drawn from what step 0 said, and reads
     all others again. The labels found are the most probable ones by the mean of the readings,
     within the pair rules, soft ones too. The last step scores them, for U and the log-odds.
+
+    Contexts find out which claims belong together, and a model may take one side for the other:
+    then nearly all labels are wrong. Where labels are given, by people who were asked, two steps
+    before the last one ask how well the others' labels predict the given ones, as they are and
+    turned round. Where these speak for it by more than `TURN_SUPPORT`, all others are turned.
 
     Attributes:
       num_iterations: passes, the first and the last one included.
@@ -103,9 +125,12 @@ class Marginals(ChainSearch):
         """The chain before its first pass; see `ChainSearch.init`."""
         state = super().init(rng_key, rules, clamped, num_options, groups)
         ties = tied_claims(rules, len(clamped), groups)
-        is_given = given_claims(state.units, len(clamped))
+        given = given_labels(state.units, len(clamped))
+        is_given = given >= 0
         num_free = np.bincount(ties, ~is_given)
         most_free = int(max(self.num_shots, num_free.max()))
+        # Zero-shot, one context, two sides, and the last step.
+        is_asked = bool(is_given.any()) and num_options == 2 and self.num_iterations >= 5
         nothing = jnp.zeros((1, *state.units.is_allowed.shape), jnp.float32)
         readings = Readings(
             zero_shot=nothing,
@@ -114,8 +139,10 @@ class Marginals(ChainSearch):
             bias=jnp.zeros((1,), jnp.float32),
             true_share=jnp.zeros((1,), jnp.float32),
             ties=jnp.asarray(ties[None], jnp.int32),
-            is_given=jnp.asarray(is_given[None]),
+            given=jnp.asarray(given[None]),
             places=jnp.zeros((1, min(len(clamped), int(is_given.sum()) + most_free)), bool),
+            support=jnp.full((1, 2), -jnp.inf, jnp.float32),
+            others=jnp.zeros((1, int((~is_given).sum()) if is_asked else 0), bool),
         )
         return state._replace(memory=readings)
 
@@ -123,9 +150,17 @@ class Marginals(ChainSearch):
         self, n: Array, labels: Array, state: ChainState, scorer: Scorer, rules: PairRules
     ) -> Labelling:
         """The last labels by a whole pass, those before them as one context of all queries."""
-        is_last = common(jnp.max(n)) == self.num_iterations - 1
-        read = partial(score_in_context, scorer, num_shown=state.memory.places.shape[-1])
-        logp = lax.cond(is_last, lambda labels: scorer(labels), read, labels)
+        step, memory = common(jnp.max(n)), state.memory
+        is_last = step == self.num_iterations - 1
+        reads: list[Any] = [
+            partial(score_in_context, scorer, num_shown=memory.places.shape[-1]),
+            lambda labels: scorer(labels),
+        ]
+        which = is_last.astype(jnp.int32)
+        if memory.others.shape[-1]:
+            reads.append(partial(score_in_context, scorer, num_shown=memory.others.shape[-1]))
+            which = jnp.where(self._is_turn_step(step), 2, which)
+        logp = lax.switch(which, reads, labels)
         found = labelling_of(labels, logp, rules, self.alpha, self.objective)
         # What a context shows is not read, so that it has no U.
         return found._replace(utility=jnp.where(is_last, found.utility, jnp.nan))
@@ -147,9 +182,20 @@ class Marginals(ChainSearch):
         is_shown = self._shown(shown_key, memory) | memory.is_given
         context = jnp.where(is_shown, context, jnp.int8(-1))
         best = jnp.argmax(log_marginals(self._estimate(memory, units), units), axis=-1)
-        best_labels = labels_of(units, best.astype(jnp.int32), num_claims)
+        best = best.astype(jnp.int32)
         is_last = n == self.num_iterations - 1
-        return jnp.where(is_last, best_labels, context), memory
+        labels = jnp.where(is_last, labels_of(units, best, num_claims), context)
+        if memory.others.shape[-1]:
+            is_second = n == self.num_iterations - 2
+            side = jnp.where(is_second, mirrored(units, best), best)
+            others = jnp.where(memory.is_given, jnp.int8(-1), labels_of(units, side, num_claims))
+            labels = jnp.where(self._is_turn_step(n), others, labels)
+        return labels, memory
+
+    def _is_turn_step(self, n: Array) -> Array:
+        """Whether a step asks what the given labels say of the others', where there are any."""
+        last = self.num_iterations - 1
+        return (n >= last - NUM_TURN_STEPS) & (n < last)
 
     def _shown(self, rng_key: Array, memory: Readings) -> Array:
         """Free claims that a context shows, bool `[N]`: ties at random, half of them at most."""
@@ -166,6 +212,24 @@ class Marginals(ChainSearch):
 
     def _read(self, n: Array, current: Labelling, memory: Readings, units: Units) -> Readings:
         """The readings with those of the pass before this step."""
+        if memory.others.shape[-1]:
+            of_given = jnp.take_along_axis(
+                current.label_log_probs, jnp.maximum(memory.given, 0)[:, None].astype(jnp.int32), 1
+            )
+            said = jnp.sum(jnp.where(memory.is_given, of_given[:, 0], 0.0))
+            place = n - 1 - (self.num_iterations - 1 - NUM_TURN_STEPS)
+            asked = memory._replace(support=memory.support.at[place].set(said))
+            return lax.cond(
+                self._is_turn_step(n - 1),
+                lambda: asked,
+                lambda: self._add_reading(n, current, memory, units),
+            )
+        return self._add_reading(n, current, memory, units)
+
+    def _add_reading(
+        self, n: Array, current: Labelling, memory: Readings, units: Units
+    ) -> Readings:
+        """The readings with one more."""
         logp, border = current.label_log_probs, jnp.float32(0)
         is_zero_shot, is_read = n == 1, current.labels < 0
         log_odds = logp[:, 1] - logp[:, 0]  # read of binary claims alone
@@ -196,6 +260,9 @@ class Marginals(ChainSearch):
     def _estimate(self, readings: Readings, units: Units) -> Array:
         """The mean over the readings, float32 `[G, A]`, nats; a known balance holds of it too."""
         scores = readings.total / jnp.maximum(readings.num_readings, 1)[:, None].astype(jnp.float32)
+        if readings.others.shape[-1]:
+            turned = jnp.take_along_axis(scores, units.mirror, axis=1)
+            scores = jnp.where(readings.is_turned, turned, scores)
         if self.balance is None:
             return scores
         is_free = are_free(units)
@@ -248,7 +315,17 @@ class Marginals(ChainSearch):
             )
         if self.balance is not None and not np.any(are_free(state.units)):
             warnings.append("--balance changed nothing: pair rules tie all claims.")
-        return {"bias": bias, "zero_shot_true_share": share, "warnings": warnings}
+        found: dict[str, Any] = {"bias": bias, "zero_shot_true_share": share}
+        if state.memory.others.shape[-1]:
+            as_found, turned = np.asarray(state.memory.support[0]).tolist()
+            found["log_prob_of_given"] = {"as found": as_found, "turned round": turned}
+            if bool(state.memory.is_turned[0]):
+                warnings.append(
+                    "The labels that were given fit the others' better when these are turned "
+                    f"round, by {turned - as_found:.1f} nats. So all others are turned round: the "
+                    "model takes one side for the other. More answers would make it surer."
+                )
+        return found | {"warnings": warnings}
 
 
 def are_free(units: Units) -> Array:
@@ -296,12 +373,12 @@ def tied_claims(rules: PairRules, num_claims: int, groups: Any = None) -> np.nda
     return ties
 
 
-def given_claims(units: Units, num_claims: int) -> np.ndarray:
-    """Claims that have the same label in all allowed assignments of their unit: bool `[N]`."""
+def given_labels(units: Units, num_claims: int) -> np.ndarray:
+    """The labels that claims have in all allowed assignments of their unit: int8 `[N]`, or -1."""
     members, assignments = np.asarray(units.members), np.asarray(units.assignments)
     is_allowed = np.asarray(units.is_allowed)[..., None]
     low = np.where(is_allowed, assignments, np.iinfo(np.int8).max).min(axis=1)
     high = np.where(is_allowed, assignments, -1).max(axis=1)
-    is_given = np.zeros(num_claims + 1, bool)
-    is_given[members] = low == high
-    return is_given[:num_claims]
+    given = np.full(num_claims + 1, -1, np.int8)
+    given[members] = np.where(low == high, low, -1)
+    return given[:num_claims]
