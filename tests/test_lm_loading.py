@@ -302,11 +302,11 @@ def test_the_folder_names_its_template(folder: Path):
         ({"hidden_act": "relu"}, "relu"),
         ({"num_key_value_heads": 3}, "3 key-value heads for 4 heads"),
         ({"head_dim": 11}, "even rotary dimension"),
-        ({"model_type": "gpt2"}, "qwen3"),  # the supported ones are listed
+        ({"model_type": "bloom"}, "qwen3"),  # the supported ones are listed
         ({"model_type": "no-such-type"}, "no-such-type"),
         (
-            {"rope_parameters": {"rope_type": "yarn", "rope_theta": 1e4, "factor": 2.0}},
-            "default, linear, llama3",
+            {"rope_parameters": {"rope_type": "proportional", "rope_theta": 1e4, "factor": 2.0}},
+            "default, dynamic, linear, llama3, longrope, yarn",
         ),
         (
             {"rope_parameters": {"rope_theta": 1e4, "partial_rotary_factor": 0.5}},

@@ -5,19 +5,26 @@ read. Nothing of it is changed there; the sizes shrink here.
 """
 
 import json
+import math
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import pytest
 import torch
 import transformers
 from checkpoints import make_tokenizer
+from flax import nnx
 from test_lm_parity import assert_parity
 
-from icmjax.lm import DecoderConfig, load_lm
+from icmjax.lm import Decoder, DecoderConfig, load_lm
+from icmjax.lm.hf_config import read_config
+from icmjax.lm.weights import weight_map
 
 PUBLISHED = json.loads((Path(__file__).parent / "published_configs.json").read_text())
 # What differs between checkpoints without a difference to a forward pass.
@@ -156,6 +163,45 @@ def test_published_configurations_load_and_compute_what_transformers_computes(tm
         ignored.update(lm.ignored_fields)
     assert sorted(ignored) == sorted(STUMBLED)
     assert len(groups) > 15
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("entry", PUBLISHED, ids=lambda entry: entry["name"])
+@pytest.mark.filterwarnings("ignore")  # transformers warns of some fields
+def test_every_published_size_has_the_tensors_of_transformers(entry: dict[str, Any]):
+    """No weights are made: neither torch's nor ours."""
+    read = read_config(entry["config"])
+    config = read.config
+    with torch.device("meta"):
+        model = transformers.AutoModelForCausalLM.from_config(read.hf_config)
+    theirs = {read.layout.rename(name): each for name, each in model.state_dict().items()}
+    theirs = {
+        name: tuple(each.shape)
+        for name, each in theirs.items()
+        if not re.search(read.layout.ignored, name)
+    }
+    if config.tie_embeddings:
+        theirs.pop(read.layout.head, None)
+    abstract = nnx.eval_shape(lambda: Decoder(config, nnx.Rngs(0)))
+    params = nnx.split(abstract)[1]
+    num_params = sum(leaf.size for leaf in jax.tree.leaves(params))
+    assert num_params == sum(map(math.prod, theirs.values()))
+    weights = weight_map(config, params, read.layout)
+    ours = {str(name): weight.shape for weight in weights for name in weight.names.flat}
+    if config.num_experts:  # in memory theirs are stacked; files hold them one by one
+        ours, theirs = (
+            {name: shape for name, shape in each.items() if "self_attn" in name}
+            for each in (ours, theirs)
+        )
+    assert ours == theirs
+
+    def read_row(decoder: Decoder, tokens: jax.Array) -> jax.Array:
+        positions = jnp.broadcast_to(jnp.arange(tokens.shape[1], dtype=jnp.int32), tokens.shape)
+        return decoder.logits(decoder(tokens, positions, positions >= 0)[0])
+
+    tokens = jax.ShapeDtypeStruct((1, 8), jnp.int32)
+    logits = nnx.eval_shape(read_row, abstract, tokens)
+    assert logits.shape == (1, 8, config.vocab_size)
 
 
 def test_each_entry_says_where_it_was_read():

@@ -1,9 +1,10 @@
 """The language model: one decoder, its configuration, weights and kernels."""
 
 from icmjax.lm.attention import chunk_scores
-from icmjax.lm.config import IMPLEMENTATIONS, DecoderConfig, Implementation, config_from_hf
+from icmjax.lm.config import IMPLEMENTATIONS, DecoderConfig, Implementation
 from icmjax.lm.decoder import Decoder
 from icmjax.lm.fused import check_attention
+from icmjax.lm.hf_config import config_from_hf
 from icmjax.lm.loading import BUNDLED_MODELS, SETTINGS_FILE, LanguageModel, load_lm
 from icmjax.lm.quiet import quiet_transformers
 from icmjax.lm.rope import RopeConfig, inverse_frequencies

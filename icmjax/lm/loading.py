@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from icmjax.errors import CheckpointError, Fault
-from icmjax.lm.config import DecoderConfig, Implementation, read_config
+from icmjax.lm.config import DecoderConfig, Implementation
 from icmjax.lm.decoder import Decoder
 from icmjax.lm.files import (
     CONFIG_FILE,
@@ -24,6 +24,7 @@ from icmjax.lm.files import (
     read_objects,
 )
 from icmjax.lm.fused import check_attention
+from icmjax.lm.hf_config import read_config
 from icmjax.lm.tokenizer import eos_token_ids, read_tokenizer
 from icmjax.lm.weights import read_params
 
@@ -90,7 +91,10 @@ class LanguageModel:
 
 
 def load_lm(
-    name_or_path: str | Path, dtype: str = "float32", attention: Implementation = "einsum"
+    name_or_path: str | Path,
+    dtype: str = "float32",
+    attention: Implementation = "einsum",
+    max_length: int | None = None,
 ) -> LanguageModel:
     """Load a language model in the Hugging Face format, without torch.
 
@@ -102,6 +106,8 @@ def load_lm(
         attention: "einsum" runs everywhere and for every model; "cudnn" is NVIDIA's fused kernel,
             in 16 bits and for models that do not cap their scores; "xla" is the same way of
             calling it without the kernel, to compare with.
+        max_length: Tokens that prompts may have; None for what the model was made for, see
+            `config_from_hf`.
 
     Raises:
         CheckpointError: The folder or one of its files is absent, damaged or in another format, or
@@ -114,13 +120,13 @@ def load_lm(
         raise CheckpointError(Fault(rule, repr(dtype), "dtype", remedy))
     folder = _find_folder(str(name_or_path))
     objects = read_objects(folder)
-    read = read_config(objects[CONFIG_FILE])
+    read = read_config(objects[CONFIG_FILE], max_length)
     config = replace(read.config, attention=attention)
     check_attention(config, dtype)
     template = _template(objects[SETTINGS_FILE])
     tokenizer = read_tokenizer(folder, read.hf_config)
     end = eos_token_ids(objects, tokenizer)
-    params = read_params(folder, config, jnp.dtype(dtype))
+    params = read_params(folder, config, jnp.dtype(dtype), read.layout)
     abstract = nnx.eval_shape(lambda: Decoder(config, nnx.Rngs(0), jnp.dtype(dtype)))
     return LanguageModel(
         config=config,

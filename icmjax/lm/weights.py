@@ -1,5 +1,6 @@
 """Weights in the Hugging Face format: which tensor is which parameter, reading and writing them."""
 
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
@@ -13,43 +14,16 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from icmjax.errors import CheckpointError, Fault
-from icmjax.lm.config import DecoderConfig, config_to_hf
+from icmjax.lm.config import DecoderConfig
 from icmjax.lm.decoder import Decoder
 from icmjax.lm.files import FETCH_AGAIN, SHARD_INDEX, SINGLE_FILE, weights_files
+from icmjax.lm.hf_config import config_to_hf
+from icmjax.lm.layouts import LLAMA, Layout, Share
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 FLOAT_DTYPES = ("F64", "F32", "F16", "BF16")
-EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
-# Buffers that older versions of transformers wrote; the config says the same.
-IGNORED_SUFFIX = "rotary_emb.inv_freq"
-
-# Our path → the Hugging Face name; "{layer}" stands for the index along our leading [L].
-MODULES = {
-    ("final_norm",): "model.norm",
-    ("head",): "lm_head",
-    ("layers", "attention", "query"): "model.layers.{layer}.self_attn.q_proj",
-    ("layers", "attention", "key"): "model.layers.{layer}.self_attn.k_proj",
-    ("layers", "attention", "value"): "model.layers.{layer}.self_attn.v_proj",
-    ("layers", "attention", "out"): "model.layers.{layer}.self_attn.o_proj",
-    ("layers", "attention", "query_norm"): "model.layers.{layer}.self_attn.q_norm",
-    ("layers", "attention", "key_norm"): "model.layers.{layer}.self_attn.k_norm",
-    ("layers", "mlp", "gate"): "model.layers.{layer}.mlp.gate_proj",
-    ("layers", "mlp", "up"): "model.layers.{layer}.mlp.up_proj",
-    ("layers", "mlp", "down"): "model.layers.{layer}.mlp.down_proj",
-}
-# "post_attention_layernorm" is the norm before the MLP where there is none after the attention.
-PRE_NORM_MODULES = {
-    ("layers", "attention_norm"): "model.layers.{layer}.input_layernorm",
-    ("layers", "mlp_norm"): "model.layers.{layer}.post_attention_layernorm",
-}
-POST_NORM_MODULES = {
-    ("layers", "attention_norm"): "model.layers.{layer}.input_layernorm",
-    ("layers", "attention_post_norm"): "model.layers.{layer}.post_attention_layernorm",
-    ("layers", "mlp_norm"): "model.layers.{layer}.pre_feedforward_layernorm",
-    ("layers", "mlp_post_norm"): "model.layers.{layer}.post_feedforward_layernorm",
-}
 # The last part of our path → theirs, and whether the matrix is transposed.
 LEAVES = {"kernel": ("weight", True), "bias": ("bias", False), "scale": ("weight", False)}
 
@@ -58,43 +32,71 @@ class Weight(NamedTuple):
     """One parameter, and the Hugging Face tensors that make it."""
 
     path: tuple[str, ...]  # in the decoder's parameters
-    names: tuple[str, ...]  # the tensors; one per layer where `is_stacked`
+    names: np.ndarray  # of str, the tensors: [], [L], or [L, P] of experts or heads
     shape: tuple[int, ...]  # of each tensor
-    is_stacked: bool
     is_transposed: bool
+    share: Share | None  # of each tensor, where it is fused; None for the whole
+    sizes: dict[str, int]  # rows of everything in a fused tensor, by name
+
+    def take(self, tensor: np.ndarray, num_heads: int) -> np.ndarray:
+        """What of a whole tensor is this parameter's, `[in, out]` or `[out]`."""
+        if self.is_transposed:
+            tensor = tensor.T
+        if self.share is None:
+            return tensor
+        if not self.share.is_by_head:
+            return tensor[..., self.share.where(self.sizes)]
+        blocks = tensor.reshape(*tensor.shape[:-1], num_heads, len(self.share.names), -1)
+        return blocks[..., self.share.index, :].reshape(*tensor.shape[:-1], -1)
 
 
-def weight_map(config: DecoderConfig, params: nnx.State) -> list[Weight]:
+def weight_map(config: DecoderConfig, params: nnx.State, layout: Layout = LLAMA) -> list[Weight]:
     """Return every parameter of a decoder with the tensors it is read from.
 
     Args:
         config: The decoder's.
         params: Its parameters, or their shapes alone.
+        layout: Of the tensors.
     """
-    modules = MODULES | (POST_NORM_MODULES if config.has_post_norms else PRE_NORM_MODULES)
-    weights = []
-    for path, parameter in _flat(params).items():
-        if path == ("embedding",):
-            weights.append(Weight(path, (EMBEDDING,), parameter.shape, False, False))
-            continue
-        suffix, is_transposed = LEAVES[path[-1]]
-        name, is_stacked = f"{modules[path[:-1]]}.{suffix}", path[0] == "layers"
-        shape = parameter.shape[1:] if is_stacked else parameter.shape
-        weights.append(
-            Weight(
-                path=path,
-                names=tuple(name.format(layer=i) for i in range(config.num_layers))
-                if is_stacked
-                else (name,),
-                shape=shape[::-1] if is_transposed else shape,
-                is_stacked=is_stacked,
-                is_transposed=is_transposed,
-            )
+    flat = _flat(params)
+    return [_weight(path, flat, config, layout) for path in flat]
+
+
+def _weight(
+    path: tuple[str, ...],
+    flat: Mapping[tuple[str, ...], Any],
+    config: DecoderConfig,
+    layout: Layout,
+) -> Weight:
+    shape = flat[path].shape
+    whole = {("embedding",): layout.embedding, ("positions",): layout.positions}
+    if path in whole:
+        return Weight(path, np.asarray(whole[path]), shape, False, None, {})
+    module, (suffix, is_matrix) = path[:-1], LEAVES[path[-1]]
+    name, num_axes = f"{layout.modules[module]}.{suffix}", 0
+    names = np.asarray(name)
+    if path[0] == "layers":
+        names, num_axes = (
+            np.asarray([name.format(layer=i, part="{part}") for i in range(config.num_layers)]),
+            1,
         )
-    return weights
+    if "{part}" in name:
+        parts = range(shape[1])
+        names = np.asarray([[one.format(part=i) for i in parts] for one in names])
+        num_axes = 2
+    own, share, sizes = shape[num_axes:], layout.shares.get(module), {}
+    if share is not None:
+        siblings = {each: (*module[:-1], each, path[-1]) for each in share.names}
+        sizes = {each: flat[sibling].shape[-1] for each, sibling in siblings.items()}
+        own = (*own[:-1], sum(sizes.values()))
+    # An output head is torch's Linear in every family.
+    is_transposed = is_matrix and (layout.is_transposed or module == ("head",))
+    return Weight(path, names, own[::-1] if is_transposed else own, is_transposed, share, sizes)
 
 
-def read_params(folder: Path, config: DecoderConfig, dtype: jnp.dtype) -> nnx.State:
+def read_params(
+    folder: Path, config: DecoderConfig, dtype: jnp.dtype, layout: Layout = LLAMA
+) -> nnx.State:
     """Read a decoder's parameters from a folder's safetensors files, one parameter at a time.
 
     Raises:
@@ -102,15 +104,15 @@ def read_params(folder: Path, config: DecoderConfig, dtype: jnp.dtype) -> nnx.St
             wrong shape or of no float type, all of which are reported together.
     """
     params = _abstract_params(config)
-    weights = weight_map(config, params)
+    weights = weight_map(config, params, layout)
     with ExitStack() as stack:
-        tensors = _open(folder, stack)
-        faults = _tensor_faults(tensors, weights, config)
-        if not faults and config.tie_embeddings and HEAD in tensors:
-            faults = _tie_faults(tensors)
+        tensors = {layout.rename(name): each for name, each in _open(folder, stack).items()}
+        faults = _tensor_faults(tensors, weights, config, layout)
+        if not faults and config.tie_embeddings and layout.head in tensors:
+            faults = _tie_faults(tensors, layout)
         if faults:
             raise CheckpointError(faults)
-        read = {weight.path: _read(tensors, weight, dtype) for weight in weights}
+        read = {weight.path: _read(tensors, weight, config, dtype) for weight in weights}
     nnx.replace_by_pure_dict(params, nnx.traversals.unflatten_mapping(read))
     return params
 
@@ -140,8 +142,9 @@ def _write_params(folder: Path, config: DecoderConfig, params: nnx.State) -> Non
     tensors = {}
     for weight in weight_map(config, params):
         array = np.asarray(arrays[weight.path])
-        for name, tensor in zip(weight.names, array if weight.is_stacked else [array], strict=True):
-            tensors[name] = np.ascontiguousarray(tensor.T if weight.is_transposed else tensor)
+        for place, name in np.ndenumerate(weight.names):
+            tensor = array[place]
+            tensors[str(name)] = np.ascontiguousarray(tensor.T if weight.is_transposed else tensor)
     save_file(tensors, folder / SINGLE_FILE, metadata={"format": "pt"})
 
 
@@ -192,18 +195,18 @@ def _open(folder: Path, stack: ExitStack) -> dict[str, Tensor]:
 
 
 def _tensor_faults(
-    tensors: Mapping[str, Tensor], weights: list[Weight], config: DecoderConfig
+    tensors: Mapping[str, Tensor], weights: list[Weight], config: DecoderConfig, layout: Layout
 ) -> list[Fault]:
     """Return a fault for every tensor that is missing, unexpected or not what it should be."""
-    expected = {name: weight.shape for weight in weights for name in weight.names}
+    expected = {str(name): weight.shape for weight in weights for name in weight.names.flat}
     remedy = "Use the config.json and the safetensors files of one and the same model."
 
     def faults() -> Iterator[Fault]:
         for name in expected.keys() - tensors.keys():
             yield Fault("Every parameter must have its tensor.", "none", name, remedy)
         for name in tensors.keys() - expected.keys():
-            is_tied_head = config.tie_embeddings and name == HEAD
-            if not is_tied_head and not name.endswith(IGNORED_SUFFIX):
+            is_tied_head = config.tie_embeddings and name == layout.head
+            if not is_tied_head and not re.search(layout.ignored, name):
                 rule = "Every tensor must belong to a parameter that the config asks for."
                 found = f"a tensor of shape {tensors[name].shape} that no parameter reads"
                 yield Fault(rule, found, f"{tensors[name].where}: {name}", remedy)
@@ -220,27 +223,30 @@ def _tensor_faults(
     return sorted(faults(), key=lambda fault: fault.where)
 
 
-def _tie_faults(tensors: Mapping[str, Tensor]) -> list[Fault]:
-    if np.array_equal(tensors[HEAD].read(), tensors[EMBEDDING].read()):
+def _tie_faults(tensors: Mapping[str, Tensor], layout: Layout) -> list[Fault]:
+    head = tensors[layout.head]
+    if np.array_equal(head.read(), tensors[layout.embedding].read()):
         return []
     return [
         Fault(
             rule="With tied embeddings the output head is the embedding.",
             found="a head of its own that differs from the embedding",
-            where=f"{tensors[HEAD].where}: {HEAD}",
+            where=f"{head.where}: {head.name}",
             remedy="Set tie_word_embeddings to false in config.json if the head is meant.",
         )
     ]
 
 
-def _read(tensors: Mapping[str, Tensor], weight: Weight, dtype: jnp.dtype) -> jax.Array:
+def _read(
+    tensors: Mapping[str, Tensor], weight: Weight, config: DecoderConfig, dtype: jnp.dtype
+) -> jax.Array:
     def one(name: str) -> np.ndarray:
-        tensor = tensors[name].read().astype(dtype)
-        return tensor.T if weight.is_transposed else tensor
+        return weight.take(tensors[name].read(), config.num_heads).astype(dtype)
 
-    if not weight.is_stacked:
-        return jnp.asarray(one(weight.names[0]))
-    return jnp.asarray(np.stack([one(name) for name in weight.names]))
+    if not weight.names.ndim:
+        return jnp.asarray(one(str(weight.names)))
+    read = np.stack([one(name) for name in weight.names.flat])
+    return jnp.asarray(read.reshape(*weight.names.shape, *read.shape[1:]))
 
 
 def _abstract_params(config: DecoderConfig) -> nnx.State:
