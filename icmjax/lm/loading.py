@@ -12,14 +12,17 @@ import jax.numpy as jnp
 from flax import nnx
 
 from icmjax.errors import CheckpointError, Fault
+from icmjax.lm.adapters import is_adapter, read_adapter
 from icmjax.lm.config import DecoderConfig, Implementation
 from icmjax.lm.decoder import Decoder
 from icmjax.lm.files import (
+    ADAPTER_WEIGHTS,
     CONFIG_FILE,
     GGUF,
     SETTINGS_FILE,
     SHARD_INDEX,
     SINGLE_FILE,
+    TOKENIZER_FILE,
     foreign_weights,
     read_objects,
 )
@@ -37,6 +40,7 @@ DTYPES = ("float32", "bfloat16", "float16")
 # Not all safetensors: some repositories hold their weights twice, the second time by other names.
 HUB_PATTERNS = [
     "model*.safetensors",
+    "adapter_model.safetensors",
     "*.json",
     "merges.txt",
     "tokenizer.model",
@@ -99,7 +103,8 @@ def load_lm(
     """Load a language model in the Hugging Face format, without torch.
 
     Args:
-        name_or_path: A folder; or a bundled model, "persona-world" or "persona-world-acquiescent";
+        name_or_path: A folder, of a model or of a LoRA adapter that names its base model, which
+            is merged with it; or a bundled model, "persona-world" or "persona-world-acquiescent";
             or the id of a model on the Hugging Face hub, "owner/name", which is fetched into its
             cache.
         dtype: Of the weights and of the activations: "float32", "bfloat16" or "float16".
@@ -118,15 +123,22 @@ def load_lm(
         rule = "Weights and activations are of one of three types; none of them is quantised."
         remedy = f"Give one of {', '.join(DTYPES)}."
         raise CheckpointError(Fault(rule, repr(dtype), "dtype", remedy))
-    folder = _find_folder(str(name_or_path))
+    folder, tokenizer_folder, adapter = _find_folder(str(name_or_path)), None, None
+    if is_adapter(folder):
+        adapter = read_adapter(folder)
+        tokenizer_folder, folder = folder, _find_folder(adapter.base)
     objects = read_objects(folder)
     read = read_config(objects[CONFIG_FILE], max_length)
     config = replace(read.config, attention=attention)
     check_attention(config, dtype)
     template = _template(objects[SETTINGS_FILE])
-    tokenizer = read_tokenizer(folder, read.hf_config)
+    # An adapter may come with a tokenizer of its own, or leave the base's as it is.
+    if tokenizer_folder is None or not (tokenizer_folder / TOKENIZER_FILE).exists():
+        tokenizer_folder = folder
+    tokenizer = read_tokenizer(tokenizer_folder, read.hf_config)
     end = eos_token_ids(objects, tokenizer)
-    params = read_params(folder, config, jnp.dtype(dtype), read.layout)
+    deltas = {} if adapter is None else adapter.deltas
+    params = read_params(folder, config, jnp.dtype(dtype), read.layout, deltas)
     abstract = nnx.eval_shape(lambda: Decoder(config, nnx.Rngs(0), jnp.dtype(dtype)))
     return LanguageModel(
         config=config,
@@ -170,7 +182,7 @@ def _download(hub_id: str) -> Path:
 
     try:
         folder = Path(snapshot_download(hub_id, allow_patterns=HUB_PATTERNS))
-        if any((folder / name).exists() for name in (SINGLE_FILE, SHARD_INDEX)):
+        if any((folder / name).exists() for name in (SINGLE_FILE, SHARD_INDEX, ADAPTER_WEIGHTS)):
             return folder
         foreign = foreign_weights(HfApi().list_repo_files(hub_id))
     # No such model, or none here while offline; no connection, or no space; no name of a model.

@@ -76,17 +76,34 @@ class Experts(nnx.Module):
 
     def __call__(self, inputs: jax.Array) -> jax.Array:
         """Map `[..., D]` to `[..., D]`."""
-        tokens = inputs.reshape(-1, inputs.shape[-1])
+        graphdef, params = nnx.split(self)
+
+        @jax.custom_batching.custom_vmap
+        def send(params: nnx.State, tokens: jax.Array) -> jax.Array:
+            return nnx.merge(graphdef, params).send(tokens)
+
+        @send.def_vmap
+        def send_all(
+            axis_size: int, is_batched: tuple, params: nnx.State, tokens: jax.Array
+        ) -> tuple[jax.Array, bool]:
+            # A token's outputs are its own, so that rows of all batches are sorted together: XLA
+            # has no batches of grouped matmuls.
+            assert not any(jax.tree.leaves(is_batched[0])), "one set of experts for all"
+            return send(params, tokens.reshape(-1, tokens.shape[-1])).reshape(tokens.shape), True
+
+        return send(params, inputs.reshape(-1, inputs.shape[-1])).reshape(inputs.shape)
+
+    def send(self, tokens: jax.Array) -> jax.Array:
+        """Map tokens `[n, D]` to `[n, D]`."""
         weights, chosen = self.route(tokens)
         by_expert = jnp.argsort(chosen.reshape(-1), stable=True)
-        num_chosen = chosen.shape[-1]
-        rows = tokens[by_expert // num_chosen]
+        rows = tokens[by_expert // chosen.shape[-1]]
         group_sizes = jnp.bincount(chosen.reshape(-1), length=self.config.num_experts)
         group_sizes = group_sizes.astype(jnp.int32)
         gated = ACTIVATIONS[self.config.activation](self.gate(rows, group_sizes))
         outputs = self.down(gated * self.up(rows, group_sizes), group_sizes)
         outputs = outputs[jnp.argsort(by_expert)].reshape(*chosen.shape, -1)
-        return jnp.einsum("tkd,tk->td", outputs, weights).reshape(inputs.shape)
+        return jnp.einsum("tkd,tk->td", outputs, weights)
 
     def route(self, tokens: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Return weights `[n, k]` and int32 `[n, k]`, the experts of tokens `[n, D]`."""

@@ -137,8 +137,9 @@ NEEDED: dict[str, frozenset[str]] = {
 }
 ALLOWED: dict[str, frozenset[str]] = {
     "dynamic": frozenset({"original_max_position_embeddings"}),
+    # "attn_factor" is read by other programs; transformers ignores it.
     "yarn": frozenset(
-        {"attention_factor", "mscale", "mscale_all_dim", "beta_fast", "beta_slow", "truncate"}
+        "attention_factor attn_factor mscale mscale_all_dim beta_fast beta_slow truncate".split()
     ),
     "longrope": frozenset({"attention_factor", "factor"}),
 }

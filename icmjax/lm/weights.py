@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
@@ -14,6 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from icmjax.errors import CheckpointError, Fault
+from icmjax.lm.adapters import Delta
 from icmjax.lm.config import DecoderConfig
 from icmjax.lm.decoder import Decoder
 from icmjax.lm.files import FETCH_AGAIN, SHARD_INDEX, SINGLE_FILE, weights_files
@@ -95,23 +97,37 @@ def _weight(
 
 
 def read_params(
-    folder: Path, config: DecoderConfig, dtype: jnp.dtype, layout: Layout = LLAMA
+    folder: Path,
+    config: DecoderConfig,
+    dtype: jnp.dtype,
+    layout: Layout = LLAMA,
+    deltas: Mapping[str, Delta] = MappingProxyType({}),
 ) -> nnx.State:
     """Read a decoder's parameters from a folder's safetensors files, one parameter at a time.
 
+    Args:
+        folder: Of the model.
+        config: The decoder's.
+        dtype: Of the parameters.
+        layout: Of the tensors.
+        deltas: What an adapter adds to tensors, by their names.
+
     Raises:
         CheckpointError: Files are absent or damaged; or tensors are missing, unexpected, of the
-            wrong shape or of no float type, all of which are reported together.
+            wrong shape or of no float type, or an adapter's do not fit them, all of which are
+            reported together.
     """
     params = _abstract_params(config)
     weights = weight_map(config, params, layout)
     with ExitStack() as stack:
         tensors = {layout.rename(name): each for name, each in _open(folder, stack).items()}
-        faults = _tensor_faults(tensors, weights, config, layout)
+        deltas = {layout.rename(name): each for name, each in deltas.items()}
+        faults = _tensor_faults(tensors, weights, config, layout) + _delta_faults(tensors, deltas)
         if not faults and config.tie_embeddings and layout.head in tensors:
             faults = _tie_faults(tensors, layout)
         if faults:
             raise CheckpointError(faults)
+        tensors |= {name: tensors[name]._replace(delta=delta) for name, delta in deltas.items()}
         read = {weight.path: _read(tensors, weight, config, dtype) for weight in weights}
     nnx.replace_by_pure_dict(params, nnx.traversals.unflatten_mapping(read))
     return params
@@ -154,6 +170,7 @@ class Tensor(NamedTuple):
     name: str
     file: Any
     where: str  # the file's name
+    delta: Delta | None = None  # of an adapter
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -166,8 +183,9 @@ class Tensor(NamedTuple):
         return self.file.get_slice(self.name).get_dtype()
 
     def read(self) -> np.ndarray:
-        """Read the tensor onto the host."""
-        return self.file.get_tensor(self.name)
+        """Read the tensor onto the host, with what an adapter adds."""
+        tensor = self.file.get_tensor(self.name)
+        return tensor if self.delta is None else self.delta.add_to(tensor)
 
 
 def _open(folder: Path, stack: ExitStack) -> dict[str, Tensor]:
@@ -221,6 +239,19 @@ def _tensor_faults(
                 yield Fault(rule, tensor.dtype, where, "Use a model that is not quantised.")
 
     return sorted(faults(), key=lambda fault: fault.where)
+
+
+def _delta_faults(tensors: Mapping[str, Tensor], deltas: Mapping[str, Delta]) -> list[Fault]:
+    """Return a fault for every addition of an adapter that fits no tensor."""
+    rule, remedy = "What an adapter adds fits a tensor.", "Use the base model that it was made for."
+    faults = []
+    for name, delta in sorted(deltas.items()):
+        found = f"none of shape {delta.shape}"
+        if name in tensors:
+            found = f"{tensors[name].shape} for {delta.shape}"
+        if name not in tensors or tensors[name].shape != delta.shape:
+            faults.append(Fault(rule, found, name, remedy))
+    return faults
 
 
 def _tie_faults(tensors: Mapping[str, Tensor], layout: Layout) -> list[Fault]:
