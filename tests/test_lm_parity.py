@@ -1,5 +1,6 @@
 """The decoder computes what transformers computes on torch, family by family and field by field."""
 
+import json
 from pathlib import Path
 
 import jax
@@ -10,6 +11,7 @@ import torch
 import transformers
 from checkpoints import FAMILIES, make_checkpoint
 from flax import nnx
+from safetensors.numpy import load_file, save_file
 
 from icmjax.errors import CheckpointError
 from icmjax.lm import LanguageModel, load_lm, save_hf
@@ -190,6 +192,24 @@ def assert_parity(lm: LanguageModel, model: torch.nn.Module) -> None:
 def test_logits_are_those_of_transformers(tmp_path: Path, family: str, fields: dict):
     model = make_checkpoint(tmp_path, family, **fields)
     assert_parity(load_lm(tmp_path), model)
+
+
+@pytest.mark.parametrize("prefix", ["language_model.model.", "model.language_model."])
+def test_the_language_model_of_a_gemma_that_sees(tmp_path: Path, prefix: str):
+    """As published, and as transformers 5 writes it."""
+    model = make_checkpoint(tmp_path, "gemma3")
+    tensors = load_file(tmp_path / "model.safetensors")
+    named = {name.replace("model.", prefix, 1): tensor for name, tensor in tensors.items()}
+    named["vision_tower.vision_model.encoder.layers.0.mlp.fc1.bias"] = np.ones(3, np.float32)
+    named["multi_modal_projector.mm_soft_emb_norm.weight"] = np.ones(3, np.float32)
+    save_file(named, tmp_path / "model.safetensors")
+    text = json.loads((tmp_path / "config.json").read_text())
+    eos_id = text.pop("eos_token_id")
+    config = {"model_type": "gemma3", "text_config": text, "vision_config": {"hidden_size": 8}}
+    (tmp_path / "config.json").write_text(json.dumps(config | {"eos_token_id": eos_id}))
+    lm = load_lm(tmp_path)
+    assert_parity(lm, model)
+    assert set(lm.ignored_fields) <= {"_sliding_window_pattern"}
 
 
 def test_longrope_has_one_set_of_factors_for_prompts_of_every_length(tmp_path: Path):

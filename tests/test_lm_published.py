@@ -31,24 +31,35 @@ PUBLISHED = json.loads((Path(__file__).parent / "published_configs.json").read_t
 NO_DIFFERENCE = (
     "bos_token_id eos_token_id pad_token_id initializer_range dtype use_cache pretraining_tp "
     "attention_dropout max_window_layers max_position_embeddings transformers_version "
+    "resid_pdrop embd_pdrop attn_pdrop hidden_dropout classifier_dropout router_aux_loss_coef "
     # These are numbers of the computation; each is compared by itself.
-    "rms_norm_eps rope_parameters"
+    "rms_norm_eps layer_norm_eps layer_norm_epsilon rope_parameters"
 ).split()
 # Fields that were refused once, and must stay in the file.
 STUMBLED = (
     "is_llama_config transformers.js_config sliding_window_size unsloth_fixed unsloth_version "
     "unk_token_id activation max_sequence_length auto_map neftune_noise_alpha model_max_length "
     "finetuning_task pad_token hidden_act rope_interleaved use_mrope _sliding_window_pattern "
-    "_model_name_or_path"
+    "_model_name_or_path attention_bias mlp_bias lm_head_bias full_attn_mod interpolate_factor "
+    "n_ctx n_special output_past predict_special_tokens task_specific_params _num_labels "
+    "attention_probs_dropout_prob hidden_dropout_prob"
 ).split()
 
 
 def shrunk(config: dict[str, Any], vocab_size: int) -> dict[str, Any]:
     """Return a configuration with small sizes and all of its fields."""
-    heads, kv_heads = config["num_attention_heads"], config.get("num_key_value_heads")
-    # Gemma 3 has a layer without a window in every six.
-    num_layers = 6 if config["model_type"] == "gemma3_text" else 2
-    small = config | {
+    if isinstance(config.get("text_config"), dict):
+        text = config["text_config"] | {
+            name: config["text_config"].get(name, heads)
+            for name, heads in (("num_attention_heads", 8), ("num_key_value_heads", 4))
+        }
+        text |= {"head_dim": 12, "model_type": "gemma3_text"}
+        return config | {"text_config": shrunk(text, vocab_size)}
+    heads = config.get("num_attention_heads", config.get("n_head"))
+    kv_heads = config.get("num_key_value_heads")
+    # Gemma 3 has a layer without a window in every six, SmolLM3 one without positions in four.
+    num_layers = {"gemma3_text": 6, "smollm3": 4, "olmo3": 4}.get(config["model_type"], 2)
+    sizes = {
         "vocab_size": vocab_size,
         "num_hidden_layers": num_layers,
         "hidden_size": 32,
@@ -56,17 +67,34 @@ def shrunk(config: dict[str, Any], vocab_size: int) -> dict[str, Any]:
         "num_attention_heads": 4,
         "max_position_embeddings": 512,
     }
+    if config["model_type"] == "gpt2":
+        sizes = {"vocab_size": vocab_size, "n_layer": 2, "n_embd": 32, "n_head": 4}
+    small = config | sizes
     if kv_heads is not None:
         small["num_key_value_heads"] = {heads: 4, 1: 1}.get(kv_heads, 2)
-    if config.get("head_dim") is not None:
-        small["head_dim"] = 12
-    if config.get("sliding_window") is not None:
-        small["sliding_window"] = 7
-    if config.get("layer_types") is not None:
-        small["layer_types"] = config["layer_types"][:num_layers]
-    if config.get("rope_scaling") is not None:
+    for name, size in {
+        "head_dim": 12,
+        "sliding_window": 7,
+        "original_max_position_embeddings": 64,
+        "moe_intermediate_size": 24,
+        "num_experts": 5,
+        "num_local_experts": 5,
+        "num_experts_per_tok": 2,
+    }.items():
+        if config.get(name) is not None:
+            small[name] = size
+    for name in ("layer_types", "no_rope_layers"):
+        if config.get(name) is not None:
+            small[name] = config[name][:num_layers]
+    rope = config.get("rope_scaling")
+    if rope is not None:
         # So short that all ranges of positions occur.
-        small["rope_scaling"] = config["rope_scaling"] | {"original_max_position_embeddings": 32}
+        rotated = int(8 * config.get("partial_rotary_factor", 1.0)) // 2
+        factors = {
+            name: rope[name][:rotated] for name in ("short_factor", "long_factor") if name in rope
+        }
+        original = {} if factors else {"original_max_position_embeddings": 32}
+        small["rope_scaling"] = rope | factors | original
     for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
         if config.get(name) is not None:
             small[name] = [0, 1, 2] if isinstance(config[name], list) else 1
@@ -83,7 +111,7 @@ def write(folder: Path, config: dict[str, Any]) -> transformers.PretrainedConfig
     folder.mkdir()
     tokenizer().save_pretrained(folder)
     (folder / "config.json").write_text(json.dumps(shrunk(config, len(tokenizer()))))
-    return transformers.AutoConfig.from_pretrained(folder)
+    return read_config(json.loads((folder / "config.json").read_text())).hf_config
 
 
 def computation(hf_config: transformers.PretrainedConfig) -> str:
@@ -96,18 +124,18 @@ def computation(hf_config: transformers.PretrainedConfig) -> str:
 
 def without_thetas(hf_config: transformers.PretrainedConfig) -> dict[str, Any]:
     """Return the rotary parameters with 0 for every base of the wavelengths."""
-    text = json.dumps(hf_config.rope_parameters)
+    text = json.dumps(getattr(hf_config, "rope_parameters", None))
     return json.loads(text, object_hook=lambda found: found | {"rope_theta": 0.0})
 
 
 def thetas(hf_config: transformers.PretrainedConfig) -> set[float]:
-    rope = hf_config.rope_parameters
+    rope = getattr(hf_config, "rope_parameters", None) or {"none": {"rope_theta": None}}
     return {one["rope_theta"] for one in ([rope] if "rope_theta" in rope else rope.values())}
 
 
 def structure(config: DecoderConfig) -> dict[str, Any]:
     """Return a decoder's configuration up to epsilon and theta."""
-    ropes = tuple(replace(rope, theta=0.0) for rope in config.ropes)
+    ropes = tuple(rope and replace(rope, theta=0.0) for rope in config.ropes)
     return vars(config) | {"bos_id": None, "norm_eps": 0.0, "ropes": ropes}
 
 
@@ -157,8 +185,12 @@ def test_published_configurations_load_and_compute_what_transformers_computes(tm
             lm = load_lm(folder)
             assert_parity(lm, model)
             groups[key] = folder, structure(lm.config)
-        assert lm.config.norm_eps == hf_config.rms_norm_eps
-        assert {rope.theta for rope in lm.config.ropes} == thetas(hf_config)
+        epsilons = ("rms_norm_eps", "layer_norm_eps", "layer_norm_epsilon")
+        stated = [getattr(hf_config, name) for name in epsilons if hasattr(hf_config, name)]
+        assert [lm.config.norm_eps] == stated
+        # Where no layer is rotated there is none; a layer of SmolLM3 in four is not.
+        own = {rope and rope.theta for rope in lm.config.ropes}
+        assert own - {None} == thetas(hf_config) - {None}
         assert set(lm.ignored_fields) <= entry["config"].keys()
         ignored.update(lm.ignored_fields)
     assert sorted(ignored) == sorted(STUMBLED)

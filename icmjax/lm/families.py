@@ -182,7 +182,7 @@ FAMILIES = {
         },
     ),
     "gpt_neox": Family(
-        frozenset({"attention_bias", "use_parallel_residual"}),
+        frozenset({"attention_bias", "use_parallel_residual", "rotary_pct", "rotary_emb_base"}),
         _neox_settings,
         layout=GPT_NEOX,
         is_partly_rotated=True,

@@ -178,7 +178,8 @@ KINDS = (
         lambda value: _is_number(value) and value > 0,
         tuple(
             "rms_norm_eps query_pre_attn_scalar attn_logit_softcapping final_logit_softcapping "
-            "rope_theta rope_local_base_freq partial_rotary_factor layer_norm_eps "
+            "rope_theta rope_local_base_freq partial_rotary_factor rotary_pct rotary_emb_base "
+            "layer_norm_eps "
             "layer_norm_epsilon embedding_multiplier attention_multiplier residual_multiplier "
             "logits_scaling".split()
         ),

@@ -160,6 +160,7 @@ GPT_NEOX = Layout(
         | {"attention_norm": "input_layernorm", "mlp_norm": "post_attention_layernorm"},
     ),
     embedding="gpt_neox.embed_in.weight",
+    renamed=((r"^lm_head\.", "embed_out."),),
     ignored=rf"attention\.(masked_)?bias$|{ROTARY_BUFFERS}",
     shares=_fused(ATTENTION_PATH, QKV, is_by_head=True),
 )
