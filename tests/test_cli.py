@@ -9,6 +9,7 @@ import safetensors.numpy
 from checkpoints import make_checkpoint
 from click.testing import CliRunner
 
+from icmjax.cli import options
 from icmjax.cli.commands import main
 
 pytestmark = pytest.mark.runs_long
@@ -398,3 +399,15 @@ def test_scores_that_are_no_numbers_are_not_shown(run, folder, broken_model):
         assert f"claim '{name}'" in result.stderr
         assert result.stdout == ""
     assert not (run / "evaluation.json").exists()
+
+
+def test_a_large_model_says_what_it_reads(monkeypatch, tmp_path):
+    make_checkpoint(tmp_path / "lm")
+    model = options.ModelOptions(str(tmp_path / "lm"), "bfloat16", "einsum", None)
+    said = []
+    monkeypatch.setattr(options.click, "echo", lambda text, **_: said.append(text))
+    model.load()
+    assert said == []
+    monkeypatch.setattr(options, "WORTH_SAYING", 1)
+    model.load()
+    assert said == ["reading 0.0 GiB of weights in bfloat16"]

@@ -93,11 +93,13 @@ def shrunk(config: dict[str, Any], vocab_size: int) -> dict[str, Any]:
         factors = {
             name: rope[name][:rotated] for name in ("short_factor", "long_factor") if name in rope
         }
-        original = {} if factors else {"original_max_position_embeddings": 32}
-        small["rope_scaling"] = rope | factors | original
+        original = {"original_max_position_embeddings"} & rope.keys()
+        small["rope_scaling"] = rope | factors | dict.fromkeys(original, 32)
     for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
         if config.get(name) is not None:
             small[name] = [0, 1, 2] if isinstance(config[name], list) else 1
+    # A family's own default is beyond so few tokens.
+    small.setdefault("pad_token_id", None)
     return small
 
 

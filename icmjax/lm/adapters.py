@@ -39,10 +39,11 @@ class Delta(NamedTuple):
         shape = (self.up.shape[0], self.down.shape[1])
         return shape[::-1] if self.is_transposed else shape
 
-    def add_to(self, matrix: np.ndarray) -> np.ndarray:
-        """Return the merged matrix, float32."""
-        product = self.scale * (self.up @ self.down)
-        return matrix.astype(np.float32) + (product.T if self.is_transposed else product)
+    def add_to(self, part: np.ndarray, index: tuple[slice, ...]) -> np.ndarray:
+        """Return the merged matrix, float32, of a part of it by its index."""
+        rows, columns = index[::-1] if self.is_transposed else index
+        product = self.scale * (self.up[rows] @ self.down[:, columns])
+        return part.astype(np.float32) + (product.T if self.is_transposed else product)
 
 
 class Adapter(NamedTuple):

@@ -1,7 +1,7 @@
 """Loading a language model: its configuration, weights and tokenizer in one immutable value."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -28,8 +28,8 @@ from icmjax.lm.files import (
 )
 from icmjax.lm.fused import check_attention
 from icmjax.lm.hf_config import read_config
+from icmjax.lm.reading import read_params
 from icmjax.lm.tokenizer import eos_token_ids, read_tokenizer
-from icmjax.lm.weights import read_params
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -99,6 +99,8 @@ def load_lm(
     dtype: str = "float32",
     attention: Implementation = "einsum",
     max_length: int | None = None,
+    revision: str | None = None,
+    on_read: Callable[[int, int], None] | None = None,
 ) -> LanguageModel:
     """Load a language model in the Hugging Face format, without torch.
 
@@ -113,6 +115,9 @@ def load_lm(
             calling it without the kernel, to compare with.
         max_length: Tokens that prompts may have; None for what the model was made for, see
             `config_from_hf`.
+        revision: Of a hub id: a branch, a tag or a commit; None for the newest.
+        on_read: Is told how many bytes of the weights lie on devices and how many will, before
+            the first is read and after each parameter.
 
     Raises:
         CheckpointError: The folder or one of its files is absent, damaged or in another format, or
@@ -123,7 +128,7 @@ def load_lm(
         rule = "Weights and activations are of one of three types; none of them is quantised."
         remedy = f"Give one of {', '.join(DTYPES)}."
         raise CheckpointError(Fault(rule, repr(dtype), "dtype", remedy))
-    folder, tokenizer_folder, adapter = _find_folder(str(name_or_path)), None, None
+    folder, tokenizer_folder, adapter = _find_folder(str(name_or_path), revision), None, None
     if is_adapter(folder):
         adapter = read_adapter(folder)
         tokenizer_folder, folder = folder, _find_folder(adapter.base)
@@ -138,7 +143,7 @@ def load_lm(
     tokenizer = read_tokenizer(tokenizer_folder, read.hf_config)
     end = eos_token_ids(objects, tokenizer)
     deltas = {} if adapter is None else adapter.deltas
-    params = read_params(folder, config, jnp.dtype(dtype), read.layout, deltas)
+    params = read_params(folder, config, jnp.dtype(dtype), read.layout, deltas, on_read=on_read)
     abstract = nnx.eval_shape(lambda: Decoder(config, nnx.Rngs(0), jnp.dtype(dtype)))
     return LanguageModel(
         config=config,
@@ -152,7 +157,13 @@ def load_lm(
     )
 
 
-def _find_folder(name: str) -> Path:
+def _find_folder(name: str, revision: str | None = None) -> Path:
+    is_hub_id = name not in BUNDLED and not Path(name).exists() and HUB_ID.fullmatch(name)
+    if is_hub_id:
+        return _download(name, revision)
+    if revision is not None:
+        rule, remedy = "A model on the hub has revisions.", "Give a hub id, or no revision."
+        raise CheckpointError(Fault(rule, f"revision {revision!r}", name, remedy))
     if name in BUNDLED:
         folder = BUNDLED_MODELS / name
         remedy = "Make it: python -m icmjax.persona_world.pretrain"
@@ -171,20 +182,18 @@ def _find_folder(name: str) -> Path:
             remedy = "Give the model in the Hugging Face format that it was made from."
         elif folder.suffix in (".safetensors", ".json", ".bin", ".pth", ".pt"):
             remedy = "Give the folder that the file is in."
-    elif name not in BUNDLED and HUB_ID.fullmatch(name):
-        return _download(name)
     raise CheckpointError(Fault(rule, found, str(folder), remedy))
 
 
-def _download(hub_id: str) -> Path:
+def _download(hub_id: str, revision: str | None) -> Path:
     from huggingface_hub import HfApi, snapshot_download
     from huggingface_hub.errors import HFValidationError, HTTPError, OfflineModeIsEnabled
 
     try:
-        folder = Path(snapshot_download(hub_id, allow_patterns=HUB_PATTERNS))
+        folder = Path(snapshot_download(hub_id, revision=revision, allow_patterns=HUB_PATTERNS))
         if any((folder / name).exists() for name in (SINGLE_FILE, SHARD_INDEX, ADAPTER_WEIGHTS)):
             return folder
-        foreign = foreign_weights(HfApi().list_repo_files(hub_id))
+        foreign = foreign_weights(HfApi().list_repo_files(hub_id, revision=revision))
     # No such model, or none here while offline; no connection, or no space; no name of a model.
     except (OSError, HTTPError, OfflineModeIsEnabled, HFValidationError) as error:
         raise CheckpointError(
