@@ -93,3 +93,21 @@ class ScoreError(InputError):
 
 class RunError(InputError):
     """A run folder cannot be written to, read from or resumed."""
+
+
+class RunWarning(UserWarning):
+    """Part of a run folder is damaged, and the search goes on without it."""
+
+
+class Preempted(Exception):
+    """A search ended between two of its blocks, as it was asked to; what it had taken is saved.
+
+    Nothing is wrong with what it was given: this is no `InputError`.
+    """
+
+    def __init__(self, num_steps: int):
+        self.num_steps = num_steps  # that it had taken
+        super().__init__(num_steps)
+
+    def __str__(self) -> str:
+        return f"the search ended as it was asked to, after {self.num_steps} steps"

@@ -49,7 +49,7 @@ def command(
     target = out or str(_default_target(pathlib.Path(folder), resume))
     words = ["icmjax", *sys.argv[1:], *([] if out else ["--out", target])]
     place = Place(target, resume, quiet, shlex.join(words))
-    with says_how_to_go_on(place):
+    with says_how_to_go_on(place) as stop_fn:
         run = icmjax.read_run(folder)
         options = recorded_options(run, folder)
         answers = read_answers(labels_path, run.claims)
@@ -58,7 +58,8 @@ def command(
         if gold is None:
             click.echo("no accuracy: the claims' source has no gold labels of them", err=True)
         private_files = {ANSWERS: _answer_rows(run.claims, clamped, answers)}
-        label_claims(Task(run.claims, gold, clamped, private_files), options, place, machine)
+        task = Task(run.claims, gold, clamped, private_files)
+        label_claims(task, options, place, machine, stop_fn)
 
 
 def _default_target(folder: pathlib.Path, resume: bool) -> pathlib.Path:

@@ -1,14 +1,16 @@
 """Faults in what a user gave, shown as messages."""
 
+import contextlib
 import functools
 import sys
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import click
 
 from icmjax.cli.options import check_numbers
-from icmjax.errors import InputError
+from icmjax.errors import InputError, RunWarning, printable
 
 
 def reports_faults(command: Callable[..., None]) -> Callable[..., None]:
@@ -24,3 +26,20 @@ def reports_faults(command: Callable[..., None]) -> Callable[..., None]:
             sys.exit(2)
 
     return wrapped
+
+
+@contextlib.contextmanager
+def shows_run_warnings() -> Iterator[None]:
+    """Shows each `RunWarning` as a line on stderr, when it is given; others as Python does."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", RunWarning)
+        show_other = warnings.showwarning
+
+        def show(message: Warning | str, category: type[Warning], *place: Any) -> None:
+            if issubclass(category, RunWarning):
+                click.echo(f"warning: {printable(str(message))}", err=True)
+            else:
+                show_other(message, category, *place)
+
+        warnings.showwarning = show  # type: ignore[assignment]
+        yield

@@ -8,13 +8,13 @@ import os
 import pathlib
 import shlex
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
 import icmjax
-from icmjax.cli.faults import reports_faults
+from icmjax.cli.faults import reports_faults, shows_run_warnings
 from icmjax.cli.inputs import place_of, read_labels
 from icmjax.cli.machine import Machine, machine_options
 from icmjax.cli.options import (
@@ -30,13 +30,13 @@ from icmjax.cli.options import (
     scorer_options,
     utility_options,
 )
-from icmjax.errors import printable
+from icmjax.cli.preemption import PREEMPTED, notices_sigterm
+from icmjax.errors import Preempted, printable
 
 if TYPE_CHECKING:
     import numpy as np
 
     from icmjax import ClaimSet, GoldLabels
-    from icmjax.runs import Run
 
 FIGURE = "diagnostics.png"
 # A run records its options, but for those that say where it lies and how it is watched.
@@ -59,6 +59,11 @@ class Place(NamedTuple):
     def going_on(self) -> str:
         """The command that goes on with the search."""
         return self.command if self.resume else f"{self.command} --resume"
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether there is a search that can be resumed, or a complete one."""
+        return os.path.lexists(pathlib.Path(self.out) / "manifest.json")
 
 
 class Task(NamedTuple):
@@ -97,7 +102,7 @@ def command(
 ) -> None:
     """Label claims without labels; write DIR/labels.jsonl, summary.json and diagnostics.png."""
     place = Place(out, resume, quiet, shlex.join(["icmjax", *sys.argv[1:]]))
-    with says_how_to_go_on(place):
+    with says_how_to_go_on(place) as stop_fn:
         icmjax.runs.check_folder(out, resume)
         claims, gold = source.read()
         is_part = source.persona is not None or source.limit is not None
@@ -107,30 +112,49 @@ def command(
             "source": place_of(source.source),
         }
         kept = {name: value for name, value in options.items() if name not in NOT_RECORDED}
-        label_claims(Task(claims, gold, clamped, {}), kept, place, machine)
+        label_claims(Task(claims, gold, clamped, {}), kept, place, machine, stop_fn)
 
 
 @contextlib.contextmanager
-def says_how_to_go_on(place: Place) -> Iterator[None]:
-    """Let a Ctrl-C end the command with what it left behind, and status 130."""
+def says_how_to_go_on(place: Place) -> Iterator[Callable[[], bool]]:
+    """Let Ctrl-C and SIGTERM end the command with what it left behind, and status 130 or 143.
+
+    Hands over what the search has to ask: whether SIGTERM has come.
+    """
     try:
-        yield
+        with notices_sigterm() as stop_fn, shows_run_warnings():
+            yield stop_fn
     except KeyboardInterrupt:
-        if os.path.lexists(pathlib.Path(place.out) / "manifest.json"):
+        if place.has_begun:
             click.echo(f"\ninterrupted; go on with\n  {printable(place.going_on)}", err=True)
         else:
             click.echo("\ninterrupted; nothing was kept", err=True)
         sys.exit(130)
+    except Preempted as ended:
+        if place.has_begun:
+            kept = f"preempted after {ended.num_steps} steps; go on with: {place.going_on}"
+        else:
+            kept = f"preempted before the first step; start anew with: {place.command}"
+        click.echo(printable(kept, keep=""), err=True)
+        sys.exit(PREEMPTED)
 
 
-def label_claims(task: Task, options: Mapping[str, Any], place: Place, machine: Machine) -> None:
+def label_claims(
+    task: Task,
+    options: Mapping[str, Any],
+    place: Place,
+    machine: Machine,
+    stop_fn: Callable[[], bool],
+) -> None:
     """Search for the labels of a task, and print the summary.
 
     Args:
       options: those of the command `search`, as a run records them.
+      stop_fn: says whether the search is to end after the block that is running.
 
     Raises:
       InputError: the options, the claims, the model or the folder are not usable.
+      Preempted: the search ended as it was asked to.
     """
     import jax
 
@@ -180,13 +204,14 @@ def label_claims(task: Task, options: Mapping[str, Any], place: Place, machine: 
             groups=claims.group_index,
             run=run,
             progress=not place.quiet,
+            stop_fn=stop_fn,
         )
         summary = run.write_results(result, task.gold)
         # After the results: a figure that cannot be drawn costs no search.
         if not os.path.lexists(run.path / FIGURE):
             title = f"{options['source']}, {options['algorithm']}"
             icmjax.runs.plot_search(result, run.path / FIGURE, title)
-    _print(run, summary)
+    _print(summary)
 
 
 def _algorithm_fields(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -194,9 +219,9 @@ def _algorithm_fields(options: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in options.items() if name not in others}
 
 
-def _print(run: Run, summary: Mapping[str, Any]) -> None:
+def _print(summary: Mapping[str, Any]) -> None:
     shown = {name: value for name, value in summary.items() if name not in NOT_PRINTED}
     shown |= {name: summary["diagnostics"][name] for name in OF_DIAGNOSTICS}
     click.echo(json.dumps(shown, indent=1))
-    for warning in (*run.checkpoints.notes, *summary["warnings"]):
+    for warning in summary["warnings"]:
         click.echo(f"warning: {printable(warning)}", err=True)

@@ -18,13 +18,14 @@ strength, sharded and asynchronous saving of large arrays, has nothing to work o
 import contextlib
 import pathlib
 import re
+import warnings
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
-from icmjax.errors import Fault, RunError
+from icmjax.errors import Fault, RunError, RunWarning
 from icmjax.runs.files import (
     arrays_as_bytes,
     bytes_as_arrays,
@@ -62,7 +63,6 @@ class Checkpoints:
 
     def __init__(self, folder: pathlib.Path, configuration: Mapping[str, Any]) -> None:
         self.folder = folder
-        self.notes: list[str] = []  # what was wrong, and gone round
         self._configuration = np.frombuffer(bytes.fromhex(seal_of(configuration)), np.uint8)
         self._blocks: tuple[Block, ...] = ()  # that led to the last state
         self._kept: tuple[str, ...] = ()  # states, the last one last
@@ -103,15 +103,25 @@ class Checkpoints:
         self._kept = (*(kept for kept in self._kept if kept != name), name)[-NUM_KEPT:]
         self._remove(STATE, self._kept)
 
-    def restore(self, like: Any) -> tuple[Any, list[dict[str, np.ndarray]], Account] | None:
+    def restore(
+        self, like: Any, last_step: int | None = None
+    ) -> tuple[Any, list[dict[str, np.ndarray]], Account] | None:
         """The last whole state in the structure of `like`, all blocks' Info; None if never saved.
+
+        A `RunWarning` tells of later ones that are damaged.
+
+        Args:
+          like: a state.
+          last_step: the state after no more than so many steps; None for the last one.
 
         Raises:
           RunError: no state is whole, or it does not have the structure of `like`.
         """
-        states = self._states()
+        states = self._states(last_step)
         if not states:
-            self._check_never_saved()
+            self._blocks, self._kept = (), ()
+            if last_step is None:
+                self._check_never_saved()
             return None
         faults: list[Fault] = []
         for path in states:
@@ -127,16 +137,19 @@ class Checkpoints:
             self._blocks, self._kept = tuple(blocks), (path.name,)
             if faults:
                 lost = "; ".join(f"{fault.where}: {fault.found}" for fault in faults)
-                self.notes.append(
+                warnings.warn(
                     f"the last checkpoint is damaged ({lost}); the search goes on from the one "
-                    f"before it, at step {int(arrays['num_steps'])}"
+                    f"before it, at step {int(arrays['num_steps'])}",
+                    RunWarning,
+                    stacklevel=2,
                 )
             return state, infos, Account(int(arrays["num_tokens"]), float(arrays["seconds"]))
         raise RunError(faults)
 
-    def _states(self) -> list[pathlib.Path]:
-        """The states, the last one first."""
-        return [path for _, path in sorted(self._named(STATE), reverse=True)]
+    def _states(self, last_step: int | None = None) -> list[pathlib.Path]:
+        """The states after no more than so many steps, the last one first."""
+        states = sorted(self._named(STATE), reverse=True)
+        return [path for end, path in states if last_step is None or end <= last_step]
 
     def _named(self, pattern: re.Pattern[str]) -> list[tuple[int, pathlib.Path]]:
         with writing(self.folder):

@@ -103,8 +103,14 @@ class Run:
         if not self.is_complete:
             self.checkpoints.save(state, info, num_steps, account)
 
-    def restore(self, like: Any) -> tuple[Any, list[dict[str, np.ndarray]], Account] | None:
+    def restore(
+        self, like: Any, last_step: int | None = None
+    ) -> tuple[Any, list[dict[str, np.ndarray]], Account] | None:
         """The last state in the structure of `like`, all blocks' Info; None before a first save.
+
+        Args:
+          like: a state.
+          last_step: the state after no more than so many steps; None for the last one.
 
         Raises:
           RunError: no checkpoint is whole, or they do not have the structure of `like`.
@@ -112,7 +118,7 @@ class Run:
         if self.is_complete and self.checkpoints.is_empty:
             remedy = "read the results; they need no checkpoint"
             raise damage(self.path / CHECKPOINTS, "no state of a run that is complete", remedy)
-        return self.checkpoints.restore(like)
+        return self.checkpoints.restore(like, last_step)
 
     def write_results(self, result: SearchResult, gold: GoldLabels | None = None) -> dict[str, Any]:
         """Write labels, scores, trace and, last, the summary, which is also returned.

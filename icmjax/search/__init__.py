@@ -15,6 +15,7 @@ from icmjax.search.bootstrap import Bootstrap
 from icmjax.search.fixed_accuracy import FixedAccuracy
 from icmjax.search.gibbs import Gibbs
 from icmjax.search.greedy import Greedy
+from icmjax.search.hosts import listens_for_preemption
 from icmjax.search.icm import ICM
 from icmjax.search.ladder import Ladder
 from icmjax.search.loop import SearchResult, TokenCounter, run_search, start
@@ -55,6 +56,7 @@ __all__ = [
     "field_names",
     "have_one_shape",
     "labels_of",
+    "listens_for_preemption",
     "make_units",
     "run_search",
     "search_together",

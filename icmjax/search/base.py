@@ -273,6 +273,11 @@ class RunStore(Protocol):
         """Keep the state after `num_steps` steps and the Info of the block before it."""
         ...
 
-    def restore(self, like: Any) -> tuple[Any, list[dict[str, np.ndarray]], Account] | None:
-        """The last state, in the structure of `like`, and all blocks' Info; None if none."""
+    def restore(
+        self, like: Any, last_step: int | None = None
+    ) -> tuple[Any, list[dict[str, np.ndarray]], Account] | None:
+        """The last state, in the structure of `like`, and all blocks' Info; None if none.
+
+        Where there are several hosts, `last_step` may ask for one after no more than so many steps.
+        """
         ...

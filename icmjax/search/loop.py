@@ -4,7 +4,7 @@ import contextlib
 import functools
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -15,8 +15,9 @@ from jax import Array, lax
 from tqdm import tqdm
 
 from icmjax.claims import PairRules, violated_pairs
-from icmjax.errors import ClaimsError, Fault, ScoreError
+from icmjax.errors import ClaimsError, Fault, Preempted, ScoreError
 from icmjax.scoring import label_log_odds
+from icmjax.search import hosts
 from icmjax.search.base import Account, Algorithm, RunStore, Scorer
 
 COLLAPSED_SHARE = 0.95
@@ -53,6 +54,7 @@ def run_search(
     groups: np.ndarray | None = None,
     run: RunStore | None = None,
     progress: bool = True,
+    stop_fn: Callable[[], bool] | None = None,
 ) -> SearchResult:
     """Search for the labels of highest utility.
 
@@ -70,14 +72,17 @@ def run_search(
         those that the rules tie.
       run: where to keep checkpoints; a run that has one goes on from there.
       progress: whether to show a progress bar on stderr.
+      stop_fn: asked before each block whether the search is to end there. Where there are several
+        hosts it ends on all of them, also when JAX's preemption service tells of a SIGTERM.
 
     Raises:
+      Preempted: the search ended as it was asked to; `run` holds all steps that it took.
       ClaimsError: the rules or the clamped labels do not fit the claims or one another.
       ScoreError: the scorer gave a label log-prob that is not finite.
     """
     step_key, first = start(scorer, rules, algorithm, rng_key, clamped, groups)
     rules = jax.tree.map(jnp.asarray, rules)
-    restored = None if run is None else run.restore(first)
+    restored = None if run is None else hosts.restore(run, first)
     state, blocks, account = (first, [], Account(0, 0.0)) if restored is None else restored
     state = jax.tree.map(jnp.array, state)  # copies, because the blocks donate it
     tokens_of = TokenCounter(algorithm, scorer)
@@ -96,6 +101,8 @@ def run_search(
         miniters=1,  # tqdm would learn from blocks of many steps to pass over short ones
     ) as bar:
         while not np.all(algorithm.is_finished(state)):
+            if hosts.is_asked_to_stop(stop_fn):
+                raise Preempted(num_steps)
             with pace.block(num_steps) as size:
                 block = jnp.int32(num_steps), jnp.int32(size)
                 state, info = run_block(step_key, state, scorer, rules, *block, algorithm=algorithm)
@@ -220,7 +227,8 @@ class Pace:
     """How many steps the next block takes: as many as fill some seconds, by those of the last one.
 
     A block takes at most twice the steps of the one before it, and none reaches over a multiple of
-    the block size: one step that costs much more than those before it costs little waiting.
+    the block size: one step that costs much more than those before it costs little waiting. The
+    slowest host sets the pace of all.
 
     Args:
       block_size: the most steps of a block.
@@ -239,7 +247,7 @@ class Pace:
         yield size
         per_step = (time.perf_counter() - started) / size
         fitting = int(self.seconds / max(per_step, 1e-9))
-        self.size = max(1, min(2 * self.size, fitting, self.block_size))
+        self.size = hosts.least(max(1, min(2 * self.size, fitting, self.block_size)))
 
 
 class TokenCounter:
