@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+import sys
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
@@ -14,6 +15,8 @@ from icmjax.cli.inputs import read_claims
 from icmjax.errors import Fault, InputError
 
 if TYPE_CHECKING:
+    from jax.sharding import Mesh
+
     from icmjax.claims import ClaimSet, GoldLabels
     from icmjax.cli.machine import Machine
     from icmjax.lm import Implementation, LanguageModel
@@ -121,7 +124,7 @@ class Reading:
             size = f"{num_bytes / 2**30:.1f} GiB of weights in {self.dtype}"
             click.echo(f"reading {size}", err=True)
         percent = 100 * num_read // num_bytes
-        if percent > self.shown and click.get_text_stream("stderr").isatty():
+        if percent > self.shown and sys.stderr.isatty():
             click.echo(f"\r{percent} %" + ("\n" if percent == 100 else ""), err=True, nl=False)
         self.shown = percent
 
@@ -136,7 +139,7 @@ class ModelOptions(NamedTuple):
     max_length: int | None = None
     revision: str | None = None
 
-    def load(self) -> LanguageModel:
+    def load(self, mesh: Mesh | None = None) -> LanguageModel:
         """The model; raises as `load_lm` does. Fields that change no score are named once."""
         lm = icmjax.load_lm(
             self.model,
@@ -145,6 +148,7 @@ class ModelOptions(NamedTuple):
             max_length=self.max_length,
             revision=self.revision,
             on_read=Reading(self.dtype),
+            mesh=mesh,
         )
         if lm.ignored_fields:
             names = ", ".join(lm.ignored_fields)

@@ -11,7 +11,7 @@ from icmjax.lm.fields import OLD_ROPE_FIELDS, kind_faults, sort_fields
 from icmjax.lm.files import CONFIG_FILE
 from icmjax.lm.layouts import Layout
 from icmjax.lm.quiet import quiet_transformers
-from icmjax.lm.rope import NEEDED, RENAMED, RopeConfig, rope_from_hf
+from icmjax.lm.rope import EXPORTED, NEEDED, RENAMED, RopeConfig, rope_from_hf
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
@@ -77,7 +77,7 @@ def _language_fields(fields: Mapping[str, Any]) -> Mapping[str, Any]:
     if fields.get("model_type") != "gemma3" or not isinstance(language, Mapping):
         return fields
     outer = {name: fields[name] for name in ("bos_token_id", "eos_token_id") if name in fields}
-    return outer | language | {"model_type": "gemma3_text"}
+    return outer | dict(language) | {"model_type": "gemma3_text"}
 
 
 def config_from_hf(hf_config: "PretrainedConfig", max_length: int | None = None) -> DecoderConfig:
@@ -275,8 +275,9 @@ def config_to_hf(config: DecoderConfig, **fields: Any) -> "PretrainedConfig":
     with quiet_transformers():
         from transformers import LlamaConfig, Qwen3Config
 
-    rope = config.ropes[0]
-    kind = "default" if rope.scaling == "none" else rope.scaling
+    # Of what neither family expresses the comparison below tells.
+    rope = config.ropes[0] or RopeConfig()
+    kind = rope.scaling if rope.scaling in EXPORTED else "default"
     parameters = {name: getattr(rope, RENAMED[name]) for name in NEEDED[kind]}
     fields |= {
         "vocab_size": config.vocab_size,

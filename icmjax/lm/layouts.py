@@ -19,13 +19,13 @@ class Share(NamedTuple):
     """
 
     names: tuple[str, ...]  # whose blocks follow each other, of query, key, value or gate, up
-    index: int  # which of these
+    place: int  # which of these
     is_by_head: bool = False  # whether they do so for every head
 
     def where(self, sizes: Mapping[str, int]) -> slice:
         """The rows, where they follow each other once; sizes are rows of each name."""
-        before = sum(sizes[name] for name in self.names[: self.index])
-        return slice(before, before + sizes[self.names[self.index]])
+        before = sum(sizes[name] for name in self.names[: self.place])
+        return slice(before, before + sizes[self.names[self.place]])
 
 
 @dataclass(frozen=True)

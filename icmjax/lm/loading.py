@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.sharding import Mesh
 
 from icmjax.errors import CheckpointError, Fault
 from icmjax.lm.adapters import is_adapter, read_adapter
@@ -29,6 +30,7 @@ from icmjax.lm.files import (
 from icmjax.lm.fused import check_attention
 from icmjax.lm.hf_config import read_config
 from icmjax.lm.reading import read_params
+from icmjax.lm.sharding import mesh_of, spread_config, weights_on
 from icmjax.lm.tokenizer import eos_token_ids, read_tokenizer
 
 if TYPE_CHECKING:
@@ -89,6 +91,11 @@ class LanguageModel:
         """The number of tokens that the model was made for."""
         return self.config.max_length
 
+    @property
+    def mesh(self) -> Mesh | None:
+        """The devices that share the work; None where there is one."""
+        return mesh_of(self.params)
+
     def decoder(self) -> Decoder:
         """Return the decoder with these weights."""
         return nnx.merge(self.graphdef, self.params)
@@ -101,6 +108,7 @@ def load_lm(
     max_length: int | None = None,
     revision: str | None = None,
     on_read: Callable[[int, int], None] | None = None,
+    mesh: Mesh | None = None,
 ) -> LanguageModel:
     """Load a language model in the Hugging Face format, without torch.
 
@@ -118,8 +126,11 @@ def load_lm(
         revision: Of a hub id: a branch, a tag or a commit; None for the newest.
         on_read: Is told how many bytes of the weights lie on devices and how many will, before
             the first is read and after each parameter.
+        mesh: Devices that share the work, see `make_mesh`; None for the default device. Each reads
+            its own part of the weights alone.
 
     Raises:
+        InputError: The devices of the mesh cannot share the weights evenly.
         CheckpointError: The folder or one of its files is absent, damaged or in another format, or
             holds what does not fit; the dtype is another; or the attention asked for cannot run
             here.
@@ -142,8 +153,19 @@ def load_lm(
         tokenizer_folder = folder
     tokenizer = read_tokenizer(tokenizer_folder, read.hf_config)
     end = eos_token_ids(objects, tokenizer)
-    deltas = {} if adapter is None else adapter.deltas
-    params = read_params(folder, config, jnp.dtype(dtype), read.layout, deltas, on_read=on_read)
+    given = config
+    if mesh is not None:
+        config = spread_config(config, mesh)
+    params = read_params(
+        folder,
+        given,
+        jnp.dtype(dtype),
+        read.layout,
+        {} if adapter is None else adapter.deltas,
+        sharding_fn=None if mesh is None else weights_on(mesh, config),
+        spread=config,
+        on_read=on_read,
+    )
     abstract = nnx.eval_shape(lambda: Decoder(config, nnx.Rngs(0), jnp.dtype(dtype)))
     return LanguageModel(
         config=config,

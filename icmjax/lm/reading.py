@@ -37,6 +37,7 @@ def read_params(
     layout: Layout = LLAMA,
     deltas: Mapping[str, Delta] = MappingProxyType({}),
     sharding_fn: ShardingFn | None = None,
+    spread: DecoderConfig | None = None,
     on_read: Callable[[int, int], None] | None = None,
 ) -> nnx.State:
     """Read a decoder's parameters from a folder's safetensors files.
@@ -46,11 +47,12 @@ def read_params(
 
     Args:
         folder: Of the model.
-        config: The decoder's.
+        config: Of the decoder as its files have it.
         dtype: Of the parameters.
         layout: Of the tensors.
         deltas: What an adapter adds to tensors, by their names.
         sharding_fn: Where parameters lie; None for the default device.
+        spread: The decoder's own configuration, where key-value heads are repeated.
         on_read: Is told, before the first piece and after each parameter, how many bytes lie on
             the devices of this process and how many will.
 
@@ -59,8 +61,9 @@ def read_params(
             wrong shape or of no float type, or an adapter's do not fit them, all of which are
             reported together.
     """
-    params = abstract_params(config)
-    weights = weight_map(config, params, layout)
+    params = abstract_params(config if spread is None else spread)
+    repeats = 1 if spread is None else spread.num_kv_heads // config.num_kv_heads
+    weights = weight_map(config, abstract_params(config), layout, repeats)
     default = jnp.zeros(()).sharding
     with ExitStack() as stack:
         tensors = {layout.rename(name): each for name, each in open_tensors(folder, stack).items()}

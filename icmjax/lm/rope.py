@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +11,8 @@ import numpy as np
 
 from icmjax.errors import Fault
 from icmjax.lm.files import CONFIG_FILE
+
+Scaling = Literal["none", "linear", "llama3", "yarn", "longrope"]
 
 
 @dataclass(frozen=True, repr=False)
@@ -27,7 +29,7 @@ class RopeConfig:
     """
 
     theta: float = 10_000.0
-    scaling: Literal["none", "linear", "llama3", "yarn", "longrope"] = "none"
+    scaling: Scaling = "none"
     factor: float = 1.0
     low_frequency_factor: float = 1.0
     high_frequency_factor: float = 4.0
@@ -211,7 +213,7 @@ def _rope(kind: str, parameters: Mapping[str, Any], lengths: tuple[int, int]) ->
     )
     if kind in ("default", "dynamic"):
         return rope
-    rope = replace(rope, scaling=kind, factor=float(parameters.get("factor") or 1.0))
+    rope = replace(rope, scaling=cast(Scaling, kind), factor=float(parameters.get("factor") or 1.0))
     if kind == "linear":
         return rope
     original = parameters["original_max_position_embeddings"]
@@ -249,11 +251,11 @@ def _amplitude_of_yarn(parameters: Mapping[str, Any]) -> float:
         factor = parameters["factor"]
         return 0.1 * scale * math.log(factor) + 1.0 if factor > 1 else 1.0
 
-    scales = parameters.get("mscale"), parameters.get("mscale_all_dim")
-    return amplitude(scales[0]) / amplitude(scales[1]) if all(scales) else amplitude(1.0)
+    above, below = parameters.get("mscale"), parameters.get("mscale_all_dim")
+    return amplitude(above) / amplitude(below) if above and below else amplitude(1.0)
 
 
-# The parameters that say the whole of the types that an export has.
+EXPORTED = ("linear", "llama3")  # beside the default; their parameters say the whole of them
 RENAMED = {
     "factor": "factor",
     "low_freq_factor": "low_frequency_factor",

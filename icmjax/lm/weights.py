@@ -31,6 +31,8 @@ class Weight(NamedTuple):
     is_transposed: bool
     share: Share | None  # of each tensor, where it is fused; None for the whole
     sizes: dict[str, int]  # rows of everything in a fused tensor, by name
+    repeats: int = 1  # of each key-value head, where devices outnumber them
+    head_dim: int = 0
 
     def read(self, tensor: Tensor, index: Index, num_heads: int) -> np.ndarray:
         """Return a part of this parameter, of one tensor, as the decoder has it.
@@ -40,6 +42,13 @@ class Weight(NamedTuple):
             index: Which part, by the axes `[in, out]`, `[out]` or, of embeddings, `[V, D]`.
             num_heads: Of the model.
         """
+        if self.repeats > 1:
+            num_rows = self.sizes[self.share.names[self.share.place]] if self.share else None
+            every = slice(0, num_rows or tensor.shape[0 if self.is_transposed else -1])
+            once = self._replace(repeats=1).read(tensor, (*index[:-1], every), num_heads)
+            heads = once.reshape(*once.shape[:-1], -1, self.head_dim)
+            repeated = np.repeat(heads, self.repeats, axis=-2).reshape(*once.shape[:-1], -1)
+            return repeated[..., index[-1]]
         if self.share is None:
             return self._read(tensor, index)
         if not self.share.is_by_head:
@@ -49,23 +58,36 @@ class Weight(NamedTuple):
         num_rows = sum(self.sizes.values())
         whole = self._read(tensor, (*index[:-1], slice(0, num_rows)))
         blocks = whole.reshape(*whole.shape[:-1], num_heads, len(self.share.names), -1)
-        rows = blocks[..., self.share.index, :].reshape(*whole.shape[:-1], -1)
+        rows = blocks[..., self.share.place, :].reshape(*whole.shape[:-1], -1)
         return rows[..., index[-1]]
 
     def _read(self, tensor: Tensor, index: Index) -> np.ndarray:
         return tensor.read(index[::-1]).T if self.is_transposed else tensor.read(index)
 
 
-def weight_map(config: DecoderConfig, params: nnx.State, layout: Layout = LLAMA) -> list[Weight]:
+def weight_map(
+    config: DecoderConfig, params: nnx.State, layout: Layout = LLAMA, repeats: int = 1
+) -> list[Weight]:
     """Return every parameter of a decoder with the tensors it is read from.
 
     Args:
-        config: The decoder's.
+        config: Of the decoder as its files have it.
         params: Its parameters, or their shapes alone.
         layout: Of the tensors.
+        repeats: How often each key-value head is to stand in the parameters.
     """
     flat = _flat(params)
-    return [_weight(path, flat, config, layout) for path in flat]
+    weights = [_weight(path, flat, config, layout) for path in flat]
+    return [_repeated(weight, repeats, config.head_dim) for weight in weights]
+
+
+def _repeated(weight: Weight, repeats: int, head_dim: int) -> Weight:
+    if repeats == 1 or not set(weight.path[-2:-1]) & {"key", "value", "key_norm"}:
+        return weight
+    if weight.path[-2] == "key_norm" and weight.names.ndim == 2:  # a scale for each head
+        return weight._replace(names=np.repeat(weight.names, repeats, axis=1))
+    is_flat = weight.path[-2] != "key_norm" or weight.shape[0] != head_dim
+    return weight._replace(repeats=repeats, head_dim=head_dim) if is_flat else weight
 
 
 def _weight(
