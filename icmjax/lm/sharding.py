@@ -86,7 +86,7 @@ def weights_on(mesh: Mesh, config: DecoderConfig) -> ShardingFn:
 
     def sharding(path: tuple[str, ...], shape: tuple[int, ...]) -> NamedSharding:
         axis = _shared_axis(path, shape, config)
-        parts = [None] * len(shape)
+        parts: list[str | None] = [None] * len(shape)
         if axis is not None:
             parts[axis] = MODEL_AXIS
         return NamedSharding(mesh, PartitionSpec(*parts))
