@@ -17,6 +17,31 @@ FAMILIES: dict[str, tuple[type[transformers.PretrainedConfig], set[str]]] = {
     "olmo2": (transformers.Olmo2Config, {"head_dim"}),
     "gemma2": (transformers.Gemma2Config, set()),
     "gemma3": (transformers.Gemma3TextConfig, set()),
+    "mixtral": (transformers.MixtralConfig, set()),
+    "qwen3_moe": (transformers.Qwen3MoeConfig, set()),
+    "olmo3": (transformers.Olmo3Config, {"head_dim"}),
+    "phi3": (transformers.Phi3Config, {"head_dim"}),
+    "smollm3": (transformers.SmolLM3Config, {"head_dim"}),
+    "granite": (transformers.GraniteConfig, {"head_dim"}),
+    "gpt2": (
+        transformers.GPT2Config,
+        {"head_dim", "num_key_value_heads", "intermediate_size", "max_position_embeddings"},
+    ),
+    "gpt_neox": (transformers.GPTNeoXConfig, {"head_dim", "num_key_value_heads"}),
+    "stablelm": (transformers.StableLmConfig, {"head_dim"}),
+}
+# What a family has to have beside the fields of TINY.
+OWN_FIELDS: dict[str, dict[str, Any]] = {
+    "mixtral": {"num_local_experts": 5, "num_experts_per_tok": 2},
+    "qwen3_moe": {"num_experts": 5, "num_experts_per_tok": 3, "moe_intermediate_size": 24},
+    "olmo3": {"sliding_window": 7, "layer_types": ["sliding_attention", "full_attention"]},
+    "smollm3": {"no_rope_layers": [1, 0]},
+    "granite": {
+        "embedding_multiplier": 3.0,
+        "attention_multiplier": 0.2,
+        "residual_multiplier": 0.4,
+        "logits_scaling": 2.5,
+    },
 }
 TINY = {
     "num_hidden_layers": 2,
@@ -52,7 +77,7 @@ def make_checkpoint(
         "eos_token_id": tokenizer.eos_token_id,
         "pad_token_id": tokenizer.pad_token_id,
     }
-    fields |= config_overrides
+    fields |= OWN_FIELDS.get(family, {}) | config_overrides
     torch.manual_seed(seed)
     model = transformers.AutoModelForCausalLM.from_config(config_class(**fields))
     with torch.no_grad():

@@ -9,6 +9,7 @@ import safetensors.numpy
 from checkpoints import make_checkpoint
 from click.testing import CliRunner
 
+from icmjax.cli import options
 from icmjax.cli.commands import main
 
 pytestmark = pytest.mark.runs_long
@@ -398,3 +399,49 @@ def test_scores_that_are_no_numbers_are_not_shown(run, folder, broken_model):
         assert f"claim '{name}'" in result.stderr
         assert result.stdout == ""
     assert not (run / "evaluation.json").exists()
+
+
+def test_a_large_model_says_what_it_reads(monkeypatch, tmp_path):
+    make_checkpoint(tmp_path / "lm")
+    model = options.ModelOptions(str(tmp_path / "lm"), "bfloat16", "einsum", None)
+    said = []
+    monkeypatch.setattr(options.click, "echo", lambda text, **_: said.append(text))
+    model.load()
+    assert said == []
+    monkeypatch.setattr(options, "WORTH_SAYING", 1)
+    model.load()
+    assert said == ["reading 0.0 GiB of weights in bfloat16"]
+
+
+@pytest.mark.parametrize(
+    ("options", "rule"),
+    [
+        (("--mesh", "query=two"), "how many devices an axis has"),
+        (("--mesh", "tensor=2"), "axes chain, query, model"),
+        (("--mesh", "query=8"), "there are 4"),
+        (("--mesh", "query=2", "--devices", "2"), "A mesh says all devices"),
+    ],
+)
+def test_a_mesh_that_is_none_is_refused(options, rule):
+    claims = "persona-world:ilvania:0"
+    result = invoke(
+        "score", "--model", "persona-world", "--claims", claims, "--labels", "x", *options
+    )
+    assert result.exit_code == 2
+    assert rule in result.output
+
+
+def test_scores_on_a_mesh_are_those_of_one_device(tmp_path):
+    make_checkpoint(tmp_path / "lm")
+    claims = tmp_path / "claims.jsonl"
+    rows = [
+        {"persona": "Japan", "choice": f"Rice helps {i}", "consistency_id": f"{i}", "label": i % 2}
+        for i in range(8)
+    ]
+    claims.write_text("\n".join(map(json.dumps, rows)))
+    arguments = ["score", "--model", tmp_path / "lm", "--claims", claims, "--labels", claims]
+    one = invoke(*arguments)
+    assert one.exit_code == 0, one.output
+    many = invoke(*arguments, "--mesh", "query=2,model=2")
+    assert many.exit_code == 0, many.output
+    assert many.stdout == one.stdout

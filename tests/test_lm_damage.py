@@ -13,7 +13,7 @@ from safetensors.numpy import load_file, save_file
 
 from icmjax.errors import CheckpointError
 from icmjax.lm import load_lm
-from icmjax.lm.config import read_config
+from icmjax.lm.hf_config import read_config
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 SHARD = "model-00001-of-00002.safetensors"

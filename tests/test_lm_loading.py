@@ -128,15 +128,6 @@ def test_weights_of_another_format_are_named(folder: Path, file: str, found: str
     assert any(found in fault for fault in faults_of(folder))
 
 
-def test_an_adapter_is_told_from_a_model(folder: Path):
-    for name in ("config.json", WEIGHTS):
-        (folder / name).unlink()
-    (folder / "adapter_config.json").write_text('{"base_model_name_or_path": "a/b"}')
-    fault = faults_of(folder)[0]
-    assert "an adapter" in fault
-    assert "merge_and_unload" in fault
-
-
 def test_a_file_is_no_model(folder: Path):
     gguf = folder / "model.gguf"
     gguf.write_bytes(b"GGUF")
@@ -206,15 +197,39 @@ def test_a_vocabulary_and_its_merges_are_a_tokenizer(tmp_path: Path):
     assert tokenizer.get_vocab().items() >= expected.items()
 
 
+def test_bytes_are_said_before_the_first_is_read(folder: Path):
+    said: list[tuple[int, int]] = []
+    lm = load_lm(folder, dtype="bfloat16", on_read=lambda *each: said.append(each))
+    total = sum(leaf.nbytes for leaf in jax.tree.leaves(lm.params))
+    assert said[0] == (0, total)
+    assert said[-1] == (total, total)
+    assert said == sorted(said)
+    assert len(said) > 5
+
+
+def test_large_parameters_come_piece_by_piece(monkeypatch, folder: Path):
+    whole = load_lm(folder).params
+    monkeypatch.setattr("icmjax.lm.reading.PIECE_BYTES", 1000)
+    monkeypatch.setattr("icmjax.lm.tensors.RELEASED_BYTES", 3000)
+    pieces = load_lm(folder).params
+    assert jax.tree.all(jax.tree.map(lambda a, b: bool(jnp.array_equal(a, b)), whole, pieces))
+
+
 def test_the_hub_lends_what_is_read_and_nothing_twice(monkeypatch, folder: Path):
     asked = {}
 
-    def snapshot(hub_id: str, allow_patterns: list[str]) -> str:
+    def snapshot(hub_id: str, revision: str | None, allow_patterns: list[str]) -> str:
         asked[hub_id] = allow_patterns
+        asked["revision"] = revision
         return str(folder)
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot)
     assert load_lm("someone/model").name == "someone/model"
+    assert asked["revision"] is None
+    load_lm("someone/model", revision="v1.0")
+    assert asked["revision"] == "v1.0"
+    with pytest.raises(CheckpointError, match="A model on the hub has revisions"):
+        load_lm(folder, revision="v1.0")
 
     def fetched(names: str) -> list[str]:
         return list(filter_repo_objects(names.split(), allow_patterns=asked["someone/model"]))
@@ -222,7 +237,8 @@ def test_the_hub_lends_what_is_read_and_nothing_twice(monkeypatch, folder: Path)
     wanted = (
         "config.json generation_config.json model.safetensors model-00001-of-00002.safetensors "
         "model.safetensors.index.json tokenizer.json tokenizer_config.json chat_template.jinja "
-        "chat_template.json vocab.json merges.txt tokenizer.model adapter_config.json"
+        "chat_template.json vocab.json merges.txt tokenizer.model adapter_config.json "
+        "adapter_model.safetensors"
     )
     assert fetched(wanted) == wanted.split()
     unwanted = "consolidated.safetensors pytorch_model.bin a.gguf modeling_x.py original/a.pth"
@@ -245,7 +261,7 @@ def test_the_hub_says_what_it_has_in_place_of_safetensors(
     monkeypatch, tmp_path: Path, names: str, said: str
 ):
     monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *_, **__: str(tmp_path))
-    monkeypatch.setattr("huggingface_hub.HfApi.list_repo_files", lambda *_: names.split())
+    monkeypatch.setattr("huggingface_hub.HfApi.list_repo_files", lambda *_, **__: names.split())
     (fault,) = faults_of("someone/model")
     assert said in fault
     assert "someone/model" in fault
@@ -253,7 +269,7 @@ def test_the_hub_says_what_it_has_in_place_of_safetensors(
 
 def test_a_repository_without_any_weights_is_a_folder_without_any(monkeypatch, tmp_path: Path):
     monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *_, **__: str(tmp_path))
-    monkeypatch.setattr("huggingface_hub.HfApi.list_repo_files", lambda *_: ["README.md"])
+    monkeypatch.setattr("huggingface_hub.HfApi.list_repo_files", lambda *_, **__: ["README.md"])
     assert "no config.json" in faults_of("someone/model")[0]
 
 
@@ -302,11 +318,11 @@ def test_the_folder_names_its_template(folder: Path):
         ({"hidden_act": "relu"}, "relu"),
         ({"num_key_value_heads": 3}, "3 key-value heads for 4 heads"),
         ({"head_dim": 11}, "even rotary dimension"),
-        ({"model_type": "gpt2"}, "qwen3"),  # the supported ones are listed
+        ({"model_type": "bloom"}, "qwen3"),  # the supported ones are listed
         ({"model_type": "no-such-type"}, "no-such-type"),
         (
-            {"rope_parameters": {"rope_type": "yarn", "rope_theta": 1e4, "factor": 2.0}},
-            "default, linear, llama3",
+            {"rope_parameters": {"rope_type": "proportional", "rope_theta": 1e4, "factor": 2.0}},
+            "default, dynamic, linear, llama3, longrope, yarn",
         ),
         (
             {"rope_parameters": {"rope_theta": 1e4, "partial_rotary_factor": 0.5}},

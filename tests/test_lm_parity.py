@@ -1,5 +1,6 @@
 """The decoder computes what transformers computes on torch, family by family and field by field."""
 
+import json
 from pathlib import Path
 
 import jax
@@ -10,7 +11,9 @@ import torch
 import transformers
 from checkpoints import FAMILIES, make_checkpoint
 from flax import nnx
+from safetensors.numpy import load_file, save_file
 
+from icmjax.errors import CheckpointError
 from icmjax.lm import LanguageModel, load_lm, save_hf
 
 LLAMA3 = {
@@ -79,6 +82,77 @@ CASES |= {
         },
     ),
 }
+YARN = {
+    "rope_type": "yarn",
+    "rope_theta": 900.0,
+    "factor": 4.0,
+    "original_max_position_embeddings": 16,
+}
+LONGROPE = {
+    "rope_type": "longrope",
+    "rope_theta": 900.0,
+    "short_factor": [1.0, 1.1, 1.3, 2.0],
+    "long_factor": [1.5, 2.0, 4.0, 9.0],
+    "original_max_position_embeddings": 64,
+}
+OLMO3_ROPES = {"sliding_attention": GEMMA3_ROPES["sliding_attention"], "full_attention": YARN}
+DYNAMIC = {"rope_type": "dynamic", "rope_theta": 900.0, "factor": 4.0}
+PARTIAL = {"rope_type": "default", "rope_theta": 900.0, "partial_rotary_factor": 0.5}
+CASES |= {
+    "llama yarn": ("llama", {"rope_parameters": YARN}),
+    "llama yarn, all said": (
+        "llama",
+        {
+            "rope_parameters": YARN
+            | {"beta_fast": 3.0, "beta_slow": 0.3, "truncate": False, "attention_factor": 0.7}
+        },
+    ),
+    "qwen3 yarn, scales": (
+        "qwen3",
+        {"rope_parameters": YARN | {"mscale": 0.7, "mscale_all_dim": 0.4}},
+    ),
+    "llama dynamic": ("llama", {"rope_parameters": DYNAMIC}),
+    "mixtral": ("mixtral", {}),
+    "mixtral window, one expert": ("mixtral", {"sliding_window": 7, "num_experts_per_tok": 1}),
+    "qwen3_moe": ("qwen3_moe", {}),
+    "qwen3_moe normalised": ("qwen3_moe", {"norm_topk_prob": True}),
+    "olmo3": ("olmo3", {}),
+    "olmo3 yarn": ("olmo3", {"rope_parameters": OLMO3_ROPES}),
+    "phi3": ("phi3", {}),
+    "phi3 window, partial": ("phi3", {"sliding_window": 7, "rope_parameters": PARTIAL}),
+    "phi3 longrope": (
+        "phi3",
+        {"rope_parameters": LONGROPE, "original_max_position_embeddings": 64},
+    ),
+    "phi3 longrope, amplitude": (
+        "phi3",
+        {
+            "rope_parameters": LONGROPE | {"attention_factor": 0.6},
+            "original_max_position_embeddings": 64,
+        },
+    ),
+    "gpt2": ("gpt2", {}),
+    "gpt2 inner": ("gpt2", {"n_inner": 40, "activation_function": "gelu"}),
+    "gpt2 untied": ("gpt2", {"tie_word_embeddings": False}),
+    "gpt_neox": ("gpt_neox", {}),
+    "gpt_neox sequential": ("gpt_neox", {"use_parallel_residual": False}),
+    "gpt_neox no bias, whole": (
+        "gpt_neox",
+        {"attention_bias": False, "rope_parameters": PARTIAL | {"partial_rotary_factor": 1.0}},
+    ),
+    "smollm3": ("smollm3", {}),
+    "granite": ("granite", {}),
+    "stablelm": ("stablelm", {"rope_parameters": PARTIAL}),
+    "stablelm 12b": (
+        "stablelm",
+        {
+            "use_qkv_bias": True,
+            "qk_layernorm": True,
+            "use_parallel_residual": True,
+            "rope_parameters": PARTIAL,
+        },
+    ),
+}
 LENGTHS = (40, 23, 1)  # of the rows, padded to the first
 
 
@@ -118,6 +192,37 @@ def assert_parity(lm: LanguageModel, model: torch.nn.Module) -> None:
 def test_logits_are_those_of_transformers(tmp_path: Path, family: str, fields: dict):
     model = make_checkpoint(tmp_path, family, **fields)
     assert_parity(load_lm(tmp_path), model)
+
+
+@pytest.mark.parametrize("prefix", ["language_model.model.", "model.language_model."])
+def test_the_language_model_of_a_gemma_that_sees(tmp_path: Path, prefix: str):
+    """As published, and as transformers 5 writes it."""
+    model = make_checkpoint(tmp_path, "gemma3")
+    tensors = load_file(tmp_path / "model.safetensors")
+    named = {name.replace("model.", prefix, 1): tensor for name, tensor in tensors.items()}
+    named["vision_tower.vision_model.encoder.layers.0.mlp.fc1.bias"] = np.ones(3, np.float32)
+    named["multi_modal_projector.mm_soft_emb_norm.weight"] = np.ones(3, np.float32)
+    save_file(named, tmp_path / "model.safetensors")
+    text = json.loads((tmp_path / "config.json").read_text())
+    eos_id = text.pop("eos_token_id")
+    config = {"model_type": "gemma3", "text_config": text, "vision_config": {"hidden_size": 8}}
+    (tmp_path / "config.json").write_text(json.dumps(config | {"eos_token_id": eos_id}))
+    lm = load_lm(tmp_path)
+    assert_parity(lm, model)
+    assert set(lm.ignored_fields) <= {"_sliding_window_pattern"}
+
+
+def test_longrope_has_one_set_of_factors_for_prompts_of_every_length(tmp_path: Path):
+    """Those of long prompts where these are asked for, as transformers takes them of long ones."""
+    rope = LONGROPE | {"original_max_position_embeddings": 32}
+    fields = {"rope_parameters": rope, "original_max_position_embeddings": 32}
+    model = make_checkpoint(tmp_path, "phi3", **fields)
+    assert_parity(load_lm(tmp_path, max_length=512), model)
+    lm = load_lm(tmp_path)
+    assert lm.max_length == 32
+    assert lm.config.ropes != load_lm(tmp_path, max_length=33).config.ropes
+    with pytest.raises(CheckpointError, match="Give 512 or less"):
+        load_lm(tmp_path, max_length=513)
 
 
 @pytest.mark.slow

@@ -48,6 +48,10 @@ DECODERS = {
     "windows": make_decoder(windows=(5, None)),
     "caps": make_decoder(score_cap=0.5, windows=(None, 3)),
     "fused": make_decoder(windows=(5, None), attention="xla"),
+    "experts": make_decoder(num_experts=5, num_chosen_experts=2),
+    "positions": make_decoder(
+        ropes=(None, None), has_positions=True, norm="layer", has_gate=False, residual="parallel"
+    ),
 }
 
 

@@ -39,7 +39,7 @@ def _evidence(run: RunRecord, folder: str, selector: str, machine: Machine) -> E
     options = recorded_options(run, folder)
     model = recorded(ModelOptions, options)
     scoring = recorded(ScorerOptions, options)
-    scorer = scoring.make(model.load(), run.claims, model.template, machine)
+    scorer = scoring.make(model.load(machine.mesh), run.claims, model.template, machine)
     checked = icmjax.scoring.checked_scores
     if selector == "zero_shot_entropy":
         unlabelled = jnp.full(len(run.claims), icmjax.UNLABELLED, jnp.int8)

@@ -11,7 +11,7 @@ import click
 import icmjax
 from icmjax.cli.faults import reports_faults
 from icmjax.cli.inputs import gold_of
-from icmjax.cli.machine import memory_bytes, memory_option
+from icmjax.cli.machine import memory_bytes, memory_option, mesh_option, read_mesh
 from icmjax.cli.options import ClaimsOptions, ModelOptions, claims_options, model_options
 from icmjax.errors import ClaimsError, Fault, RunError, printable
 from icmjax.files import write_text
@@ -61,6 +61,7 @@ def _held_out(
 @click.option("--draws", default=10, show_default=True, help="Of random labels.")
 @click.option("--seed", default=0, show_default=True, help="Of random labels.")
 @memory_option
+@mesh_option
 @reports_faults
 def command(
     model: ModelOptions,
@@ -70,6 +71,7 @@ def command(
     draws: int,
     seed: int,
     memory_gib: float,
+    mesh: str | None,
 ) -> None:
     """Steer with a run's labels on held-out claims, against zero-shot, random and gold labels.
 
@@ -90,7 +92,7 @@ def command(
     }
     if gold_source is not None:
         labellings["gold labels"] = gold_of(run.claims, gold_source)
-    lm = model.load()
+    lm = model.load(read_mesh(mesh))
     template = model.template or run.manifest.get("options", {}).get("template")
     conditions = icmjax.steering.compare(
         lm, run.claims, labellings, queries, gold, template, memory_budget

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -13,6 +14,7 @@ from icmjax.errors import Fault, InputError
 
 if TYPE_CHECKING:
     import jax
+    from jax.sharding import Mesh
 
 MEMORY_GIB = 4.0  # as icmjax.scoring.MEMORY_BUDGET, which it would cost JAX to ask
 
@@ -31,12 +33,35 @@ def memory_bytes(memory_gib: float) -> int:
     return int(memory_gib * 2**30)
 
 
+mesh_option = click.option(
+    "--mesh", help="Devices along each axis, as chain=1,query=4,model=2; model shares the weights."
+)
+
+
+def read_mesh(text: str | None) -> Mesh | None:
+    """The mesh that an option says; None where it is not given.
+
+    Raises:
+      InputError: it says none, or none of devices that are there.
+    """
+    if text is None:
+        return None
+    pairs = [part.partition("=")[::2] for part in text.split(",")]
+    if not all(size.strip().isdecimal() for _, size in pairs):
+        rule, remedy = "A mesh says how many devices an axis has.", "write it as query=4,model=2"
+        raise InputError(Fault(rule, repr(text), "--mesh", remedy))
+    shape = {axis.strip(): int(size) for axis, size in pairs}
+    icmjax.devices.keep_thread_spare(math.prod(shape.values()))
+    return icmjax.lm.make_mesh(shape)
+
+
 class Machine(NamedTuple):
     """What a pass may take of a machine, as the options say it."""
 
     batch_size: int | None
     memory_gib: float
     num_devices: int
+    mesh_text: str | None = None
 
     def check(self) -> None:
         """Refuse devices that are not there, before a model is loaded.
@@ -44,7 +69,19 @@ class Machine(NamedTuple):
         Raises:
           InputError: see `devices`.
         """
-        _ = self.devices
+        _ = self.devices, self.mesh
+
+    @property
+    def mesh(self) -> Mesh | None:
+        """The mesh that the weights are read onto; None for one device, or copies of them.
+
+        Raises:
+          InputError: see `read_mesh`; or copies are asked for as well.
+        """
+        if self.mesh_text is not None and self.num_devices > 1:
+            rule, found = "A mesh says all devices.", f"--devices {self.num_devices} as well"
+            raise InputError(Fault(rule, found, "--mesh", "leave --devices out"))
+        return read_mesh(self.mesh_text)
 
     @property
     def memory_budget(self) -> int:
@@ -85,11 +122,17 @@ def machine_options(command: Callable[..., None]) -> Callable[..., None]:
     @click.option(
         "--devices", "num_devices", default=1, show_default=True, help="tree: that share a pass."
     )
+    @mesh_option
     @functools.wraps(command)
     def wrapped(
-        *args: Any, batch_size: int | None, memory_gib: float, num_devices: int, **kwargs: Any
+        *args: Any,
+        batch_size: int | None,
+        memory_gib: float,
+        num_devices: int,
+        mesh: str | None,
+        **kwargs: Any,
     ) -> None:
-        machine = Machine(batch_size, memory_gib, num_devices)
+        machine = Machine(batch_size, memory_gib, num_devices, mesh)
         if num_devices > 1:
             icmjax.devices.keep_thread_spare(num_devices)
         machine.check()

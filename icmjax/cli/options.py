@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+import sys
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
@@ -14,6 +15,8 @@ from icmjax.cli.inputs import read_claims
 from icmjax.errors import Fault, InputError
 
 if TYPE_CHECKING:
+    from jax.sharding import Mesh
+
     from icmjax.claims import ClaimSet, GoldLabels
     from icmjax.cli.machine import Machine
     from icmjax.lm import Implementation, LanguageModel
@@ -59,6 +62,7 @@ class Range(NamedTuple):
     most: float
 
 
+WORTH_SAYING = 2**28  # bytes of weights
 _MOST = 2**31 - 1  # of what is counted in 32 bits
 _SEED = "A seed is a whole number from 0 to 2^32 − 1: random keys hold 32 bits of it."
 _SHARED = "Devices that share a pass are 1 to 1024."
@@ -69,6 +73,7 @@ RANGES = {
     "draws": Range("Draws are 1 to 1000: each of them reads all demonstrations.", 1, 1000),
     "limit": Range("A limit leaves one claim or more.", 1, _MOST),
     "num_orders": Range("Orders are 1 to 64: each costs as much as a pass.", 1, 64),
+    "max_length": Range("A prompt has one token or more.", 1, _MOST),
     "context_size": Range("A context has one claim or more.", 1, _MOST),
     "batch_size": Range("A batch has one text or more.", 1, _MOST),
     "num_devices": Range(_SHARED, 1, 1024),
@@ -104,6 +109,26 @@ def check_numbers(context: click.Context) -> None:
         raise InputError(faults)
 
 
+class Reading:
+    """Says how many bytes of weights will be read, and on a terminal how far it is."""
+
+    def __init__(self, dtype: str):
+        self.dtype = dtype
+        self.shown = -1  # percent
+
+    def __call__(self, num_read: int, num_bytes: int) -> None:
+        """Show bytes that lie on the devices, of so many."""
+        if num_bytes < WORTH_SAYING:
+            return
+        if self.shown < 0:
+            size = f"{num_bytes / 2**30:.1f} GiB of weights in {self.dtype}"
+            click.echo(f"reading {size}", err=True)
+        percent = 100 * num_read // num_bytes
+        if percent > self.shown and sys.stderr.isatty():
+            click.echo(f"\r{percent} %" + ("\n" if percent == 100 else ""), err=True, nl=False)
+        self.shown = percent
+
+
 class ModelOptions(NamedTuple):
     """Which model, and how it is read."""
 
@@ -111,10 +136,20 @@ class ModelOptions(NamedTuple):
     dtype: str
     attention: Implementation
     template: str | None
+    max_length: int | None = None
+    revision: str | None = None
 
-    def load(self) -> LanguageModel:
+    def load(self, mesh: Mesh | None = None) -> LanguageModel:
         """The model; raises as `load_lm` does. Fields that change no score are named once."""
-        lm = icmjax.load_lm(self.model, self.dtype, self.attention)
+        lm = icmjax.load_lm(
+            self.model,
+            self.dtype,
+            self.attention,
+            max_length=self.max_length,
+            revision=self.revision,
+            on_read=Reading(self.dtype),
+            mesh=mesh,
+        )
         if lm.ignored_fields:
             names = ", ".join(lm.ignored_fields)
             click.echo(f"fields of config.json that nothing is computed from: {names}", err=True)
@@ -166,8 +201,9 @@ class UtilityOptions(NamedTuple):
 
 
 def recorded(kind: type[T], options: Mapping[str, Any]) -> T:
-    """The options of one kind that a run recorded."""
-    return kind(**{name: options[name] for name in kind._fields})  # type: ignore[attr-defined]
+    """The options of one kind that a run recorded; what it did not know has its default."""
+    known = options.keys() | (set(kind._fields) - kind._field_defaults.keys())  # type: ignore[attr-defined]
+    return kind(**{name: options[name] for name in kind._fields if name in known})  # type: ignore[attr-defined]
 
 
 def grouped(name: str, kind: type[T], *options: Callable) -> Callable:
@@ -213,6 +249,10 @@ model_options = grouped(
         help="cudnn: NVIDIA's fused kernel, in 16 bits.",
     ),
     click.option("--template", help="By default the model's own, then the data's."),
+    click.option(
+        "--max-length", type=int, help="Most tokens of a prompt; by default what the model is for."
+    ),
+    click.option("--revision", help="Of a hub id: a branch, a tag or a commit."),
 )
 claims_options = grouped(
     "source",

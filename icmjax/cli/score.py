@@ -49,7 +49,7 @@ def command(
     claims, gold = source.read()
     is_part = source.persona is not None or source.limit is not None
     labels = read_labels(labels_path, claims, is_part)
-    scorer = scoring.make(model.load(), claims, model.template, machine)
+    scorer = scoring.make(model.load(machine.mesh), claims, model.template, machine)
     device_labels = jnp.asarray(labels)
     logp = scorer(device_labels)
     icmjax.scoring.checked_scores(logp, claims)

@@ -177,7 +177,7 @@ def label_claims(
             "--rule ties them, and --algorithm marginals does not maximise U",
             err=True,
         )
-    lm = model.load()
+    lm = model.load(machine.mesh)
     scorer = recorded(ScorerOptions, options).make(lm, claims, model.template, machine)
     if not place.quiet:
         click.echo(str(icmjax.scoring.describe(scorer, machine.memory_budget)), err=True)

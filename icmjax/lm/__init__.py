@@ -1,18 +1,23 @@
 """The language model: one decoder, its configuration, weights and kernels."""
 
 from icmjax.lm.attention import chunk_scores
-from icmjax.lm.config import IMPLEMENTATIONS, DecoderConfig, Implementation, config_from_hf
+from icmjax.lm.config import IMPLEMENTATIONS, DecoderConfig, Implementation
 from icmjax.lm.decoder import Decoder
 from icmjax.lm.fused import check_attention
+from icmjax.lm.hf_config import config_from_hf
 from icmjax.lm.loading import BUNDLED_MODELS, SETTINGS_FILE, LanguageModel, load_lm
 from icmjax.lm.quiet import quiet_transformers
 from icmjax.lm.rope import RopeConfig, inverse_frequencies
 from icmjax.lm.segments import KeyValues, Segment, Tempering
+from icmjax.lm.sharding import CHAIN_AXIS, MODEL_AXIS, QUERY_AXIS, make_mesh
 from icmjax.lm.weights import save_hf
 
 __all__ = [
     "BUNDLED_MODELS",
+    "CHAIN_AXIS",
     "IMPLEMENTATIONS",
+    "MODEL_AXIS",
+    "QUERY_AXIS",
     "SETTINGS_FILE",
     "Decoder",
     "DecoderConfig",
@@ -27,6 +32,7 @@ __all__ = [
     "config_from_hf",
     "inverse_frequencies",
     "load_lm",
+    "make_mesh",
     "quiet_transformers",
     "save_hf",
 ]

@@ -7,7 +7,9 @@ import jax.numpy as jnp
 from flax import nnx
 
 from icmjax.lm.config import DecoderConfig
-from icmjax.lm.layers import INIT_SCALE, Layer, Linear, RMSNorm, apply, soft_cap
+from icmjax.lm.layers import Layer, soft_cap
+from icmjax.lm.linear import INIT_SCALE, Linear
+from icmjax.lm.norms import apply, make_norm
 from icmjax.lm.rope import rotations
 from icmjax.lm.segments import NO_WINDOW, KeyValues, Segment, Sight, own_sight, segment_sight
 
@@ -55,8 +57,8 @@ class Reading(NamedTuple):
     positions: jax.Array  # int32 [B, T]
     segments: tuple[Segment, ...]
     sights: tuple[Sight, ...]  # of the rows themselves, and of each segment
-    cosines: jax.Array  # float32 [R, B, T, head_dim / 2], of R distinct rotations
-    sines: jax.Array  # float32 [R, B, T, head_dim / 2]
+    cosines: jax.Array  # float32 [R, B, T, size / 2], of R distinct rotations
+    sines: jax.Array  # float32 [R, B, T, size / 2]
     is_windowless: bool
     is_whole: bool = True  # whether the rows are read as a whole, or at some columns
 
@@ -129,8 +131,14 @@ class Decoder(nnx.Module):
         shape = (config.vocab_size, config.hidden_size)
         embedding = INIT_SCALE * jax.random.normal(rngs.params(), shape, jnp.float32)
         self.embedding = nnx.Param(embedding.astype(dtype))  # [V, D]
+        shape = (config.max_length, config.hidden_size)
+        self.positions = (
+            nnx.Param(INIT_SCALE * jax.random.normal(rngs.params(), shape, dtype))
+            if config.has_positions
+            else None
+        )  # [max_length, D]
         self.layers = stacked_layers(rngs)  # every parameter with a leading [L]
-        self.final_norm = RMSNorm(config.hidden_size, config, dtype)
+        self.final_norm = make_norm(config, dtype)
         self.head = (
             None
             if config.tie_embeddings
@@ -219,7 +227,8 @@ class Decoder(nnx.Module):
         config = self.config
         graphdef, params = nnx.split(self.layers)
         ropes = tuple(dict.fromkeys(config.ropes))
-        tables = [rotations(rope, config.head_dim, positions) for rope in ropes]
+        size = config.rotary_size
+        tables = [rotations(rope, size, config.head_dim, positions) for rope in ropes]
         cosines, sines = (jnp.stack(table) for table in zip(*tables, strict=True))
         sights = (segment_sight(positions, past) for past in segments)
         reading = Reading(
@@ -238,7 +247,10 @@ class Decoder(nnx.Module):
             is_windowless=config.is_windowless,
         )
         hidden = embed(self.embedding[...], tokens)
-        return hidden * jnp.asarray(config.embedding_scale, hidden.dtype), reading
+        hidden = hidden * jnp.asarray(config.embedding_scale, hidden.dtype)
+        if self.positions is not None:
+            hidden = hidden + embed(self.positions[...], positions)
+        return hidden, reading
 
     def _read_below_last(
         self, hidden: jax.Array, reading: Reading
@@ -277,4 +289,4 @@ class Decoder(nnx.Module):
         else:
             kernel = self.head.kernel[...] if tokens is None else self.head.kernel[:, tokens]
         logits = jnp.matmul(hidden, kernel, preferred_element_type=jnp.float32)
-        return soft_cap(logits, self.config.logit_cap)
+        return soft_cap(logits / self.config.logit_divisor, self.config.logit_cap)

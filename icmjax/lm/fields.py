@@ -25,7 +25,13 @@ OLD_ROPE_FIELDS = frozenset(
 HARMLESS_FIELDS = frozenset(
     "model_type initializer_range attention_dropout pretraining_tp use_cache eos_token_id "
     "pad_token_id dtype torch_dtype cache_implementation tokenizer_class _name_or_path "
-    "_attn_implementation _commit_hash".split()
+    "_attn_implementation _commit_hash "
+    # These matter while a model is trained.
+    "resid_pdrop embd_pdrop attn_pdrop hidden_dropout classifier_dropout output_router_logits "
+    "router_aux_loss_coef router_jitter_noise "
+    # And these to heads that are no language model's.
+    "summary_type summary_use_proj summary_activation summary_proj_to_labels "
+    "summary_first_dropout".split()
 )
 # What transformers' code reads of any model, by the values that change nothing.
 SHARED_FIELDS: dict[str, Any] = {
@@ -124,6 +130,13 @@ def _is_rope(value: Any) -> bool:
             is_right = _is_rope(parameter)
         elif name in ("rope_type", "type"):
             is_right = isinstance(parameter, str)
+        elif name in ROPE_LISTS:
+            is_list = isinstance(parameter, list)
+            is_right = is_list and all(_is_number(one) and one > 0 for one in parameter)
+        elif name == "truncate":
+            is_right = isinstance(parameter, bool)
+        elif parameter is None:  # where one is needed, `rope_from_hf` says so
+            is_right = name not in ("rope_theta", "partial_rotary_factor")
         else:
             is_right = name not in ROPE_NUMBERS or (_is_number(parameter) and parameter > 0)
         if not is_right:
@@ -133,8 +146,9 @@ def _is_rope(value: Any) -> bool:
 
 ROPE_NUMBERS = frozenset(
     "rope_theta factor low_freq_factor high_freq_factor original_max_position_embeddings "
-    "partial_rotary_factor".split()
+    "partial_rotary_factor attention_factor mscale mscale_all_dim beta_fast beta_slow".split()
 )
+ROPE_LISTS = frozenset({"short_factor", "long_factor"})
 
 
 class Kind(NamedTuple):
@@ -152,7 +166,9 @@ KINDS = (
         tuple(
             "vocab_size num_hidden_layers hidden_size intermediate_size num_attention_heads "
             "num_key_value_heads head_dim max_position_embeddings sliding_window "
-            "sliding_window_pattern".split()
+            "sliding_window_pattern original_max_position_embeddings moe_intermediate_size "
+            "num_experts num_local_experts num_experts_per_tok n_embd n_layer n_head n_inner "
+            "n_positions no_rope_layer_interval".split()
         ),
     ),
     Kind("a whole number", lambda value: _is_whole(value), ("max_window_layers",)),
@@ -162,23 +178,34 @@ KINDS = (
         lambda value: _is_number(value) and value > 0,
         tuple(
             "rms_norm_eps query_pre_attn_scalar attn_logit_softcapping final_logit_softcapping "
-            "rope_theta rope_local_base_freq partial_rotary_factor".split()
+            "rope_theta rope_local_base_freq partial_rotary_factor rotary_pct rotary_emb_base "
+            "layer_norm_eps "
+            "layer_norm_epsilon embedding_multiplier attention_multiplier residual_multiplier "
+            "logits_scaling".split()
         ),
     ),
     Kind(
         "true or false",
         lambda value: isinstance(value, bool),
-        ("tie_word_embeddings", "attention_bias", "mlp_bias", "use_sliding_window"),
+        tuple(
+            "tie_word_embeddings attention_bias mlp_bias use_sliding_window norm_topk_prob "
+            "use_parallel_residual use_qkv_bias qk_layernorm".split()
+        ),
     ),
     Kind(
         "a text",
         lambda value: isinstance(value, str),
-        ("hidden_act", "hidden_activation"),
+        ("hidden_act", "hidden_activation", "activation_function"),
     ),
     Kind(
         "a list of texts",
         lambda value: isinstance(value, list) and all(isinstance(one, str) for one in value),
         ("layer_types",),
+    ),
+    Kind(
+        "a list of 0 and 1",
+        lambda value: isinstance(value, list) and all(one in (0, 1) for one in value),
+        ("no_rope_layers",),
     ),
     Kind(
         "an object of rotary parameters, numbers above 0 among them",
@@ -198,6 +225,20 @@ NOT_NULL = (
     "max_position_embeddings",
     "rms_norm_eps",
     "query_pre_attn_scalar",
+    "layer_norm_eps",
+    "layer_norm_epsilon",
+    "moe_intermediate_size",
+    "num_experts",
+    "num_local_experts",
+    "num_experts_per_tok",
+    "n_embd",
+    "n_layer",
+    "n_head",
+    "n_positions",
+    "embedding_multiplier",
+    "attention_multiplier",
+    "residual_multiplier",
+    "logits_scaling",
 )
 
 

@@ -11,7 +11,7 @@ from icmjax.errors import CheckpointError, Fault
 CONFIG_FILE, SETTINGS_FILE = "config.json", "icmjax.json"
 GENERATION_FILE, TOKENIZER_FILE = "generation_config.json", "tokenizer.json"
 SINGLE_FILE, SHARD_INDEX = "model.safetensors", "model.safetensors.index.json"
-ADAPTER_FILE = "adapter_config.json"
+ADAPTER_FILE, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 # What transformers reads beside the tokenizer; none of them has to be there.
 TOKENIZER_SETTINGS = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
 VOCABULARY_FILES = ("vocab.json", "merges.txt")  # together they are a tokenizer too

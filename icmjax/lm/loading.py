@@ -1,7 +1,7 @@
 """Loading a language model: its configuration, weights and tokenizer in one immutable value."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -10,22 +10,28 @@ from typing import TYPE_CHECKING, Any
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.sharding import Mesh
 
 from icmjax.errors import CheckpointError, Fault
-from icmjax.lm.config import DecoderConfig, Implementation, read_config
+from icmjax.lm.adapters import is_adapter, read_adapter
+from icmjax.lm.config import DecoderConfig, Implementation
 from icmjax.lm.decoder import Decoder
 from icmjax.lm.files import (
+    ADAPTER_WEIGHTS,
     CONFIG_FILE,
     GGUF,
     SETTINGS_FILE,
     SHARD_INDEX,
     SINGLE_FILE,
+    TOKENIZER_FILE,
     foreign_weights,
     read_objects,
 )
 from icmjax.lm.fused import check_attention
+from icmjax.lm.hf_config import read_config
+from icmjax.lm.reading import read_params
+from icmjax.lm.sharding import mesh_of, spread_config, weights_on
 from icmjax.lm.tokenizer import eos_token_ids, read_tokenizer
-from icmjax.lm.weights import read_params
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -36,6 +42,7 @@ DTYPES = ("float32", "bfloat16", "float16")
 # Not all safetensors: some repositories hold their weights twice, the second time by other names.
 HUB_PATTERNS = [
     "model*.safetensors",
+    "adapter_model.safetensors",
     "*.json",
     "merges.txt",
     "tokenizer.model",
@@ -84,26 +91,46 @@ class LanguageModel:
         """The number of tokens that the model was made for."""
         return self.config.max_length
 
+    @property
+    def mesh(self) -> Mesh | None:
+        """The devices that share the work; None where there is one."""
+        return mesh_of(self.params)
+
     def decoder(self) -> Decoder:
         """Return the decoder with these weights."""
         return nnx.merge(self.graphdef, self.params)
 
 
 def load_lm(
-    name_or_path: str | Path, dtype: str = "float32", attention: Implementation = "einsum"
+    name_or_path: str | Path,
+    dtype: str = "float32",
+    attention: Implementation = "einsum",
+    max_length: int | None = None,
+    revision: str | None = None,
+    on_read: Callable[[int, int], None] | None = None,
+    mesh: Mesh | None = None,
 ) -> LanguageModel:
     """Load a language model in the Hugging Face format, without torch.
 
     Args:
-        name_or_path: A folder; or a bundled model, "persona-world" or "persona-world-acquiescent";
+        name_or_path: A folder, of a model or of a LoRA adapter that names its base model, which
+            is merged with it; or a bundled model, "persona-world" or "persona-world-acquiescent";
             or the id of a model on the Hugging Face hub, "owner/name", which is fetched into its
             cache.
         dtype: Of the weights and of the activations: "float32", "bfloat16" or "float16".
         attention: "einsum" runs everywhere and for every model; "cudnn" is NVIDIA's fused kernel,
             in 16 bits and for models that do not cap their scores; "xla" is the same way of
             calling it without the kernel, to compare with.
+        max_length: Tokens that prompts may have; None for what the model was made for, see
+            `config_from_hf`.
+        revision: Of a hub id: a branch, a tag or a commit; None for the newest.
+        on_read: Is told how many bytes of the weights lie on devices and how many will, before
+            the first is read and after each parameter.
+        mesh: Devices that share the work, see `make_mesh`; None for the default device. Each reads
+            its own part of the weights alone.
 
     Raises:
+        InputError: The devices of the mesh cannot share the weights evenly.
         CheckpointError: The folder or one of its files is absent, damaged or in another format, or
             holds what does not fit; the dtype is another; or the attention asked for cannot run
             here.
@@ -112,15 +139,33 @@ def load_lm(
         rule = "Weights and activations are of one of three types; none of them is quantised."
         remedy = f"Give one of {', '.join(DTYPES)}."
         raise CheckpointError(Fault(rule, repr(dtype), "dtype", remedy))
-    folder = _find_folder(str(name_or_path))
+    folder, tokenizer_folder, adapter = _find_folder(str(name_or_path), revision), None, None
+    if is_adapter(folder):
+        adapter = read_adapter(folder)
+        tokenizer_folder, folder = folder, _find_folder(adapter.base)
     objects = read_objects(folder)
-    read = read_config(objects[CONFIG_FILE])
+    read = read_config(objects[CONFIG_FILE], max_length)
     config = replace(read.config, attention=attention)
     check_attention(config, dtype)
     template = _template(objects[SETTINGS_FILE])
-    tokenizer = read_tokenizer(folder, read.hf_config)
+    # An adapter may come with a tokenizer of its own, or leave the base's as it is.
+    if tokenizer_folder is None or not (tokenizer_folder / TOKENIZER_FILE).exists():
+        tokenizer_folder = folder
+    tokenizer = read_tokenizer(tokenizer_folder, read.hf_config)
     end = eos_token_ids(objects, tokenizer)
-    params = read_params(folder, config, jnp.dtype(dtype))
+    given = config
+    if mesh is not None:
+        config = spread_config(config, mesh)
+    params = read_params(
+        folder,
+        given,
+        jnp.dtype(dtype),
+        read.layout,
+        {} if adapter is None else adapter.deltas,
+        sharding_fn=None if mesh is None else weights_on(mesh, config),
+        spread=config,
+        on_read=on_read,
+    )
     abstract = nnx.eval_shape(lambda: Decoder(config, nnx.Rngs(0), jnp.dtype(dtype)))
     return LanguageModel(
         config=config,
@@ -134,7 +179,13 @@ def load_lm(
     )
 
 
-def _find_folder(name: str) -> Path:
+def _find_folder(name: str, revision: str | None = None) -> Path:
+    is_hub_id = name not in BUNDLED and not Path(name).exists() and HUB_ID.fullmatch(name)
+    if is_hub_id:
+        return _download(name, revision)
+    if revision is not None:
+        rule, remedy = "A model on the hub has revisions.", "Give a hub id, or no revision."
+        raise CheckpointError(Fault(rule, f"revision {revision!r}", name, remedy))
     if name in BUNDLED:
         folder = BUNDLED_MODELS / name
         remedy = "Make it: python -m icmjax.persona_world.pretrain"
@@ -153,20 +204,18 @@ def _find_folder(name: str) -> Path:
             remedy = "Give the model in the Hugging Face format that it was made from."
         elif folder.suffix in (".safetensors", ".json", ".bin", ".pth", ".pt"):
             remedy = "Give the folder that the file is in."
-    elif name not in BUNDLED and HUB_ID.fullmatch(name):
-        return _download(name)
     raise CheckpointError(Fault(rule, found, str(folder), remedy))
 
 
-def _download(hub_id: str) -> Path:
+def _download(hub_id: str, revision: str | None) -> Path:
     from huggingface_hub import HfApi, snapshot_download
     from huggingface_hub.errors import HFValidationError, HTTPError, OfflineModeIsEnabled
 
     try:
-        folder = Path(snapshot_download(hub_id, allow_patterns=HUB_PATTERNS))
-        if any((folder / name).exists() for name in (SINGLE_FILE, SHARD_INDEX)):
+        folder = Path(snapshot_download(hub_id, revision=revision, allow_patterns=HUB_PATTERNS))
+        if any((folder / name).exists() for name in (SINGLE_FILE, SHARD_INDEX, ADAPTER_WEIGHTS)):
             return folder
-        foreign = foreign_weights(HfApi().list_repo_files(hub_id))
+        foreign = foreign_weights(HfApi().list_repo_files(hub_id, revision=revision))
     # No such model, or none here while offline; no connection, or no space; no name of a model.
     except (OSError, HTTPError, OfflineModeIsEnabled, HFValidationError) as error:
         raise CheckpointError(

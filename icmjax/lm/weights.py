@@ -1,55 +1,23 @@
-"""Weights in the Hugging Face format: which tensor is which parameter, reading and writing them."""
+"""Which tensors are which parameter of the decoder, and writing them."""
 
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from icmjax.errors import CheckpointError, Fault
-from icmjax.lm.config import DecoderConfig, config_to_hf
+from icmjax.lm.config import DecoderConfig
 from icmjax.lm.decoder import Decoder
-from icmjax.lm.files import FETCH_AGAIN, SHARD_INDEX, SINGLE_FILE, weights_files
+from icmjax.lm.files import SINGLE_FILE
+from icmjax.lm.hf_config import config_to_hf
+from icmjax.lm.layouts import LLAMA, Layout, Share
+from icmjax.lm.tensors import Index, Tensor
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-FLOAT_DTYPES = ("F64", "F32", "F16", "BF16")
-EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
-# Buffers that older versions of transformers wrote; the config says the same.
-IGNORED_SUFFIX = "rotary_emb.inv_freq"
-
-# Our path → the Hugging Face name; "{layer}" stands for the index along our leading [L].
-MODULES = {
-    ("final_norm",): "model.norm",
-    ("head",): "lm_head",
-    ("layers", "attention", "query"): "model.layers.{layer}.self_attn.q_proj",
-    ("layers", "attention", "key"): "model.layers.{layer}.self_attn.k_proj",
-    ("layers", "attention", "value"): "model.layers.{layer}.self_attn.v_proj",
-    ("layers", "attention", "out"): "model.layers.{layer}.self_attn.o_proj",
-    ("layers", "attention", "query_norm"): "model.layers.{layer}.self_attn.q_norm",
-    ("layers", "attention", "key_norm"): "model.layers.{layer}.self_attn.k_norm",
-    ("layers", "mlp", "gate"): "model.layers.{layer}.mlp.gate_proj",
-    ("layers", "mlp", "up"): "model.layers.{layer}.mlp.up_proj",
-    ("layers", "mlp", "down"): "model.layers.{layer}.mlp.down_proj",
-}
-# "post_attention_layernorm" is the norm before the MLP where there is none after the attention.
-PRE_NORM_MODULES = {
-    ("layers", "attention_norm"): "model.layers.{layer}.input_layernorm",
-    ("layers", "mlp_norm"): "model.layers.{layer}.post_attention_layernorm",
-}
-POST_NORM_MODULES = {
-    ("layers", "attention_norm"): "model.layers.{layer}.input_layernorm",
-    ("layers", "attention_post_norm"): "model.layers.{layer}.post_attention_layernorm",
-    ("layers", "mlp_norm"): "model.layers.{layer}.pre_feedforward_layernorm",
-    ("layers", "mlp_post_norm"): "model.layers.{layer}.post_feedforward_layernorm",
-}
 # The last part of our path → theirs, and whether the matrix is transposed.
 LEAVES = {"kernel": ("weight", True), "bias": ("bias", False), "scale": ("weight", False)}
 
@@ -58,61 +26,100 @@ class Weight(NamedTuple):
     """One parameter, and the Hugging Face tensors that make it."""
 
     path: tuple[str, ...]  # in the decoder's parameters
-    names: tuple[str, ...]  # the tensors; one per layer where `is_stacked`
+    names: np.ndarray  # of str, the tensors: [], [L], or [L, P] of experts or heads
     shape: tuple[int, ...]  # of each tensor
-    is_stacked: bool
     is_transposed: bool
+    share: Share | None  # of each tensor, where it is fused; None for the whole
+    sizes: dict[str, int]  # rows of everything in a fused tensor, by name
+    repeats: int = 1  # of each key-value head, where devices outnumber them
+    head_dim: int = 0
+
+    def read(self, tensor: Tensor, index: Index, num_heads: int) -> np.ndarray:
+        """Return a part of this parameter, of one tensor, as the decoder has it.
+
+        Args:
+            tensor: One of `names`.
+            index: Which part, by the axes `[in, out]`, `[out]` or, of embeddings, `[V, D]`.
+            num_heads: Of the model.
+        """
+        if self.repeats > 1:
+            num_rows = self.sizes[self.share.names[self.share.place]] if self.share else None
+            every = slice(0, num_rows or tensor.shape[0 if self.is_transposed else -1])
+            once = self._replace(repeats=1).read(tensor, (*index[:-1], every), num_heads)
+            heads = once.reshape(*once.shape[:-1], -1, self.head_dim)
+            repeated = np.repeat(heads, self.repeats, axis=-2).reshape(*once.shape[:-1], -1)
+            return repeated[..., index[-1]]
+        if self.share is None:
+            return self._read(tensor, index)
+        if not self.share.is_by_head:
+            start = self.share.where(self.sizes).start
+            own = slice(start + index[-1].start, start + index[-1].stop)
+            return self._read(tensor, (*index[:-1], own))
+        num_rows = sum(self.sizes.values())
+        whole = self._read(tensor, (*index[:-1], slice(0, num_rows)))
+        blocks = whole.reshape(*whole.shape[:-1], num_heads, len(self.share.names), -1)
+        rows = blocks[..., self.share.place, :].reshape(*whole.shape[:-1], -1)
+        return rows[..., index[-1]]
+
+    def _read(self, tensor: Tensor, index: Index) -> np.ndarray:
+        return tensor.read(index[::-1]).T if self.is_transposed else tensor.read(index)
 
 
-def weight_map(config: DecoderConfig, params: nnx.State) -> list[Weight]:
+def weight_map(
+    config: DecoderConfig, params: nnx.State, layout: Layout = LLAMA, repeats: int = 1
+) -> list[Weight]:
     """Return every parameter of a decoder with the tensors it is read from.
 
     Args:
-        config: The decoder's.
+        config: Of the decoder as its files have it.
         params: Its parameters, or their shapes alone.
+        layout: Of the tensors.
+        repeats: How often each key-value head is to stand in the parameters.
     """
-    modules = MODULES | (POST_NORM_MODULES if config.has_post_norms else PRE_NORM_MODULES)
-    weights = []
-    for path, parameter in _flat(params).items():
-        if path == ("embedding",):
-            weights.append(Weight(path, (EMBEDDING,), parameter.shape, False, False))
-            continue
-        suffix, is_transposed = LEAVES[path[-1]]
-        name, is_stacked = f"{modules[path[:-1]]}.{suffix}", path[0] == "layers"
-        shape = parameter.shape[1:] if is_stacked else parameter.shape
-        weights.append(
-            Weight(
-                path=path,
-                names=tuple(name.format(layer=i) for i in range(config.num_layers))
-                if is_stacked
-                else (name,),
-                shape=shape[::-1] if is_transposed else shape,
-                is_stacked=is_stacked,
-                is_transposed=is_transposed,
-            )
+    flat = _flat(params)
+    weights = [_weight(path, flat, config, layout) for path in flat]
+    return [_repeated(weight, repeats, config.head_dim) for weight in weights]
+
+
+def _repeated(weight: Weight, repeats: int, head_dim: int) -> Weight:
+    if repeats == 1 or not set(weight.path[-2:-1]) & {"key", "value", "key_norm"}:
+        return weight
+    if weight.path[-2] == "key_norm" and weight.names.ndim == 2:  # a scale for each head
+        return weight._replace(names=np.repeat(weight.names, repeats, axis=1))
+    is_flat = weight.path[-2] != "key_norm" or weight.shape[0] != head_dim
+    return weight._replace(repeats=repeats, head_dim=head_dim) if is_flat else weight
+
+
+def _weight(
+    path: tuple[str, ...],
+    flat: Mapping[tuple[str, ...], Any],
+    config: DecoderConfig,
+    layout: Layout,
+) -> Weight:
+    shape = flat[path].shape
+    whole = {("embedding",): layout.embedding, ("positions",): layout.positions}
+    if path in whole:
+        return Weight(path, np.asarray(whole[path]), shape, False, None, {})
+    module, (suffix, is_matrix) = path[:-1], LEAVES[path[-1]]
+    name, num_axes = f"{layout.modules[module]}.{suffix}", 0
+    names = np.asarray(name)
+    if path[0] == "layers":
+        names, num_axes = (
+            np.asarray([name.format(layer=i, part="{part}") for i in range(config.num_layers)]),
+            1,
         )
-    return weights
-
-
-def read_params(folder: Path, config: DecoderConfig, dtype: jnp.dtype) -> nnx.State:
-    """Read a decoder's parameters from a folder's safetensors files, one parameter at a time.
-
-    Raises:
-        CheckpointError: Files are absent or damaged; or tensors are missing, unexpected, of the
-            wrong shape or of no float type, all of which are reported together.
-    """
-    params = _abstract_params(config)
-    weights = weight_map(config, params)
-    with ExitStack() as stack:
-        tensors = _open(folder, stack)
-        faults = _tensor_faults(tensors, weights, config)
-        if not faults and config.tie_embeddings and HEAD in tensors:
-            faults = _tie_faults(tensors)
-        if faults:
-            raise CheckpointError(faults)
-        read = {weight.path: _read(tensors, weight, dtype) for weight in weights}
-    nnx.replace_by_pure_dict(params, nnx.traversals.unflatten_mapping(read))
-    return params
+    if "{part}" in name:
+        parts = range(shape[1])
+        names = np.asarray([[one.format(part=i) for i in parts] for one in names])
+        num_axes = 2
+    own, share, sizes = shape[num_axes:], layout.shares.get(module), {}
+    if share is not None:
+        siblings = {each: (*module[:-1], each, path[-1]) for each in share.names}
+        sizes = {each: flat[sibling].shape[-1] for each, sibling in siblings.items()}
+        own = (*own[:-1], sum(sizes.values()))
+    # An output head is torch's Linear in every family.
+    is_transposed = is_matrix and (layout.is_transposed or module == ("head",))
+    return Weight(path, names, own[::-1] if is_transposed else own, is_transposed, share, sizes)
 
 
 def save_hf(
@@ -140,110 +147,14 @@ def _write_params(folder: Path, config: DecoderConfig, params: nnx.State) -> Non
     tensors = {}
     for weight in weight_map(config, params):
         array = np.asarray(arrays[weight.path])
-        for name, tensor in zip(weight.names, array if weight.is_stacked else [array], strict=True):
-            tensors[name] = np.ascontiguousarray(tensor.T if weight.is_transposed else tensor)
+        for place, name in np.ndenumerate(weight.names):
+            tensor = array[place]
+            tensors[str(name)] = np.ascontiguousarray(tensor.T if weight.is_transposed else tensor)
     save_file(tensors, folder / SINGLE_FILE, metadata={"format": "pt"})
 
 
-class Tensor(NamedTuple):
-    """A tensor in an open safetensors file, not yet read."""
-
-    name: str
-    file: Any
-    where: str  # the file's name
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """The shape, known without reading the tensor."""
-        return tuple(self.file.get_slice(self.name).get_shape())
-
-    @property
-    def dtype(self) -> str:
-        """The type by its safetensors name, known without reading the tensor."""
-        return self.file.get_slice(self.name).get_dtype()
-
-    def read(self) -> np.ndarray:
-        """Read the tensor onto the host."""
-        return self.file.get_tensor(self.name)
-
-
-def _open(folder: Path, stack: ExitStack) -> dict[str, Tensor]:
-    paths, index = weights_files(folder)
-    tensors: dict[str, Tensor] = {}
-    faults = []
-    for path in paths:
-        try:
-            file = stack.enter_context(safe_open(path, "np"))
-        except (SafetensorError, OSError) as error:
-            rule = "A file of weights must be a whole safetensors file."
-            faults.append(Fault(rule, str(error), str(path), FETCH_AGAIN))
-            continue
-        tensors |= {name: Tensor(name, file, path.name) for name in file.keys()}  # noqa: SIM118
-    if not faults:
-        rule = "A tensor must be in the file that the index names for it."
-        faults = [
-            Fault(rule, f"none in {name}", f"{folder / SHARD_INDEX}: {tensor}", FETCH_AGAIN)
-            for tensor, name in sorted(index.items())
-            if tensor not in tensors or tensors[tensor].where != name
-        ]
-    if faults:
-        raise CheckpointError(faults)
-    return tensors
-
-
-def _tensor_faults(
-    tensors: Mapping[str, Tensor], weights: list[Weight], config: DecoderConfig
-) -> list[Fault]:
-    """Return a fault for every tensor that is missing, unexpected or not what it should be."""
-    expected = {name: weight.shape for weight in weights for name in weight.names}
-    remedy = "Use the config.json and the safetensors files of one and the same model."
-
-    def faults() -> Iterator[Fault]:
-        for name in expected.keys() - tensors.keys():
-            yield Fault("Every parameter must have its tensor.", "none", name, remedy)
-        for name in tensors.keys() - expected.keys():
-            is_tied_head = config.tie_embeddings and name == HEAD
-            if not is_tied_head and not name.endswith(IGNORED_SUFFIX):
-                rule = "Every tensor must belong to a parameter that the config asks for."
-                found = f"a tensor of shape {tensors[name].shape} that no parameter reads"
-                yield Fault(rule, found, f"{tensors[name].where}: {name}", remedy)
-        for name in expected.keys() & tensors.keys():
-            tensor = tensors[name]
-            where = f"{tensor.where}: {name}"
-            if tensor.shape != expected[name]:
-                rule = f"The tensor must have the shape {expected[name]} that the config asks for."
-                yield Fault(rule, str(tensor.shape), where, remedy)
-            if tensor.dtype not in FLOAT_DTYPES:
-                rule = f"A weight must be stored as one of {', '.join(FLOAT_DTYPES)}."
-                yield Fault(rule, tensor.dtype, where, "Use a model that is not quantised.")
-
-    return sorted(faults(), key=lambda fault: fault.where)
-
-
-def _tie_faults(tensors: Mapping[str, Tensor]) -> list[Fault]:
-    if np.array_equal(tensors[HEAD].read(), tensors[EMBEDDING].read()):
-        return []
-    return [
-        Fault(
-            rule="With tied embeddings the output head is the embedding.",
-            found="a head of its own that differs from the embedding",
-            where=f"{tensors[HEAD].where}: {HEAD}",
-            remedy="Set tie_word_embeddings to false in config.json if the head is meant.",
-        )
-    ]
-
-
-def _read(tensors: Mapping[str, Tensor], weight: Weight, dtype: jnp.dtype) -> jax.Array:
-    def one(name: str) -> np.ndarray:
-        tensor = tensors[name].read().astype(dtype)
-        return tensor.T if weight.is_transposed else tensor
-
-    if not weight.is_stacked:
-        return jnp.asarray(one(weight.names[0]))
-    return jnp.asarray(np.stack([one(name) for name in weight.names]))
-
-
-def _abstract_params(config: DecoderConfig) -> nnx.State:
+def abstract_params(config: DecoderConfig) -> nnx.State:
+    """Return the shapes of a decoder's parameters."""
     return nnx.split(nnx.eval_shape(lambda: Decoder(config, nnx.Rngs(0))))[1]
 
 

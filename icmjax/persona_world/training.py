@@ -149,7 +149,9 @@ def start_heads(params: dict[str, Any], config: DecoderConfig) -> dict[str, Any]
     """
     attention = params["layers"]["attention"]
     query, key = attention["query"], attention["key"]
-    frequencies = inverse_frequencies(config.ropes[0], config.head_dim)
+    rope = config.ropes[0]
+    assert rope is not None, "the bundled model is a Llama"
+    frequencies = inverse_frequencies(rope, config.head_dim)
     angles = (1 + np.arange(config.num_heads))[:, None] * frequencies
     size = np.sqrt(SHIFT_SHARPNESS * np.sqrt(config.head_dim))
     ahead = size * np.concatenate([np.ones_like(angles), np.zeros_like(angles)], axis=1)

@@ -9,8 +9,7 @@ import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 
 from icmjax.errors import Fault, InputError
-
-QUERY_AXIS = "query"  # of the mesh
+from icmjax.lm import CHAIN_AXIS, QUERY_AXIS
 
 
 def share(arities: Sequence[int], num_devices: int) -> tuple[int, ...]:
@@ -67,23 +66,28 @@ def on_each_device(
     mesh: Mesh,
     arities: Sequence[int],
     shares: Sequence[int],
-    *arguments: object,
+    whole: object,
+    *batched: object,
 ) -> jax.Array:
     """Let every device read its leaves, float32 `[b, leaves / D, Y]`, and return all in order.
 
     Args:
-      read_leaves: of the arguments, which every device has whole.
-      mesh: D devices.
+      read_leaves: of `whole` and `batched`.
+      mesh: D devices along "query". Those along "chain" have labellings of their own, and those
+        along "model" read together, each with its part of the weights.
       arities, shares: as of `share`.
+      whole: what every device has whole, the weights' parts apart.
+      batched: with a leading axis of b labellings.
     """
     # The check of what varies between devices wants the first value of every loop marked so.
     apart = jax.shard_map(
         read_leaves,
         mesh=mesh,
-        in_specs=(PartitionSpec(),) * len(arguments),
-        out_specs=PartitionSpec(None, QUERY_AXIS),
+        in_specs=(PartitionSpec(), *(PartitionSpec(CHAIN_AXIS) for _ in batched)),
+        out_specs=PartitionSpec(CHAIN_AXIS, QUERY_AXIS),
+        axis_names={CHAIN_AXIS, QUERY_AXIS},
         check_vma=False,
-    )(*arguments)
+    )(whole, *batched)
     taken = [arity // part for arity, part in zip(arities, shares, strict=True)]
     by_level = apart.reshape(len(apart), *taken, *shares, apart.shape[-1])
     # Of each level first which device, then which of its children.

@@ -19,14 +19,15 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from icmjax.claims import UNLABELLED
-from icmjax.lm import LanguageModel, Segment
+from icmjax.errors import Fault, InputError
+from icmjax.lm import CHAIN_AXIS, QUERY_AXIS, LanguageModel, Segment, make_mesh
 from icmjax.prompts import TokenizedClaims
 from icmjax.scoring.brief import OfClaims
 from icmjax.scoring.contexts import add_query, build_context, longest_lengths, shown_lengths
 from icmjax.scoring.labels import label_log_probs, read_prompts
 from icmjax.scoring.planner import MEMORY_BUDGET, level_bytes, refuse
 from icmjax.scoring.shapes import shared_shapes
-from icmjax.scoring.spread import QUERY_AXIS, on_each_device, own_children, share
+from icmjax.scoring.spread import on_each_device, own_children, share
 from icmjax.scoring.tree_plan import TreePlan, plan_random_trees, plan_tree
 
 BATCH_TOKENS = 8192  # padding included; passes of fewer are read together with others
@@ -53,7 +54,7 @@ class TreeScorer(OfClaims):
     num_serial: int = dataclasses.field(metadata={"static": True})
     # Rows at the end of `claims` that hold none, so that other N share the program.
     num_spare: int = dataclasses.field(default=0, metadata={"static": True})
-    # The devices that each read a subtree; None for the one that holds the arrays.
+    # The devices that share the work; None for the one that holds the arrays.
     mesh: Mesh | None = dataclasses.field(default=None, metadata={"static": True})
     # Bytes beside the weights, to which contexts that all queries share keep too.
     memory_budget: int = dataclasses.field(default=MEMORY_BUDGET, metadata={"static": True})
@@ -91,8 +92,13 @@ class TreeScorer(OfClaims):
 
     @property
     def num_devices(self) -> int:
-        """D."""
-        return 1 if self.mesh is None else self.mesh.size
+        """D, that share the queries of a labelling."""
+        return 1 if self.mesh is None else self.mesh.shape[QUERY_AXIS]
+
+    @property
+    def num_chains(self) -> int:
+        """Groups of devices, each with labellings of its own."""
+        return 1 if self.mesh is None else self.mesh.shape[CHAIN_AXIS]
 
     @property
     def shares(self) -> tuple[int, ...]:
@@ -167,7 +173,13 @@ def scorer_of_plan(
     devices: Sequence[jax.Device] = (),
 ) -> TreeScorer:
     """The scorer that reads a plan; arguments as of `make_tree_scorer`."""
-    shares = share(plan.arities, max(1, len(devices)))
+    mesh = lm.mesh
+    if mesh is not None and devices:
+        rule, remedy = "A model on a mesh says which devices share a pass.", "give no devices"
+        raise InputError(Fault(rule, f"{len(devices)} devices beside it", "devices", remedy))
+    if len(devices) > 1:
+        mesh = make_mesh({QUERY_AXIS: len(devices)}, devices)
+    shares = share(plan.arities, 1 if mesh is None else mesh.shape[QUERY_AXIS])
     taken = [
         level_bytes(lm, claims, shares, plan.widths, num_serial)[1]
         for num_serial in range(len(plan.arities))
@@ -181,7 +193,6 @@ def scorer_of_plan(
         batch_size = max(1, min(wanted, memory_budget // taken[num_serial]))
     num_rows = len(plan.leaves) + num_spare
     spare = np.arange(len(plan.order), len(plan.order) + num_spare, dtype=np.int32)
-    mesh = Mesh(np.array(devices), (QUERY_AXIS,)) if len(devices) > 1 else None
     scorer = TreeScorer(
         lm=lm,
         claims=jax.tree.map(jnp.asarray, claims),
@@ -197,9 +208,15 @@ def scorer_of_plan(
         mesh=mesh,
         memory_budget=memory_budget,
     )
-    if mesh is not None:
-        return jax.device_put(scorer, NamedSharding(mesh, PartitionSpec()))
-    return jax.device_put(scorer, devices[0]) if devices else scorer
+    if mesh is None:
+        return jax.device_put(scorer, devices[0]) if devices else scorer
+    everywhere = NamedSharding(mesh, PartitionSpec())
+    if lm.mesh is None:
+        return jax.device_put(scorer, everywhere)
+    # The weights lie where they were read to.
+    leaves = {each.name for each in dataclasses.fields(scorer) if not each.metadata.get("static")}
+    own = {name: getattr(scorer, name) for name in leaves - {"lm"}}
+    return dataclasses.replace(scorer, **jax.device_put(own, everywhere))
 
 
 def make_tree_orders(
@@ -270,8 +287,8 @@ class Path(NamedTuple):
 def _score(scorer: TreeScorer, labels: jax.Array) -> jax.Array:
     num_claims = scorer.num_claims
     flat = labels.reshape(-1, num_claims)
-    num_batches = -(-flat.shape[0] // scorer.batch_size)
-    batch = -(-flat.shape[0] // num_batches)
+    num_batches = -(-flat.shape[0] // (scorer.batch_size * scorer.num_chains))
+    batch = -(-flat.shape[0] // (num_batches * scorer.num_chains)) * scorer.num_chains
     padding = jnp.full((num_batches * batch - flat.shape[0], num_claims), UNLABELLED, flat.dtype)
     batches = jnp.concatenate([flat, padding]).reshape(num_batches, batch, num_claims)
     logp = jax.lax.map(lambda labels: _score_batch(scorer, labels), batches)

@@ -1,0 +1,119 @@
+"""How a model's weights lie on a mesh of devices: whole, or shared out along "model"."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from icmjax.errors import Fault, InputError
+from icmjax.lm.config import DecoderConfig
+from icmjax.lm.reading import ShardingFn
+
+# Labellings of independent chains, queries of a tree, and parts of the weights.
+CHAIN_AXIS, QUERY_AXIS, MODEL_AXIS = AXES = ("chain", "query", "model")
+# Of what columns are shared out, outputs lie on their own devices; of what rows are, they are
+# summed over devices: one sum for attention and one for the MLP in a layer (arXiv:1909.08053).
+COLUMNS = {("attention", name) for name in ("query", "key", "value")}
+COLUMNS |= {("mlp", "gate"), ("mlp", "up")}
+ROWS = {("attention", "out"), ("mlp", "down")}
+HEAD_NORMS = {("attention", "query_norm"), ("attention", "key_norm")}
+
+
+def make_mesh(shape: Mapping[str, int], devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """Return a mesh of the axes "chain", "query" and "model".
+
+    Args:
+        shape: Devices along each axis; 1 for those that are not named.
+        devices: As many as that takes, in the order of the axes; None for the first of
+            `jax.devices()`. Neighbours share weights, which they exchange in every layer.
+
+    Raises:
+        InputError: An axis is unknown, a number is below 1, or there are fewer devices.
+    """
+    found = list(jax.devices() if devices is None else devices)
+    sizes = [shape.get(axis, 1) for axis in AXES]
+    faults = []
+    unknown = sorted(set(shape) - set(AXES))
+    if unknown:
+        rule = f"A mesh has the axes {', '.join(AXES)}."
+        faults.append(Fault(rule, ", ".join(unknown), "mesh", "leave out the others"))
+    if min(sizes) < 1:
+        rule = "An axis of a mesh has one device or more."
+        faults.append(Fault(rule, str(dict(shape)), "mesh", "give whole numbers from 1 on"))
+    elif np.prod(sizes) > len(found):
+        rule = "A mesh is of devices that are there."
+        text = f"{np.prod(sizes)}, and there are {len(found)}"
+        remedy = f"give {len(found)} or fewer; JAX_NUM_CPU_DEVICES=2 makes two of a CPU's cores"
+        faults.append(Fault(rule, text, "mesh", remedy))
+    if faults:
+        raise InputError(faults)
+    return Mesh(np.array(found[: np.prod(sizes)]).reshape(sizes), AXES)
+
+
+def spread_config(config: DecoderConfig, mesh: Mesh) -> DecoderConfig:
+    """Return the configuration with as many key-value heads as share the weights, or more.
+
+    Fewer heads are repeated, so that every device has those that its queries attend to.
+
+    Raises:
+        InputError: Heads, MLP columns or the hidden size cannot be shared out evenly.
+    """
+    num_parts = mesh.shape[MODEL_AXIS]
+    sizes = {
+        "heads": config.num_heads,
+        "key-value heads": config.num_kv_heads,
+        "columns of the MLP": config.mlp_size,
+        "hidden dimensions": config.hidden_size,
+    }
+    repeated = config.num_kv_heads < num_parts and num_parts % config.num_kv_heads == 0
+    uneven = [
+        f"{size} {name}"
+        for name, size in sizes.items()
+        if size % num_parts and not (name == "key-value heads" and repeated)
+    ]
+    if uneven:
+        rule = f"Devices along {MODEL_AXIS} share weights evenly."
+        found = f"{num_parts} devices for {', '.join(uneven)}"
+        remedy = "give a number that divides them, and more devices along query"
+        raise InputError(Fault(rule, found, f"mesh: {MODEL_AXIS}", remedy))
+    return replace(config, num_kv_heads=num_parts) if repeated else config
+
+
+def weights_on(mesh: Mesh, config: DecoderConfig) -> ShardingFn:
+    """Return where each parameter lies on a mesh."""
+
+    def sharding(path: tuple[str, ...], shape: tuple[int, ...]) -> NamedSharding:
+        axis = _shared_axis(path, shape, config)
+        parts: list[str | None] = [None] * len(shape)
+        if axis is not None:
+            parts[axis] = MODEL_AXIS
+        return NamedSharding(mesh, PartitionSpec(*parts))
+
+    return sharding
+
+
+def _shared_axis(
+    path: tuple[str, ...], shape: tuple[int, ...], config: DecoderConfig
+) -> int | None:
+    """The axis of a parameter along which devices share it; None where each has the whole."""
+    last, place, leaf = len(shape) - 1, path[-3:-1], path[-1]
+    if path[0] in ("embedding", "positions"):
+        return last
+    if path[0] == "head":
+        return 0
+    if place in COLUMNS:
+        return last
+    if place in ROWS and leaf == "kernel":
+        return last - 1
+    if place in HEAD_NORMS and config.qk_norm in ("flat", "own"):
+        return last if config.qk_norm == "flat" else last - 1
+    return None
+
+
+def mesh_of(params: object) -> Mesh | None:
+    """The mesh that parameters were read onto; None where they lie on one device."""
+    sharding = jax.tree.leaves(params)[0].sharding
+    has_axes = isinstance(sharding, NamedSharding) and sharding.mesh.axis_names == AXES
+    return sharding.mesh if has_axes else None
