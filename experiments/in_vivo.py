@@ -34,9 +34,9 @@ before the first run, but for two things that are named:
      and two units of gold had been seen: their AUC was near 1 where accuracy was .7. The part open
      came then too.
 Statistics are over personas, each the mean over its seeds: means with intervals; differences from
-gold, from zero-shot, from calibrated; between found labels and random errors of the same number;
-between coherent errors and others; between selectors and random answers; two-sided, paired, p by
-Holm over a table. Share of the gap: (method − zero-shot) / (gold − zero-shot), a ratio of means.
+gold, from zero-shot, from calibrated, from random labels, from marginals; between found labels and
+random errors of the same number; between coherent errors and others; between selectors and random
+answers; two-sided, paired, p by Holm over a table. Share of the gap: (method − zero-shot) / (gold − zero-shot), a ratio of means.
 Parts come one after another over all personas, and the second seed after the first. A command that
 was broken off prints, with --parts and --seeds, the tables of what is done.
 """
@@ -92,6 +92,7 @@ from harness.wordings import (
 from icmjax.persona_world import make_world
 
 DEFAULT_PARTS = "zero-shot,gold,marginals,bootstrap,random labels,icm"
+BASES = ("gold", "zero-shot", "calibrated", "random labels", "marginals")  # of differences
 METRICS = ("accuracy", "calibrated accuracy", "AUC", "log-loss")
 
 
@@ -119,11 +120,20 @@ def analyse(units: Sequence[Unit]) -> dict[str, list[Row]]:
     methods = [name for name in names if f"errors as of {name}" in names]
     size, tables = size_of(whole).replace("groups", "personas"), {}
     for metric in ("label accuracy", "share of True"):
-        tables[f"{metric}, {size}"] = [mean_row(n, whole, value_of(n, metric)) for n in labelled]
+        value = functools.partial(value_of, metric=metric)
+        tables[f"{metric}, {size}"] = [mean_row(n, whole, value(n)) for n in labelled]
+        if metric == "label accuracy" and "marginals" in labelled:
+            tables[f"{metric} − that of marginals, {size}, p by Holm"] = comparison_rows(
+                [
+                    Comparison(n, whole, value(n), value("marginals"))
+                    for n in labelled
+                    if n != "marginals"
+                ]
+            )
     for metric in METRICS:
         value = functools.partial(value_of, metric=metric)
         tables[f"held-out {metric}, {size}"] = [mean_row(n, whole, value(n)) for n in names]
-        for base in [name for name in ("gold", "zero-shot", "calibrated") if name in names]:
+        for base in [name for name in BASES if name in names]:
             tables[f"held-out {metric} − that of {base}, {size}, p by Holm"] = comparison_rows(
                 [Comparison(n, whole, value(n), value(base)) for n in names if n != base]
             )
