@@ -36,7 +36,8 @@ before the first run, but for two things that are named:
 Statistics are over personas, each the mean over its seeds: means with intervals; differences from
 gold, from zero-shot, from calibrated, from random labels, from marginals; between found labels and
 random errors of the same number; between coherent errors and others; between selectors and random
-answers; two-sided, paired, p by Holm over a table. Share of the gap: (method − zero-shot) / (gold − zero-shot), a ratio of means.
+answers; two-sided, paired, p by Holm over a table. Share of the gap: (method − zero-shot) / (gold −
+zero-shot), a ratio of means.
 Parts come one after another over all personas, and the second seed after the first. A command that
 was broken off prints, with --parts and --seeds, the tables of what is done.
 """
