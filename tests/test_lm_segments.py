@@ -10,8 +10,7 @@ from flax import nnx
 
 from icmjax.errors import CheckpointError
 from icmjax.lm import Decoder, DecoderConfig, KeyValues, RopeConfig, Segment, check_attention
-from icmjax.lm import attention as attention_module
-from icmjax.lm.attention import attend, attend_within, merge
+from icmjax.lm.attention import Tiles, attend, attend_within, merge
 from icmjax.lm.fused import FusedKernel, fused_kernel
 from icmjax.lm.segments import NEVER, Sight, own_sight
 
@@ -306,12 +305,9 @@ CHUNKS = [(21, chunk) for chunk in (2016, 1008, 504, 168, 110, 1)]
 
 @pytest.mark.parametrize(("block", "chunk"), [(1, 2016), (8, 2016), (20, 2016), (8, 100), *CHUNKS])
 @pytest.mark.parametrize("is_limited", [False, True])
-def test_blocks_and_chunks_give_the_plain_softmax(
-    monkeypatch, block: int, chunk: int, is_limited: bool
-):
+def test_blocks_and_chunks_give_the_plain_softmax(block: int, chunk: int, is_limited: bool):
     """Of 21 keys that each serve two rows of queries, some of which see no key at all."""
-    monkeypatch.setattr(attention_module, "BLOCK_KEYS", {"cpu": block})
-    monkeypatch.setattr(attention_module, "CHUNK_SCORES", {"cpu": chunk})
+    tiles = Tiles(chunk, block)
     rng = np.random.default_rng(block)
     queries, keys, values = (
         jnp.asarray(rng.normal(size=shape), jnp.float32)
@@ -327,7 +323,9 @@ def test_blocks_and_chunks_give_the_plain_softmax(
     if is_limited:
         sight = sight._replace(is_read=is_read, limit_row=limit_row, window=jnp.int32(9))
     read = [KeyValues(keys, values)]
-    found = jax.jit(lambda sight: attend(queries, read, [sight], jnp.sin, is_whole=False))(sight)
+    found = jax.jit(
+        lambda sight: attend(queries, read, [sight], jnp.sin, is_whole=False, tiles=tiles)
+    )(sight)
 
     is_seen = key_order[:, None] <= query_order[..., None]
     if is_limited:

@@ -1,6 +1,6 @@
 """The language model: one decoder, its configuration, weights and kernels."""
 
-from icmjax.lm.attention import chunk_scores
+from icmjax.lm.attention import TILES
 from icmjax.lm.config import IMPLEMENTATIONS, DecoderConfig, Implementation
 from icmjax.lm.decoder import Decoder
 from icmjax.lm.fused import check_attention
@@ -19,6 +19,7 @@ __all__ = [
     "MODEL_AXIS",
     "QUERY_AXIS",
     "SETTINGS_FILE",
+    "TILES",
     "Decoder",
     "DecoderConfig",
     "Implementation",
@@ -28,7 +29,6 @@ __all__ = [
     "Segment",
     "Tempering",
     "check_attention",
-    "chunk_scores",
     "config_from_hf",
     "inverse_frequencies",
     "load_lm",

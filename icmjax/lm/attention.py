@@ -6,6 +6,7 @@ from typing import Any, NamedTuple, Protocol
 import jax
 import jax.numpy as jnp
 
+from icmjax.lm.config import Platform
 from icmjax.lm.segments import NEVER, KeyValues, Sight, Tempering
 
 # Finite, so that a row with every key masked gives no NaN; halved, so that a difference of two
@@ -13,15 +14,25 @@ from icmjax.lm.segments import NEVER, KeyValues, Sight, Tempering
 MASKED = float(jnp.finfo(jnp.float32).min) / 2
 # Rows attend to themselves in at most MAX_BLOCKS blocks, of at least MIN_BLOCK queries each.
 MIN_BLOCK, MAX_BLOCKS = 64, 4
-# Attention to a segment goes in chunks with about so many scores in memory at a time: on a CPU so
-# few that they stay in its cache (at 8 heads and 2,000 keys 3 times as fast as at once).
-CHUNK_SCORES = {"cpu": 1 << 20}
-OTHER_CHUNK_SCORES = 1 << 26
-# Long segments are read in blocks of so many keys: on a CPU the few queries of a chunk that sees
-# 8,000 keys make matmuls half as fast as those of more queries and fewer keys.
-BLOCK_KEYS = {"cpu": 2048}
-
 ScoreFn = Callable[[jax.Array], jax.Array]
+
+
+class Tiles(NamedTuple):
+    """In what parts attention goes, so that it stays within a device's memory, or its caches."""
+
+    # Scores in memory at a time, all rows and heads together: on a CPU so few that they stay in its
+    # cache (at 8 heads and 2,000 keys 3 times as fast as at once).
+    chunk_scores: int
+    # Keys of a long segment that are read at a time; 0 for all. On a CPU the few queries of a chunk
+    # that sees 8,000 keys make matmuls half as fast as those of more queries and fewer keys.
+    block_keys: int
+
+
+TILES: dict[Platform, Tiles] = {
+    "cpu": Tiles(1 << 20, 2048),
+    "gpu": Tiles(1 << 26, 0),
+    "tpu": Tiles(1 << 26, 0),
+}
 
 
 class Part(NamedTuple):
@@ -48,6 +59,7 @@ def attend(
     temperings: Sequence[Tempering | None] | None = None,
     kernel: PartKernel | None = None,
     is_whole: bool = True,
+    tiles: Tiles = TILES["cpu"],
 ) -> jax.Array:
     """Return the attention `[B, T, H, head_dim]` of rows to themselves and to segments.
 
@@ -60,20 +72,21 @@ def attend(
         kernel: Does the parts without tempering, where given.
         is_whole: Whether the queries are all tokens of their rows, so that none sees a key that
             stands after it there.
+        tiles: Of the platform that it is compiled for.
     """
     rest = (None,) * (len(read) - 1) if temperings is None else temperings
 
     def attend_heads(queries: jax.Array, read: Sequence[KeyValues]) -> jax.Array:
         own_fn = attend_within if is_whole else attend_part
-        parts = [own_fn(queries, *read[0], sights[0], score_fn)]
+        parts = [own_fn(queries, *read[0], sights[0], score_fn, tiles=tiles)]
         for past, sight, tempering in zip(read[1:], sights[1:], rest, strict=True):
-            parts.append(attend_part(queries, *past, sight, score_fn, tempering))
+            parts.append(attend_part(queries, *past, sight, score_fn, tempering, tiles))
         return merge(parts).astype(queries.dtype)
 
     if kernel is None:
-        return _by_heads(attend_heads, queries, read)
+        return _by_heads(attend_heads, queries, read, tiles)
     parts = [
-        attend_part(queries, *past, sight, score_fn, tempering)
+        attend_part(queries, *past, sight, score_fn, tempering, tiles)
         if tempering is not None
         else kernel.attend_part(queries, past, sight)
         for past, sight, tempering in zip(read, sights, (None, *rest), strict=True)
@@ -85,6 +98,7 @@ def _by_heads(
     attend_heads: Callable[[jax.Array, Sequence[KeyValues]], jax.Array],
     queries: jax.Array,
     read: Sequence[KeyValues],
+    tiles: Tiles,
 ) -> jax.Array:
     """Attend for as many heads at a time as have their scores in one chunk, or else for one.
 
@@ -95,7 +109,7 @@ def _by_heads(
     num_kv_heads = read[0].keys.shape[2]
     most_keys = max(past.keys.shape[1] for past in read)
     per_head = max(1, batch * length * num_heads // num_kv_heads * most_keys)
-    heads = _largest_divisor(num_kv_heads, chunk_scores() // per_head)
+    heads = _largest_divisor(num_kv_heads, tiles.chunk_scores // per_head)
 
     def split(array: jax.Array) -> jax.Array:
         """`[B, T, H, d]` → `[groups, B, T, H / groups, d]`."""
@@ -109,7 +123,12 @@ def _by_heads(
 
 
 def attend_within(
-    queries: jax.Array, keys: jax.Array, values: jax.Array, sight: Sight, score_fn: ScoreFn
+    queries: jax.Array,
+    keys: jax.Array,
+    values: jax.Array,
+    sight: Sight,
+    score_fn: ScoreFn,
+    tiles: Tiles = TILES["cpu"],
 ) -> Part:
     """Return the attention of rows to themselves, to be merged.
 
@@ -122,7 +141,7 @@ def attend_within(
     for start in range(0, length, size):
         block, past = slice(start, start + size), slice(0, start + size)
         seen = keys[:, past], values[:, past], sight.of(block, past)
-        blocks.append(attend_part(queries[:, block], *seen, score_fn))
+        blocks.append(attend_part(queries[:, block], *seen, score_fn, tiles=tiles))
     return Part(*(jnp.concatenate(each, axis=1) for each in zip(*blocks, strict=True)))
 
 
@@ -133,6 +152,7 @@ def attend_part(
     sight: Sight,
     score_fn: ScoreFn,
     tempering: Tempering | None = None,
+    tiles: Tiles = TILES["cpu"],
 ) -> Part:
     """Return the attention of queries `[B, T, H, head_dim]` to one set of keys, to be merged.
 
@@ -147,19 +167,24 @@ def attend_part(
         temperature = tempering.temperature
         plain_fn, score_fn = score_fn, lambda products: plain_fn(products) / temperature
     keys, values = _heads_first(keys), _heads_first(values)
-    blocks = _in_blocks(rows, keys, values, sight, score_fn)
+    blocks = _in_blocks(rows, keys, values, sight, score_fn, tiles)
     part = Part(*(each.reshape(batch, length, *each.shape[2:]) for each in blocks))
     return part if tempering is None else _temper(part, tempering)
 
 
 def _in_blocks(
-    rows: jax.Array, keys: jax.Array, values: jax.Array, sight: Sight, score_fn: ScoreFn
+    rows: jax.Array,
+    keys: jax.Array,
+    values: jax.Array,
+    sight: Sight,
+    score_fn: ScoreFn,
+    tiles: Tiles,
 ) -> Part:
     """The part of rows `[B', R, H, d]`, of keys and values `[B', K, S, d]` in blocks of them."""
     num_keys = keys.shape[2]
-    num_blocks = -(-num_keys // BLOCK_KEYS.get(jax.default_backend(), max(1, num_keys)))
+    num_blocks = -(-num_keys // (tiles.block_keys or max(1, num_keys)))
     if num_blocks <= 1:
-        return _attend_keys(rows, keys, values, sight, score_fn)
+        return _attend_keys(rows, keys, values, sight, score_fn, tiles)
     size = -(-num_keys // num_blocks)
 
     def split(array: jax.Array, axis: int, fill: int = 0) -> jax.Array:
@@ -172,7 +197,7 @@ def _in_blocks(
     def add_block(part: Part, block: tuple) -> tuple[Part, None]:
         keys, values, key_order, key_positions, is_read = block
         seen = sight._replace(key_order=key_order, key_positions=key_positions, is_read=is_read)
-        return combine((part, _attend_keys(rows, keys, values, seen, score_fn))), None
+        return combine((part, _attend_keys(rows, keys, values, seen, score_fn, tiles))), None
 
     blocks = (
         split(keys, 2),
@@ -187,7 +212,12 @@ def _in_blocks(
 
 
 def _attend_keys(
-    rows: jax.Array, keys: jax.Array, values: jax.Array, sight: Sight, score_fn: ScoreFn
+    rows: jax.Array,
+    keys: jax.Array,
+    values: jax.Array,
+    sight: Sight,
+    score_fn: ScoreFn,
+    tiles: Tiles,
 ) -> Part:
     """The part of rows `[B', R, H, d]`, of keys and values `[B', K, S, d]`."""
 
@@ -201,12 +231,7 @@ def _attend_keys(
         total = jnp.sum(weights, axis=-1, keepdims=True)
         return highest, total, _mix(weights, values)
 
-    return Part(*_in_chunks(attend_rows, rows, sight, keys, values))
-
-
-def chunk_scores() -> int:
-    """Scores of attention that are in memory at a time, all rows and heads together."""
-    return CHUNK_SCORES.get(jax.default_backend(), OTHER_CHUNK_SCORES)
+    return Part(*_in_chunks(attend_rows, rows, sight, keys, values, tiles))
 
 
 def _in_chunks(
@@ -215,6 +240,7 @@ def _in_chunks(
     sight: Sight,
     keys: jax.Array,
     values: jax.Array,
+    tiles: Tiles,
 ) -> tuple[jax.Array, ...]:
     """Attend in chunks: whole rows B', or where one of these has too many scores some queries.
 
@@ -230,8 +256,8 @@ def _in_chunks(
     """
     (batch, length, num_heads, head_dim), num_kv_heads = rows.shape, keys.shape[1]
     per_row = max(1, length * num_heads * keys.shape[2])
-    num_rows = _largest_divisor(batch, chunk_scores() // per_row)
-    num_batches, num_parts = batch // num_rows, -(-per_row // chunk_scores())
+    num_rows = _largest_divisor(batch, tiles.chunk_scores // per_row)
+    num_batches, num_parts = batch // num_rows, -(-per_row // tiles.chunk_scores)
     size = -(-length // num_parts)
 
     def in_parts(array: jax.Array) -> jax.Array:

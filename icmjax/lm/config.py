@@ -5,6 +5,7 @@ from typing import Literal, get_args
 
 from icmjax.lm.rope import RopeConfig
 
+Platform = Literal["cpu", "gpu", "tpu"]
 Implementation = Literal["einsum", "xla", "cudnn"]  # of attention; see `icmjax.lm.fused`
 IMPLEMENTATIONS: tuple[Implementation, ...] = get_args(Implementation)
 
@@ -50,6 +51,7 @@ class DecoderConfig:
     tie_embeddings: bool = False
     bos_id: int | None = None
     attention: Implementation = "einsum"
+    platform: Platform = "cpu"  # that it is compiled for, whatever machine compiles it
 
     def __post_init__(self) -> None:
         assert len(self.ropes) == len(self.windows) == self.num_layers

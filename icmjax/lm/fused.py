@@ -75,10 +75,9 @@ def check_attention(config: DecoderConfig, dtype: str) -> None:
         rule = "A fused kernel does not cap scores."
         faults.append(Fault(rule, f"scores capped at {config.score_cap:g}", where, remedy))
     if attention == "cudnn":
-        platform = jax.default_backend()
-        if platform not in ("gpu", "cuda"):
+        if config.platform != "gpu":
             rule = "cuDNN runs on NVIDIA GPUs."
-            faults.append(Fault(rule, f"the device is a {platform}", where, remedy))
+            faults.append(Fault(rule, f"the device is a {config.platform}", where, remedy))
         if dtype not in CUDNN_DTYPES:
             rule = f"cuDNN's attention takes {' or '.join(CUDNN_DTYPES)}."
             faults.append(Fault(rule, dtype, "dtype", f"{remedy[:-1]}, or another dtype."))

@@ -299,7 +299,9 @@ def config_to_hf(config: DecoderConfig, **fields: Any) -> "PretrainedConfig":
     else:
         fields["mlp_bias"] = config.mlp_bias
         hf_config = LlamaConfig(**fields, architectures=["LlamaForCausalLM"])
-    exported = replace(config_from_hf(hf_config), attention=config.attention)
+    exported = replace(
+        config_from_hf(hf_config), attention=config.attention, platform=config.platform
+    )
     if exported != config:
         said, meant = vars(exported), vars(config)
         lost = [f"{name} = {meant[name]!r}" for name in meant if said[name] != meant[name]]

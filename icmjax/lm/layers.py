@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from icmjax.lm.attention import attend
+from icmjax.lm.attention import TILES, attend
 from icmjax.lm.config import DecoderConfig
 from icmjax.lm.fused import fused_kernel
 from icmjax.lm.linear import INIT_SCALE, Linear, residual_scale
@@ -130,7 +130,8 @@ class Layer(nnx.Module):
         """
         queries = rotate(self.attention.project_queries(normed), *rotation)
         kernel, score = fused_kernel(self.config), self.attention.score
-        mixed = attend(queries, seen, sights, score, temperings, kernel, is_whole)
+        tiles = TILES[self.config.platform]
+        mixed = attend(queries, seen, sights, score, temperings, kernel, is_whole, tiles)
         return self.attention.out(mixed.reshape(*normed.shape[:-1], -1))
 
     def _scale(self, added: jax.Array) -> jax.Array:

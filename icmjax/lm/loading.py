@@ -14,7 +14,7 @@ from jax.sharding import Mesh
 
 from icmjax.errors import CheckpointError, Fault
 from icmjax.lm.adapters import is_adapter, read_adapter
-from icmjax.lm.config import DecoderConfig, Implementation
+from icmjax.lm.config import DecoderConfig, Implementation, Platform
 from icmjax.lm.decoder import Decoder
 from icmjax.lm.files import (
     ADAPTER_WEIGHTS,
@@ -145,7 +145,7 @@ def load_lm(
         tokenizer_folder, folder = folder, _find_folder(adapter.base)
     objects = read_objects(folder)
     read = read_config(objects[CONFIG_FILE], max_length)
-    config = replace(read.config, attention=attention)
+    config = replace(read.config, attention=attention, platform=_platform(mesh))
     check_attention(config, dtype)
     template = _template(objects[SETTINGS_FILE])
     # An adapter may come with a tokenizer of its own, or leave the base's as it is.
@@ -177,6 +177,13 @@ def load_lm(
         eos_token_ids=end,
         ignored_fields=read.ignored_fields,
     )
+
+
+def _platform(mesh: Mesh | None) -> Platform:
+    """Where the model will run: on the mesh, or on the default device."""
+    device = jnp.zeros(()).device if mesh is None else mesh.devices.flat[0]
+    platform = device.platform
+    return "gpu" if platform in ("gpu", "cuda", "rocm") else "tpu" if platform == "tpu" else "cpu"
 
 
 def _find_folder(name: str, revision: str | None = None) -> Path:

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from icmjax.errors import Fault, InputError
-from icmjax.lm import LanguageModel, chunk_scores
+from icmjax.lm import TILES, LanguageModel
 from icmjax.prompts import TokenizedClaims
 
 MEMORY_BUDGET = 4 << 30  # bytes beside the weights
@@ -77,7 +77,7 @@ def call_bytes(
     heads = config.num_heads * config.head_dim
     read = [width, *segments]
     # A chunk is of one query of one row at the least.
-    most_scores = max(chunk_scores(), config.num_heads * max(read))
+    most_scores = max(TILES[config.platform].chunk_scores, config.num_heads * max(read))
     scores = num_rows * config.num_heads * width * max(read)
     if config.attention != "xla":
         scores = min(scores, most_scores)
