@@ -113,8 +113,7 @@ def test_operations_are_those_of_the_rows(benchmark):
     assert count(10) - count(0) == (layers - 1) * 4 * heads * 30
     keys, rest = 2 * 64 * 2 * 32, 2 * 64 * (2 * 64 + 3 * 128)
     assert count(0) == (layers - 1) * ((keys + rest) * 3 + 4 * heads * 6) + keys * 3
-    logits = 2 * 64 * lm.config.vocab_size
-    assert count(0, 3) - count(0) == rest + 4 * heads * 3 + logits
+    assert count(0, 3) - count(0) == rest + 4 * heads * 3
 
 
 def test_queries_of_all_exact_methods_see_the_same(benchmark):

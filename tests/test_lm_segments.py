@@ -10,7 +10,7 @@ from flax import nnx
 
 from icmjax.errors import CheckpointError
 from icmjax.lm import Decoder, DecoderConfig, KeyValues, RopeConfig, Segment, check_attention
-from icmjax.lm.attention import Tiles, attend, attend_within, merge
+from icmjax.lm.attention import MASKED, Tiles, attend, attend_within, merge
 from icmjax.lm.fused import FusedKernel, fused_kernel
 from icmjax.lm.segments import NEVER, Sight, own_sight
 
@@ -405,4 +405,4 @@ def _intermediate_shapes(jaxpr, inside: bool):
 
 
 def test_masked_scores_do_not_overflow():
-    assert np.isfinite(np.float32(attention_module.MASKED) - np.float32(-attention_module.MASKED))
+    assert np.isfinite(np.float32(MASKED) - np.float32(-MASKED))

@@ -4,34 +4,40 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax.sharding import Mesh
 
 from icmjax.lm import (
     Decoder,
     DecoderConfig,
     Implementation,
     LanguageModel,
+    Platform,
     RopeConfig,
     check_attention,
+    spread_config,
+    weights_on,
 )
 from icmjax.prompts import TokenizedClaims
 
-# Llama 3.2 1B and Llama 3.1 8B: layers, width, MLP width, heads, key-value heads, head size.
+# Llama 3.2 1B, and Llama 3.1 8B, 70B and 405B: layers, width, MLP width, heads, key-value heads,
+# head size.
 SHAPES = {
     "tiny": (2, 64, 128, 4, 2, 16),
     "1b": (16, 2048, 8192, 32, 8, 64),
     "8b": (32, 4096, 14336, 32, 8, 128),
+    "70b": (80, 8192, 28672, 64, 8, 128),
+    "405b": (126, 16384, 53248, 128, 8, 128),
 }
 VOCAB_SIZE = 128_256
+PLATFORMS: dict[str, Platform] = {"cpu": "cpu", "tpu": "tpu"}
 
 
-def random_lm(name: str, attention: Implementation = "einsum") -> LanguageModel:
-    """A Llama of random bfloat16 weights, without a tokenizer.
-
-    Raises:
-        CheckpointError: This device cannot compute attention in this way.
-    """
+def shape_config(
+    name: str, attention: Implementation = "einsum", platform: Platform = "cpu"
+) -> DecoderConfig:
+    """A Llama of one of the shapes."""
     num_layers, hidden, mlp, heads, kv_heads, head_dim = SHAPES[name]
-    config = DecoderConfig(
+    return DecoderConfig(
         vocab_size=512 if name == "tiny" else VOCAB_SIZE,
         num_layers=num_layers,
         hidden_size=hidden,
@@ -43,7 +49,36 @@ def random_lm(name: str, attention: Implementation = "einsum") -> LanguageModel:
         ropes=(RopeConfig(theta=500_000.0),) * num_layers,
         windows=(None,) * num_layers,
         attention=attention,
+        platform=platform,
     )
+
+
+def abstract_lm(name: str, mesh: Mesh | None = None) -> LanguageModel:
+    """A Llama whose bfloat16 weights are shapes alone, each where it would lie on a TPU's mesh."""
+    config = shape_config(name, platform="tpu")
+    if mesh is not None:
+        config = spread_config(config, mesh)
+    abstract = nnx.eval_shape(lambda: Decoder(config, nnx.Rngs(0), jnp.dtype(jnp.bfloat16)))
+    graphdef, shapes = nnx.split(abstract)
+    if mesh is None:
+        return LanguageModel(config, shapes, graphdef, None, name)
+    place = weights_on(mesh, config)
+    flat = nnx.traversals.flatten_mapping(nnx.to_pure_dict(shapes))
+    placed = {
+        path: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place(path, leaf.shape))
+        for path, leaf in flat.items()
+    }
+    nnx.replace_by_pure_dict(shapes, nnx.traversals.unflatten_mapping(placed))
+    return LanguageModel(config, shapes, graphdef, None, name)
+
+
+def random_lm(name: str, attention: Implementation = "einsum") -> LanguageModel:
+    """A Llama of random bfloat16 weights, without a tokenizer.
+
+    Raises:
+        CheckpointError: This device cannot compute attention in this way.
+    """
+    config = shape_config(name, attention, PLATFORMS.get(jax.default_backend(), "gpu"))
     check_attention(config, "bfloat16")
     abstract = nnx.eval_shape(lambda: Decoder(config, nnx.Rngs(0), jnp.dtype(jnp.bfloat16)))
     graphdef, shapes = nnx.split(abstract)
@@ -53,7 +88,7 @@ def random_lm(name: str, attention: Implementation = "einsum") -> LanguageModel:
     keys = jax.random.split(jax.random.key(0), len(leaves))
     drawn = [
         jnp.ones(leaf.shape, leaf.dtype)
-        if leaf.ndim == 1 or leaf.shape == (num_layers, hidden)
+        if leaf.ndim == 1 or leaf.shape == (config.num_layers, config.hidden_size)
         else 0.02 * jax.random.normal(key, leaf.shape, leaf.dtype)
         for key, leaf in zip(keys, leaves, strict=True)
     ]

@@ -1,7 +1,7 @@
 """The language model: one decoder, its configuration, weights and kernels."""
 
 from icmjax.lm.attention import TILES
-from icmjax.lm.config import IMPLEMENTATIONS, DecoderConfig, Implementation
+from icmjax.lm.config import IMPLEMENTATIONS, DecoderConfig, Implementation, Platform
 from icmjax.lm.decoder import Decoder
 from icmjax.lm.fused import check_attention
 from icmjax.lm.hf_config import config_from_hf
@@ -9,7 +9,14 @@ from icmjax.lm.loading import BUNDLED_MODELS, SETTINGS_FILE, LanguageModel, load
 from icmjax.lm.quiet import quiet_transformers
 from icmjax.lm.rope import RopeConfig, inverse_frequencies
 from icmjax.lm.segments import KeyValues, Segment, Tempering
-from icmjax.lm.sharding import CHAIN_AXIS, MODEL_AXIS, QUERY_AXIS, make_mesh
+from icmjax.lm.sharding import (
+    CHAIN_AXIS,
+    MODEL_AXIS,
+    QUERY_AXIS,
+    make_mesh,
+    spread_config,
+    weights_on,
+)
 from icmjax.lm.weights import save_hf
 
 __all__ = [
@@ -25,6 +32,7 @@ __all__ = [
     "Implementation",
     "KeyValues",
     "LanguageModel",
+    "Platform",
     "RopeConfig",
     "Segment",
     "Tempering",
@@ -35,4 +43,6 @@ __all__ = [
     "make_mesh",
     "quiet_transformers",
     "save_hf",
+    "spread_config",
+    "weights_on",
 ]

@@ -181,8 +181,8 @@ def load_lm(
 
 def _platform(mesh: Mesh | None) -> Platform:
     """Where the model will run: on the mesh, or on the default device."""
-    device = jnp.zeros(()).device if mesh is None else mesh.devices.flat[0]
-    platform = device.platform
+    devices = jnp.zeros(()).devices() if mesh is None else mesh.devices.flat
+    platform = next(iter(devices)).platform
     return "gpu" if platform in ("gpu", "cuda", "rocm") else "tpu" if platform == "tpu" else "cpu"
 
 

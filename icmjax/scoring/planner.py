@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from icmjax.errors import Fault, InputError
-from icmjax.lm import TILES, LanguageModel
+from icmjax.lm import MODEL_AXIS, TILES, LanguageModel
 from icmjax.prompts import TokenizedClaims
 
 MEMORY_BUDGET = 4 << 30  # bytes beside the weights
@@ -53,9 +53,10 @@ def in_units(num_bytes: float) -> str:
 
 
 def key_value_bytes(lm: LanguageModel) -> int:
-    """Bytes of one token's keys and values in all layers."""
+    """Bytes of one token's keys and values in all layers; where weights are shared, of a part."""
     config = lm.config
-    return 2 * config.num_layers * config.num_kv_heads * config.head_dim * _itemsize(lm)
+    heads = config.num_kv_heads // _num_parts(lm)
+    return 2 * config.num_layers * heads * config.head_dim * _itemsize(lm)
 
 
 def call_bytes(
@@ -73,18 +74,19 @@ def call_bytes(
       segments: keys that each row sees in each segment.
       num_limits: rows of what sees some keys of a segment and not others (`Segment.is_read`).
     """
-    config = lm.config
-    heads = config.num_heads * config.head_dim
+    config, num_parts = lm.config, _num_parts(lm)
+    num_heads = config.num_heads // num_parts
+    heads = num_heads * config.head_dim
     read = [width, *segments]
     # A chunk is of one query of one row at the least.
-    most_scores = max(TILES[config.platform].chunk_scores, config.num_heads * max(read))
-    scores = num_rows * config.num_heads * width * max(read)
+    most_scores = max(TILES[config.platform].chunk_scores, num_heads * max(read))
+    scores = num_rows * num_heads * width * max(read)
     if config.attention != "xla":
         scores = min(scores, most_scores)
     # The residual stream, its norm, queries, and the parts of the attention in float32; or the
     # gated linear unit.
     attention = 3 * config.hidden_size * _itemsize(lm) + (2 + len(read)) * heads * 4
-    unit = 2 * config.hidden_size * _itemsize(lm) + 3 * config.mlp_size * _itemsize(lm)
+    unit = 2 * config.hidden_size * _itemsize(lm) + 3 * config.mlp_size // num_parts * _itemsize(lm)
     masks = scores + MASK_COPIES * num_limits * max(read)
     if config.attention != "einsum":
         # What each token sees of all keys, and of the widest as what is added to its scores.
@@ -244,6 +246,11 @@ def fitting_batch(
         return batch_size
     sizes = range(1, max(1, most) + 1)
     return bisect_right(sizes, memory_budget, key=bytes_of)
+
+
+def _num_parts(lm: LanguageModel) -> int:
+    """Devices that share the weights, and with them heads and columns of the MLP."""
+    return 1 if lm.mesh is None else lm.mesh.shape[MODEL_AXIS]
 
 
 def _itemsize(lm: LanguageModel) -> int:

@@ -216,6 +216,11 @@ def scorer_of_plan(
     # The weights lie where they were read to.
     leaves = {each.name for each in dataclasses.fields(scorer) if not each.metadata.get("static")}
     own = {name: getattr(scorer, name) for name in leaves - {"lm"}}
+    if isinstance(jax.tree.leaves(lm.params)[0], jax.ShapeDtypeStruct):  # to be compiled alone
+        place = partial(jax.ShapeDtypeStruct, sharding=everywhere)
+        return dataclasses.replace(
+            scorer, **jax.tree.map(lambda leaf: place(leaf.shape, leaf.dtype), own)
+        )
     return dataclasses.replace(scorer, **jax.device_put(own, everywhere))
 
 
