@@ -107,7 +107,8 @@ def test_given_labels_say_which_side_is_which(rules, lean):
         as_found, turned = result.trace.labels[LAST_CONTEXT:-1, 0]
         assert (as_found[as_found >= 0] == 1 - turned[as_found >= 0]).all()
         for name, labels in (("as found", as_found), ("turned round", turned)):
-            assert set(np.flatnonzero(labels < 0)) == {4, 6, 9}
+            assert (labels[[4, 6, 9]] < 0).all()
+            assert (labels == 0).sum() == (labels == 1).sum() > 0
             logp = np.asarray(scorer(jnp.asarray(labels)))
             expected = logp[[4, 6, 9], side[[4, 6, 9]]].sum()
             assert support[name] == pytest.approx(expected, abs=1e-4)

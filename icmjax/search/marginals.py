@@ -86,7 +86,8 @@ class Marginals(ChainSearch):
     Contexts find out which claims belong together, and a model may take one side for the other:
     then nearly all labels are wrong. Where labels are given, by people who were asked, two steps
     before the last one ask how well the others' labels predict the given ones, as they are and
-    turned round. Where these speak for it by more than `TURN_SUPPORT`, all others are turned.
+    turned round. Where these speak for it by more than `TURN_SUPPORT`, all others are turned. The
+    contexts of these two steps show as many labels of either kind, the surest ones.
 
     Attributes:
       num_iterations: passes, the first and the last one included.
@@ -186,11 +187,19 @@ class Marginals(ChainSearch):
         is_last = n == self.num_iterations - 1
         labels = jnp.where(is_last, labels_of(units, best, num_claims), context)
         if memory.others.shape[-1]:
+            found = labels_of(units, best, num_claims)
             is_second = n == self.num_iterations - 2
-            side = jnp.where(is_second, mirrored(units, best), best)
-            others = jnp.where(memory.is_given, jnp.int8(-1), labels_of(units, side, num_claims))
+            side = labels_of(units, jnp.where(is_second, mirrored(units, best), best), num_claims)
+            is_shown = _balanced(found, self._certainty(memory, units, num_claims), memory.is_given)
+            others = jnp.where(is_shown, side, jnp.int8(-1))
             labels = jnp.where(self._is_turn_step(n), others, labels)
         return labels, memory
+
+    def _certainty(self, memory: Readings, units: Units, num_claims: int) -> Array:
+        """The probability of the most probable assignment of each claim's unit, float32 `[N]`."""
+        best = jnp.max(log_marginals(self._estimate(memory, units), units), axis=-1)
+        spread = jnp.broadcast_to(jnp.exp(best)[:, None], units.members.shape)
+        return jnp.zeros((num_claims,), jnp.float32).at[units.members].set(spread, mode="drop")
 
     def _is_turn_step(self, n: Array) -> Array:
         """Whether a step asks what the given labels say of the others', where there are any."""
@@ -326,6 +335,22 @@ class Marginals(ChainSearch):
                     "model takes one side for the other. More answers would make it surer."
                 )
         return found | {"warnings": warnings}
+
+
+def _balanced(labels: Array, certainty: Array, is_given: Array) -> Array:
+    """The surest free claims, as many of either label, bool `[N]`; all where one label has none.
+
+    Turned round they are as many of either label again, so that a favoured label is favoured alike.
+    """
+
+    def rank(is_own: Array) -> Array:
+        order = jnp.argsort(jnp.where(is_own, -certainty, jnp.inf))
+        return jnp.zeros_like(order).at[order].set(jnp.arange(len(order), dtype=order.dtype))
+
+    is_true, is_false = ~is_given & (labels == 1), ~is_given & (labels == 0)
+    num = jnp.minimum(jnp.sum(is_true), jnp.sum(is_false))
+    is_surest = (is_true & (rank(is_true) < num)) | (is_false & (rank(is_false) < num))
+    return jnp.where(num > 0, is_surest, ~is_given)
 
 
 def are_free(units: Units) -> Array:
