@@ -28,7 +28,7 @@ from icmjax.scoring.objectives import (
 )
 from icmjax.scoring.orders import OrderMeanScorer, standard_error
 from icmjax.scoring.passes import describe
-from icmjax.scoring.planner import MEMORY_BUDGET, fitting_batch, text_bytes
+from icmjax.scoring.planner import MEMORY_BUDGET, fitting_batch, level_bytes, text_bytes
 from icmjax.scoring.probes import contrast_features, principal_probe
 from icmjax.scoring.sequential import Leave, SequentialScorer, make_sequential_scorer
 from icmjax.scoring.shapes import round_up
@@ -68,6 +68,7 @@ __all__ = [
     "label_log_odds",
     "label_log_probs",
     "less_bias",
+    "level_bytes",
     "make_blockwise_scorer",
     "make_chain_rule_scorer",
     "make_contrast_scorer",

@@ -1,0 +1,38 @@
+"""A pass compiles for TPUs that are not here, shared over chips, without gathering weights."""
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        importlib.util.find_spec("libtpu") is None,
+        reason="libtpu, the TPU's compiler, is not installed: pip install '.[tpu-compile]'",
+    ),
+]
+
+
+def test_a_pass_compiles_for_four_chips(tmp_path):
+    out = tmp_path / "rows.json"
+    command = [sys.executable, str(ROOT / "benchmarks" / "compile_tpu.py")]
+    environment = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
+    environment |= {"JAX_PLATFORMS": "cpu", "TPU_SKIP_MDS_QUERY": "1"}
+    subprocess.run(
+        [*command, "--rows", "tiny", "--out", str(out)], check=True, env=environment, timeout=600
+    )
+    row = json.loads(out.read_text())["tiny"]
+    assert row["chips"] == 4
+    assert row["fits"]
+    assert row["peak"] > 0
+    # Heads and columns of the MLP are summed over chips; weights stay where they are.
+    assert row["collectives"]["all-reduce"]["count"] > 0
+    gathered = row["collectives"].get("all-gather", {"largest": 0})["largest"]
+    assert gathered < row["weights"] * 2**30 / 4
