@@ -50,7 +50,8 @@ def score_with_prefix(model, prompts: list[list[int]], labels: list[int]) -> Bas
     import torch
     from transformers import DynamicCache
 
-    cache, before, num_tokens, log_probs = DynamicCache(config=model.config), [], 0, []
+    # Of layers with a window too all keys are kept: a prompt may go back beyond it.
+    cache, before, num_tokens, log_probs = DynamicCache(), [], 0, []
     start = time.perf_counter()
     with torch.inference_mode():
         for prompt in prompts:
