@@ -69,7 +69,7 @@ def abstract_lm(name: str, mesh: Mesh | None = None) -> LanguageModel:
         for path, leaf in flat.items()
     }
     nnx.replace_by_pure_dict(shapes, nnx.traversals.unflatten_mapping(placed))
-    return LanguageModel(config, shapes, graphdef, None, name)
+    return LanguageModel(config, shapes, graphdef, None, name, mesh=mesh)
 
 
 def random_lm(name: str, attention: Implementation = "einsum") -> LanguageModel:

@@ -30,7 +30,7 @@ from icmjax.lm.files import (
 from icmjax.lm.fused import check_attention
 from icmjax.lm.hf_config import read_config
 from icmjax.lm.reading import read_params
-from icmjax.lm.sharding import mesh_of, spread_config, weights_on
+from icmjax.lm.sharding import spread_config, weights_on
 from icmjax.lm.tokenizer import eos_token_ids, read_tokenizer
 
 if TYPE_CHECKING:
@@ -63,6 +63,7 @@ HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*", re.ASCII)
         "default_template",
         "eos_token_ids",
         "ignored_fields",
+        "mesh",
     ],
 )
 @dataclass(frozen=True, repr=False)
@@ -80,6 +81,7 @@ class LanguageModel:
     default_template: str | None = None  # the template its folder asks for
     eos_token_ids: tuple[int, ...] = ()  # each of which ends a text
     ignored_fields: tuple[str, ...] = ()  # of config.json, which transformers ignores too
+    mesh: Mesh | None = None  # the devices that share the work; None where there is one
 
     def __repr__(self) -> str:
         """Return its name and its sizes; the weights are too many to show."""
@@ -90,11 +92,6 @@ class LanguageModel:
     def max_length(self) -> int:
         """The number of tokens that the model was made for."""
         return self.config.max_length
-
-    @property
-    def mesh(self) -> Mesh | None:
-        """The devices that share the work; None where there is one."""
-        return mesh_of(self.params)
 
     def decoder(self) -> Decoder:
         """Return the decoder with these weights."""
@@ -176,6 +173,7 @@ def load_lm(
         default_template=template,
         eos_token_ids=end,
         ignored_fields=read.ignored_fields,
+        mesh=mesh,
     )
 
 

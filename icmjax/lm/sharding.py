@@ -110,10 +110,3 @@ def _shared_axis(
     if place in HEAD_NORMS and config.qk_norm in ("flat", "own"):
         return last if config.qk_norm == "flat" else last - 1
     return None
-
-
-def mesh_of(params: object) -> Mesh | None:
-    """The mesh that parameters were read onto; None where they lie on one device."""
-    sharding = jax.tree.leaves(params)[0].sharding
-    has_axes = isinstance(sharding, NamedSharding) and sharding.mesh.axis_names == AXES
-    return sharding.mesh if has_axes else None
