@@ -58,7 +58,13 @@ def test_logits_of_shared_weights(folders, family):
         assert error <= 1e-5 * np.abs(expected[is_real]).max(), shape
 
 
-@pytest.mark.parametrize("shape", MESHES.values(), ids=MESHES.keys())
+@pytest.mark.parametrize(
+    "shape",
+    [
+        pytest.param(shape, id=name, marks=() if name == "query and model" else pytest.mark.slow)
+        for name, shape in MESHES.items()
+    ],
+)
 def test_scores_and_steering_on_a_mesh(folders, shape):
     mesh = make_mesh(shape)
     one, many = load_lm(folders / "llama"), load_lm(folders / "llama", mesh=mesh)
@@ -73,6 +79,7 @@ def test_scores_and_steering_on_a_mesh(folders, shape):
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_search_on_a_mesh_finds_the_same_labels(folders):
     results = []
     for mesh in (None, make_mesh({"chain": 2, "model": 2})):

@@ -150,6 +150,7 @@ def test_a_command_that_is_through_completes(made, tmp_path):
     assert (tmp_path / "run" / "diagnostics.png").exists()
 
 
+@pytest.mark.slow
 def test_an_answer_that_is_preempted_is_resumed(run):
     words = "answer", run, "--labels", answered(run), "--quiet"
     result = preempted("save", *words)
