@@ -98,8 +98,6 @@ def shrunk(config: dict[str, Any], vocab_size: int) -> dict[str, Any]:
     for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
         if config.get(name) is not None:
             small[name] = [0, 1, 2] if isinstance(config[name], list) else 1
-    # A family's own default is beyond so few tokens.
-    small.setdefault("pad_token_id", None)
     return small
 
 
@@ -144,6 +142,7 @@ def structure(config: DecoderConfig) -> dict[str, Any]:
 def make_weights(folder: Path, hf_config: transformers.PretrainedConfig) -> torch.nn.Module:
     """Write random weights, none of them trivial; return the torch model."""
     torch.manual_seed(0)
+    hf_config.pad_token_id = None  # a family's own default is beyond so few tokens
     model = transformers.AutoModelForCausalLM.from_config(
         hf_config, dtype=torch.float32, attn_implementation="eager"
     )
