@@ -78,20 +78,30 @@ class Experts(nnx.Module):
         """Map `[..., D]` to `[..., D]`."""
         graphdef, params = nnx.split(self)
 
-        @jax.custom_batching.custom_vmap
         def send(params: nnx.State, tokens: jax.Array) -> jax.Array:
             return nnx.merge(graphdef, params).send(tokens)
 
-        @send.def_vmap
-        def send_all(
+        @jax.custom_batching.custom_vmap
+        def send_rows(params: nnx.State, tokens: jax.Array) -> jax.Array:
+            return send(params, tokens)
+
+        @send_rows.def_vmap
+        def send_batches(
             axis_size: int, is_batched: tuple, params: nnx.State, tokens: jax.Array
         ) -> tuple[jax.Array, bool]:
             # A token's outputs are its own, so that rows of all batches are sorted together: XLA
             # has no batches of grouped matmuls.
             assert not any(jax.tree.leaves(is_batched[0])), "one set of experts for all"
-            return send(params, tokens.reshape(-1, tokens.shape[-1])).reshape(tokens.shape), True
+            rows = tokens.reshape(-1, tokens.shape[-1])
+            return send_rows(params, rows).reshape(tokens.shape), True
 
-        return send(params, inputs.reshape(-1, inputs.shape[-1])).reshape(inputs.shape)
+        # What has a rule for batches of its own has no gradient of its own.
+        differentiable = jax.custom_vjp(send_rows)
+        differentiable.defvjp(
+            lambda *given: (send_rows(*given), given),
+            lambda given, gradient: jax.vjp(send, *given)[1](gradient),
+        )
+        return differentiable(params, inputs.reshape(-1, inputs.shape[-1])).reshape(inputs.shape)
 
     def send(self, tokens: jax.Array) -> jax.Array:
         """Map tokens `[n, D]` to `[n, D]`."""
