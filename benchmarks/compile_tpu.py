@@ -12,8 +12,8 @@ the work (chain, query, model). Of each are told
   collectives  named and counted, with the bytes of the largest; of weights there must be none
   FLOPs        of the pass on a chip, by formula (`measure/flops.py`): the compiler counts the body
                of a loop once
-  at least     seconds of a pass on these chips: t ≥ F_dense / (.70 peak) + F_attention / (.5 peak);
-               73 % is the highest published prefill figure on a TPU (arXiv:2604.15464)
+  at least     seconds of a pass on these chips, at .7 of their peak: 73 % is the highest published
+               prefill figure on a TPU (arXiv:2604.15464)
 Costs: each row a minute or more on one core, and some GiB of memory.
 """
 

@@ -14,6 +14,7 @@ from icmjax.lm import (
     Platform,
     RopeConfig,
     check_attention,
+    platform_of,
     spread_config,
     weights_on,
 )
@@ -29,7 +30,6 @@ SHAPES = {
     "405b": (126, 16384, 53248, 128, 8, 128),
 }
 VOCAB_SIZE = 128_256
-PLATFORMS: dict[str, Platform] = {"cpu": "cpu", "tpu": "tpu"}
 
 
 def shape_config(
@@ -78,7 +78,7 @@ def random_lm(name: str, attention: Implementation = "einsum") -> LanguageModel:
     Raises:
         CheckpointError: This device cannot compute attention in this way.
     """
-    config = shape_config(name, attention, PLATFORMS.get(jax.default_backend(), "gpu"))
+    config = shape_config(name, attention, platform_of())
     check_attention(config, "bfloat16")
     abstract = nnx.eval_shape(lambda: Decoder(config, nnx.Rngs(0), jnp.dtype(jnp.bfloat16)))
     graphdef, shapes = nnx.split(abstract)

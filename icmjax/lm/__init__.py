@@ -5,7 +5,7 @@ from icmjax.lm.config import IMPLEMENTATIONS, DecoderConfig, Implementation, Pla
 from icmjax.lm.decoder import Decoder
 from icmjax.lm.fused import check_attention
 from icmjax.lm.hf_config import config_from_hf
-from icmjax.lm.loading import BUNDLED_MODELS, SETTINGS_FILE, LanguageModel, load_lm
+from icmjax.lm.loading import BUNDLED_MODELS, SETTINGS_FILE, LanguageModel, load_lm, platform_of
 from icmjax.lm.quiet import quiet_transformers
 from icmjax.lm.rope import RopeConfig, inverse_frequencies
 from icmjax.lm.segments import KeyValues, Segment, Tempering
@@ -41,6 +41,7 @@ __all__ = [
     "inverse_frequencies",
     "load_lm",
     "make_mesh",
+    "platform_of",
     "quiet_transformers",
     "save_hf",
     "spread_config",

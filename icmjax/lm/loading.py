@@ -142,7 +142,7 @@ def load_lm(
         tokenizer_folder, folder = folder, _find_folder(adapter.base)
     objects = read_objects(folder)
     read = read_config(objects[CONFIG_FILE], max_length)
-    config = replace(read.config, attention=attention, platform=_platform(mesh))
+    config = replace(read.config, attention=attention, platform=platform_of(mesh))
     check_attention(config, dtype)
     template = _template(objects[SETTINGS_FILE])
     # An adapter may come with a tokenizer of its own, or leave the base's as it is.
@@ -177,8 +177,8 @@ def load_lm(
     )
 
 
-def _platform(mesh: Mesh | None) -> Platform:
-    """Where the model will run: on the mesh, or on the default device."""
+def platform_of(mesh: Mesh | None = None) -> Platform:
+    """The platform of a mesh's devices; None for the default device."""
     devices = jnp.zeros(()).devices() if mesh is None else mesh.devices.flat
     platform = next(iter(devices)).platform
     return "gpu" if platform in ("gpu", "cuda", "rocm") else "tpu" if platform == "tpu" else "cpu"

@@ -22,7 +22,7 @@ from flax import nnx
 from tqdm import tqdm
 
 from icmjax.errors import Fault, RunError
-from icmjax.lm import Decoder, DecoderConfig, RopeConfig, inverse_frequencies
+from icmjax.lm import Decoder, DecoderConfig, RopeConfig, inverse_frequencies, platform_of
 from icmjax.persona_world import text
 from icmjax.persona_world.config import WorldConfig
 from icmjax.persona_world.transcripts import Batch, make_tables, sample_batch
@@ -118,6 +118,7 @@ class PretrainConfig:
             attention_bias=True,
             attention_out_bias=True,
             tie_embeddings=True,
+            platform=platform_of(),
         )
 
 

@@ -21,7 +21,7 @@ from icmjax.search import Algorithm
 # with another batch size, on other devices, or in a process that padded its trees otherwise.
 HARMLESS = frozenset(
     "batch_size query_batch_size width widths num_serial num_spare mesh memory_budget "
-    "name default_template tokenizer graphdef params".split()
+    "name default_template tokenizer graphdef params platform".split()
 )
 # The claims' and the weights' own fingerprints stand for the paths that led to them.
 PATHS = frozenset({"model", "source"})

@@ -58,9 +58,7 @@ class Readings(NamedTuple):
     ties: Array  # int32 [N], the claims that are shown together: of one group, or tied by rules
     given: Array  # int8 [N], the labels of claims of one alone, clamped or implied; -1 of the rest
     places: Array  # bool [S], all False: as many as claims that a context can show
-    support: (
-        Array  # float32 [2], log P(given labels | the others' as found, and turned round), nats
-    )
+    support: Array  # float32 [2], log P(given | the others as found, and turned round), nats
     others: Array  # bool [H], all False: as many as are shown for that; none where it is not asked
 
     @property
