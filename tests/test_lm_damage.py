@@ -222,7 +222,7 @@ def test_odd_values_of_a_configuration_are_errors_or_read(family: str):
 @pytest.mark.filterwarnings("ignore")  # as above
 @pytest.mark.parametrize("name", ["tokenizer.json", "tokenizer_config.json"])
 def test_odd_values_of_a_tokenizer_are_errors_or_read(monkeypatch, folder: Path, name: str):
-    monkeypatch.setattr("icmjax.lm.loading.read_params", lambda *_: None)
+    monkeypatch.setattr("icmjax.lm.loading.read_params", lambda *_, **__: None)
     content = json.loads((folder / name).read_text())
     num_refused = 0
     for what, case in spoilt(content, 1):

@@ -207,6 +207,14 @@ def test_bytes_are_said_before_the_first_is_read(folder: Path):
     assert len(said) > 5
 
 
+def test_weights_of_no_mesh_may_go_to_any_device(monkeypatch, folder: Path):
+    """As an array that was never placed does: several processes put it on a mesh of all."""
+    for num_bytes in (1000, 1 << 26):
+        monkeypatch.setattr("icmjax.lm.reading.PIECE_BYTES", num_bytes)
+        leaves = jax.tree.leaves(load_lm(folder).params)
+        assert not any(leaf.committed for leaf in leaves)
+
+
 def test_large_parameters_come_piece_by_piece(monkeypatch, folder: Path):
     whole = load_lm(folder).params
     monkeypatch.setattr("icmjax.lm.reading.PIECE_BYTES", 1000)

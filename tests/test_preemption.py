@@ -275,12 +275,15 @@ class Hosts:
                 deadline = time.monotonic() + 200
                 while len(self.states(0)) < 2:
                     assert time.monotonic() < deadline
+                    assert all(process.poll() is None for process in processes), self.logs()
                     time.sleep(0.01)
                 processes[sigterm_to].send_signal(signal.SIGTERM)
             found = [process.wait(timeout=200) for process in processes]
-        logs = [folder.with_suffix(".log").read_text() for folder in self.folders]
-        assert found == [status, status], logs
-        return [log.splitlines()[-1] for log in logs]
+        assert found == [status, status], self.logs()
+        return [log.splitlines()[-1] for log in self.logs()]
+
+    def logs(self):
+        return [folder.with_suffix(".log").read_text() for folder in self.folders]
 
     def states(self, host):
         """The names of the states that a host has kept."""

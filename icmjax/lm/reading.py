@@ -51,7 +51,8 @@ def read_params(
         dtype: Of the parameters.
         layout: Of the tensors.
         deltas: What an adapter adds to tensors, by their names.
-        sharding_fn: Where parameters lie; None for the default device.
+        sharding_fn: Where parameters lie; None for the default device, uncommitted, so that they
+            may go on to others.
         spread: The decoder's own configuration, where key-value heads are repeated.
         on_read: Is told, before the first piece and after each parameter, how many bytes lie on
             the devices of this process and how many will.
@@ -64,7 +65,6 @@ def read_params(
     params = abstract_params(config if spread is None else spread)
     repeats = 1 if spread is None else spread.num_kv_heads // config.num_kv_heads
     weights = weight_map(config, abstract_params(config), layout, repeats)
-    default = jnp.zeros(()).sharding
     with ExitStack() as stack:
         tensors = {layout.rename(name): each for name, each in open_tensors(folder, stack).items()}
         deltas = {layout.rename(name): each for name, each in deltas.items()}
@@ -81,7 +81,7 @@ def read_params(
                 config.num_heads,
                 shape,
                 dtype,
-                sharding_fn(weight.path, shape) if sharding_fn else default,
+                sharding_fn(weight.path, shape) if sharding_fn else None,
             )
             for weight, shape in zip(weights, _shapes(params), strict=True)
         ]
@@ -110,16 +110,21 @@ class Reader(NamedTuple):
     num_heads: int
     shape: tuple[int, ...]  # of the whole parameter, with [L] and experts
     dtype: jnp.dtype
-    sharding: Sharding
+    sharding: Sharding | None
 
     @property
     def num_bytes(self) -> int:
         """On the devices of this process, together."""
-        places = len(self.sharding.addressable_devices)
-        return places * math.prod(self.sharding.shard_shape(self.shape)) * self.dtype.itemsize
+        places, shape = 1, self.shape
+        if self.sharding is not None:
+            places = len(self.sharding.addressable_devices)
+            shape = self.sharding.shard_shape(shape)
+        return places * math.prod(shape) * self.dtype.itemsize
 
     def read(self) -> jax.Array:
         """Return the parameter, each device's part read once."""
+        if self.sharding is None:
+            return self._read_part(_whole_slices(None, self.shape), None)
         parts: dict[tuple[tuple[int, int], ...], jax.Array] = {}
         arrays = []
         indices = self.sharding.addressable_devices_indices_map(self.shape)
@@ -131,19 +136,18 @@ class Reader(NamedTuple):
             arrays.append(jax.device_put(parts[key], device))
         return jax.make_array_from_single_device_arrays(self.shape, self.sharding, arrays)
 
-    def _read_part(self, index: Index, device: jax.Device) -> jax.Array:
+    def _read_part(self, index: Index, device: jax.Device | None) -> jax.Array:
         shape = tuple(each.stop - each.start for each in index)
         if math.prod(shape) * self.dtype.itemsize <= PIECE_BYTES:
             part = np.empty(shape, self.dtype)
             for place, piece in self._pieces(index):
                 part[place] = piece
             return jax.device_put(part, device)
-        with jax.default_device(device):
-            buffer = jnp.zeros(shape, self.dtype)
-            for place, piece in self._pieces(index):
-                starts = [each if isinstance(each, int) else each.start for each in place]
-                block = piece.reshape((1,) * (len(shape) - piece.ndim) + piece.shape)
-                buffer = _write(buffer, block, np.asarray(starts, np.int32)).block_until_ready()
+        buffer = jnp.zeros(shape, self.dtype, device=device)
+        for place, piece in self._pieces(index):
+            starts = [each if isinstance(each, int) else each.start for each in place]
+            block = piece.reshape((1,) * (len(shape) - piece.ndim) + piece.shape)
+            buffer = _write(buffer, block, np.asarray(starts, np.int32)).block_until_ready()
         return buffer
 
     def _pieces(self, index: Index) -> Iterator[tuple[tuple[int | slice, ...], np.ndarray]]:
