@@ -37,7 +37,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from measure.flops import pass_flops, rows_of
 from measure.shapes import abstract_lm, random_tokens
 
-from icmjax.lm import CHAIN_AXIS, MODEL_AXIS, QUERY_AXIS
+from icmjax.lm import CHAIN_AXIS, MODEL_AXIS, QUERY_AXIS, Implementation
 from icmjax.scoring import level_bytes, make_tree_scorer
 
 AXES = (CHAIN_AXIS, QUERY_AXIS, MODEL_AXIS)
@@ -59,11 +59,14 @@ class Row(NamedTuple):
     mesh: tuple[int, int, int]  # chain, query, model
     num_claims: int = 256
     num_tokens: int = 60  # of a claim
+    attention: Implementation = "einsum"
 
 
 ROWS = {
     "tiny": Row("tiny", "v5e:2x2", (1, 2, 2), 8, 10),
+    "tiny-flash": Row("tiny", "v5e:2x2", (1, 2, 2), 8, 10, "flash"),
     "1b": Row("1b", "v5e:2x2", (1, 1, 1), 64),
+    "1b-flash": Row("1b", "v5e:2x2", (1, 1, 1), 64, attention="flash"),
     "8b-v5e-8": Row("8b", "v5e:2x4", (1, 1, 8)),
     "8b-v6e-8": Row("8b", "v6e:2x4", (1, 4, 2)),
     "70b-v5e-64": Row("70b", "v5e:8x8", (1, 4, 16)),
@@ -84,7 +87,7 @@ def mesh_of(row: Row) -> Mesh:
 def compile_row(row: Row) -> dict[str, Any]:
     """Compile one pass, and tell what the compiler says of it."""
     mesh = mesh_of(row)
-    lm = abstract_lm(row.shape, mesh)
+    lm = abstract_lm(row.shape, mesh, row.attention)
     chip = row.topology.partition(":")[0]
     weights = sum(
         np.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
@@ -146,7 +149,7 @@ def _bytes_of(shapes: str) -> int:
 
 
 @click.command(help=__doc__.splitlines()[0])
-@click.option("--rows", default=",".join(list(ROWS)[1:]), show_default=True, help="By commas.")
+@click.option("--rows", default=",".join(list(ROWS)[2:]), show_default=True, help="By commas.")
 @click.option("--out", default="compile_tpu.json", show_default=True, type=Path)
 def main(rows: str, out: Path) -> None:
     """The command of this file."""

@@ -20,15 +20,16 @@ pytestmark = [
 ]
 
 
-def test_a_pass_compiles_for_four_chips(tmp_path):
+@pytest.mark.parametrize("name", ["tiny", "tiny-flash"])
+def test_a_pass_compiles_for_four_chips(tmp_path, name: str):
     out = tmp_path / "rows.json"
     command = [sys.executable, str(ROOT / "benchmarks" / "compile_tpu.py")]
     environment = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
     environment |= {"JAX_PLATFORMS": "cpu", "TPU_SKIP_MDS_QUERY": "1"}
     subprocess.run(
-        [*command, "--rows", "tiny", "--out", str(out)], check=True, env=environment, timeout=600
+        [*command, "--rows", name, "--out", str(out)], check=True, env=environment, timeout=600
     )
-    row = json.loads(out.read_text())["tiny"]
+    row = json.loads(out.read_text())[name]
     assert row["chips"] == 4
     assert row["fits"]
     assert row["peak"] > 0

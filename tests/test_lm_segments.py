@@ -268,8 +268,9 @@ def test_the_fused_kernel_is_what_computes(monkeypatch):
 def test_fused_attention_that_cannot_run_is_refused():
     fields = vars(DECODERS["plain"].config)
     for change, dtype, rules in (
-        ({"attention": "flash"}, "float32", ["known implementations"]),
-        ({"attention": "xla", "score_cap": 5.0}, "float32", ["does not cap"]),
+        ({"attention": "splash"}, "float32", ["known implementations"]),
+        ({"attention": "flash"}, "float32", ["runs on TPUs and NVIDIA GPUs"]),
+        ({"attention": "xla", "score_cap": 5.0}, "float32", ["does not cap scores"]),
         ({"attention": "cudnn", "head_dim": 10}, "float32", ["NVIDIA", "takes bfloat16", "sizes"]),
     ):
         with pytest.raises(CheckpointError) as caught:

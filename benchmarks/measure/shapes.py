@@ -53,9 +53,11 @@ def shape_config(
     )
 
 
-def abstract_lm(name: str, mesh: Mesh | None = None) -> LanguageModel:
+def abstract_lm(
+    name: str, mesh: Mesh | None = None, attention: Implementation = "einsum"
+) -> LanguageModel:
     """A Llama whose bfloat16 weights are shapes alone, each where it would lie on a TPU's mesh."""
-    config = shape_config(name, platform="tpu")
+    config = shape_config(name, attention, "tpu")
     if mesh is not None:
         config = spread_config(config, mesh)
     abstract = nnx.eval_shape(lambda: Decoder(config, nnx.Rngs(0), jnp.dtype(jnp.bfloat16)))

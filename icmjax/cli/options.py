@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 T = TypeVar("T", bound=tuple)
 
 # Spelt out, so that help and mistakes import nothing; the tests hold them to the code's own.
-IMPLEMENTATIONS = ("einsum", "xla", "cudnn")
+IMPLEMENTATIONS = ("einsum", "flash", "xla", "cudnn")
 METHODS = ("tree", "sequential", "blockwise", "chain_rule")
 SELECTORS = (
     "zero_shot_entropy",

@@ -46,9 +46,18 @@ class Part(NamedTuple):
 class PartKernel(Protocol):
     """Attention to one set of keys by other means than `attend_part`."""
 
+    def does(self, sight: Sight) -> bool:
+        """Whether it can do what is seen so."""
+        ...
+
     def attend_part(self, queries: jax.Array, read: KeyValues, sight: Sight) -> Part:
         """Return the part of these keys; shapes as in `attend_part`."""
         ...
+
+
+def soft_cap(values: jax.Array, cap: float | None) -> jax.Array:
+    """Bound values smoothly by the cap (Gemma 2, arXiv:2408.00118); None bounds nothing."""
+    return values if cap is None else cap * jnp.tanh(values / cap)
 
 
 def attend(
@@ -69,7 +78,7 @@ def attend(
         sights: For each of them which keys are seen.
         score_fn: Turns float32 products of queries and keys into scores.
         temperings: Of the segments, where there are any.
-        kernel: Does the parts without tempering, where given.
+        kernel: Does the parts that it can, where given, and that have no tempering.
         is_whole: Whether the queries are all tokens of their rows, so that none sees a key that
             stands after it there.
         tiles: Of the platform that it is compiled for.
@@ -87,7 +96,7 @@ def attend(
         return _by_heads(attend_heads, queries, read, tiles)
     parts = [
         attend_part(queries, *past, sight, score_fn, tempering, tiles)
-        if tempering is not None
+        if tempering is not None or not kernel.does(sight)
         else kernel.attend_part(queries, past, sight)
         for past, sight, tempering in zip(read, sights, (None, *rest), strict=True)
     ]

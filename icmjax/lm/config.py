@@ -3,10 +3,13 @@
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from jax.sharding import Mesh
+
 from icmjax.lm.rope import RopeConfig
 
+MODEL_AXIS = "model"  # of a mesh: parts of the weights
 Platform = Literal["cpu", "gpu", "tpu"]
-Implementation = Literal["einsum", "xla", "cudnn"]  # of attention; see `icmjax.lm.fused`
+Implementation = Literal["einsum", "flash", "xla", "cudnn"]  # of attention; `icmjax.lm.fused`
 IMPLEMENTATIONS: tuple[Implementation, ...] = get_args(Implementation)
 
 
@@ -52,6 +55,7 @@ class DecoderConfig:
     bos_id: int | None = None
     attention: Implementation = "einsum"
     platform: Platform = "cpu"  # that it is compiled for, whatever machine compiles it
+    mesh: Mesh | None = None  # that the weights lie on
 
     def __post_init__(self) -> None:
         assert len(self.ropes) == len(self.windows) == self.num_layers

@@ -6,8 +6,9 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from icmjax.lm.attention import soft_cap
 from icmjax.lm.config import DecoderConfig
-from icmjax.lm.layers import Layer, soft_cap
+from icmjax.lm.layers import Layer
 from icmjax.lm.linear import INIT_SCALE, Linear
 from icmjax.lm.norms import apply, make_norm
 from icmjax.lm.rope import rotations

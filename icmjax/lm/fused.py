@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from icmjax.errors import CheckpointError, Fault
-from icmjax.lm.attention import MASKED, Part
+from icmjax.lm.attention import MASKED, Part, PartKernel
 from icmjax.lm.config import IMPLEMENTATIONS, DecoderConfig
 from icmjax.lm.segments import KeyValues, Sight
 
@@ -18,6 +18,10 @@ class FusedKernel(NamedTuple):
 
     implementation: Literal["xla", "cudnn"]
     scale: float
+
+    def does(self, sight: Sight) -> bool:
+        """Whether it can; it can everything."""
+        return True
 
     def attend_part(self, queries: jax.Array, read: KeyValues, sight: Sight) -> Part:
         """Return attention to one set of keys, to be merged; shapes as in `attention.attend_part`.
@@ -49,11 +53,22 @@ class FusedKernel(NamedTuple):
         )
 
 
-def fused_kernel(config: DecoderConfig) -> FusedKernel | None:
+def fused_kernel(config: DecoderConfig) -> PartKernel | None:
     """The kernel that the config asks for; None for attention by einsum."""
-    if config.attention == "einsum":
-        return None
-    return FusedKernel(config.attention, (config.query_size or config.head_dim) ** -0.5)
+    scale = (config.query_size or config.head_dim) ** -0.5
+    match config.attention:
+        case "einsum":
+            return None
+        case "flash":
+            # Pallas takes a while to import, and few ask for it.
+            from icmjax.lm.flash import FlashKernel
+
+            is_interpreted = config.platform == "cpu"
+            return FlashKernel(
+                scale, config.score_cap, config.platform, config.mesh, is_interpreted
+            )
+        case implementation:
+            return FusedKernel(implementation, scale)
 
 
 def check_attention(config: DecoderConfig, dtype: str) -> None:
@@ -71,9 +86,12 @@ def check_attention(config: DecoderConfig, dtype: str) -> None:
         rule = "Attention is by one of the known implementations."
         known = f"Give one of {', '.join(IMPLEMENTATIONS)}."
         raise CheckpointError(Fault(rule, repr(attention), where, known))
-    if attention != "einsum" and config.score_cap is not None:
-        rule = "A fused kernel does not cap scores."
+    if attention in ("xla", "cudnn") and config.score_cap is not None:
+        rule = "JAX's fused attention does not cap scores."
         faults.append(Fault(rule, f"scores capped at {config.score_cap:g}", where, remedy))
+    if attention == "flash" and config.platform == "cpu":
+        rule = "The flash kernel runs on TPUs and NVIDIA GPUs."
+        faults.append(Fault(rule, "the device is a cpu", where, remedy))
     if attention == "cudnn":
         if config.platform != "gpu":
             rule = "cuDNN runs on NVIDIA GPUs."

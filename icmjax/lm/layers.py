@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from icmjax.lm.attention import TILES, attend
+from icmjax.lm.attention import TILES, attend, soft_cap
 from icmjax.lm.config import DecoderConfig
 from icmjax.lm.fused import fused_kernel
 from icmjax.lm.linear import INIT_SCALE, Linear, residual_scale
@@ -14,11 +14,6 @@ from icmjax.lm.mlp import MLP, Experts
 from icmjax.lm.norms import Norm, apply, make_head_norm, make_norm
 from icmjax.lm.rope import rotate
 from icmjax.lm.segments import KeyValues, Sight, Tempering
-
-
-def soft_cap(values: jax.Array, cap: float | None) -> jax.Array:
-    """Bound values smoothly by the cap (Gemma 2, arXiv:2408.00118); None bounds nothing."""
-    return values if cap is None else cap * jnp.tanh(values / cap)
 
 
 class Attention(nnx.Module):

@@ -115,9 +115,10 @@ def load_lm(
             or the id of a model on the Hugging Face hub, "owner/name", which is fetched into its
             cache.
         dtype: Of the weights and of the activations: "float32", "bfloat16" or "float16".
-        attention: "einsum" runs everywhere and for every model; "cudnn" is NVIDIA's fused kernel,
-            in 16 bits and for models that do not cap their scores; "xla" is the same way of
-            calling it without the kernel, to compare with.
+        attention: "einsum" runs everywhere and for every model; "flash" is our own kernel, on TPUs
+            and NVIDIA GPUs and for every model; "cudnn" is NVIDIA's fused kernel, in 16 bits and
+            for models that do not cap their scores; "xla" is the same way of calling it without
+            the kernel, to compare with.
         max_length: Tokens that prompts may have; None for what the model was made for, see
             `config_from_hf`.
         revision: Of a hub id: a branch, a tag or a commit; None for the newest.

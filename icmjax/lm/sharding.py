@@ -8,11 +8,12 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from icmjax.errors import Fault, InputError
-from icmjax.lm.config import DecoderConfig
+from icmjax.lm.config import MODEL_AXIS, DecoderConfig
 from icmjax.lm.reading import ShardingFn
 
 # Labellings of independent chains, queries of a tree, and parts of the weights.
-CHAIN_AXIS, QUERY_AXIS, MODEL_AXIS = AXES = ("chain", "query", "model")
+CHAIN_AXIS, QUERY_AXIS = "chain", "query"
+AXES = (CHAIN_AXIS, QUERY_AXIS, MODEL_AXIS)
 # Of what columns are shared out, outputs lie on their own devices; of what rows are, they are
 # summed over devices: one sum for attention and one for the MLP in a layer (arXiv:1909.08053).
 COLUMNS = {("attention", name) for name in ("query", "key", "value")}
@@ -53,7 +54,7 @@ def make_mesh(shape: Mapping[str, int], devices: Sequence[jax.Device] | None = N
 
 
 def spread_config(config: DecoderConfig, mesh: Mesh) -> DecoderConfig:
-    """Return the configuration with as many key-value heads as share the weights, or more.
+    """Return the configuration on a mesh, with a key-value head or more for each part of it.
 
     Fewer heads are repeated, so that every device has those that its queries attend to.
 
@@ -78,7 +79,8 @@ def spread_config(config: DecoderConfig, mesh: Mesh) -> DecoderConfig:
         found = f"{num_parts} devices for {', '.join(uneven)}"
         remedy = "give a number that divides them, and more devices along query"
         raise InputError(Fault(rule, found, f"mesh: {MODEL_AXIS}", remedy))
-    return replace(config, num_kv_heads=num_parts) if repeated else config
+    num_kv_heads = num_parts if repeated else config.num_kv_heads
+    return replace(config, num_kv_heads=num_kv_heads, mesh=mesh)
 
 
 def weights_on(mesh: Mesh, config: DecoderConfig) -> ShardingFn:

@@ -81,14 +81,19 @@ def call_bytes(
     # A chunk is of one query of one row at the least.
     most_scores = max(TILES[config.platform].chunk_scores, num_heads * max(read))
     scores = num_rows * num_heads * width * max(read)
-    if config.attention != "xla":
+    if config.attention == "flash":
+        scores = 0  # never in memory
+    elif config.attention != "xla":
         scores = min(scores, most_scores)
     # The residual stream, its norm, queries, and the parts of the attention in float32; or the
     # gated linear unit.
     attention = 3 * config.hidden_size * _itemsize(lm) + (2 + len(read)) * heads * 4
     unit = 2 * config.hidden_size * _itemsize(lm) + 3 * config.mlp_size // num_parts * _itemsize(lm)
     masks = scores + MASK_COPIES * num_limits * max(read)
-    if config.attention != "einsum":
+    if config.attention == "flash":
+        # Queries, and what comes out, in the order of the heads; two statistics in eight lines.
+        masks += num_rows * width * (heads * (_itemsize(lm) + 4) + num_heads * 8 * 4)
+    elif config.attention != "einsum":
         # What each token sees of all keys, and of the widest as what is added to its scores.
         masks += num_rows * width * (sum(read) + _itemsize(lm) * max(read))
     return num_rows * width * max(attention, unit) + 2 * 4 * scores + masks
