@@ -1,5 +1,13 @@
 """Devices that share a model's weights, its queries and its labellings score as one does."""
 
+import contextlib
+import dataclasses
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
 import jax
 import numpy as np
 import pytest
@@ -9,7 +17,7 @@ from test_lm_parity import batch, logits
 from icmjax.claims import claims_from_rows
 from icmjax.claims.consistency import no_rules
 from icmjax.errors import InputError
-from icmjax.lm import MODEL_AXIS, load_lm, make_mesh
+from icmjax.lm import MODEL_AXIS, default_mesh, load_lm, make_mesh
 from icmjax.scoring import make_scorer
 from icmjax.search import Gibbs, run_search
 from icmjax.steering import make_steerer
@@ -126,3 +134,80 @@ def test_a_mesh_that_does_not_fit_is_refused(folders):
     lm = load_lm(folders / "llama", mesh=make_mesh({"model": 2}))
     with pytest.raises(InputError, match="give no devices"):
         make_scorer(lm, CLAIMS, devices=jax.devices()[:2])
+
+
+def test_where_nobody_says_one_all_devices_share_the_weights(folders, monkeypatch):
+    config = load_lm(folders / "llama").config  # of four heads, hidden size 32
+    assert default_mesh(config, jax.devices()[:1]) is None
+    for num_devices, shape in ((2, (1, 1, 2)), (3, (3, 1, 1)), (4, (1, 1, 4))):
+        mesh = default_mesh(config, jax.devices()[:num_devices])
+        assert mesh.devices.shape == shape
+    wide = dataclasses.replace(config, num_heads=6, num_kv_heads=6, hidden_size=36)
+    assert default_mesh(wide).devices.shape == (2, 1, 2)
+    # Devices of a CPU are one machine's cores, which one device has use for already.
+    assert load_lm(folders / "llama", mesh="auto").mesh is None
+    monkeypatch.setattr("icmjax.lm.loading.platform_of", lambda mesh=None: "tpu")
+    lm = load_lm(folders / "llama", mesh="auto")
+    assert lm.mesh == make_mesh({"model": 4})
+    assert lm.config.platform == "tpu"
+
+
+HOST = """
+import sys
+import jax
+import numpy as np
+address, host, number, model, shape, out = sys.argv[1:]
+jax.config.update("jax_default_matmul_precision", "highest")
+if int(number) > 1:
+    jax.distributed.initialize(address, int(number), int(host))
+from test_mesh import CLAIMS, LABELS, searched
+from icmjax.lm import load_lm, make_mesh
+from icmjax.scoring import make_scorer
+assert len(jax.devices()) == 8 and len(jax.local_devices()) == 8 // int(number)
+mesh = make_mesh(dict(zip(("chain", "query", "model"), map(int, shape.split(",")))))
+scorer = make_scorer(load_lm(model, mesh=mesh), CLAIMS)
+scores = jax.experimental.multihost_utils.process_allgather(scorer(LABELS), tiled=True)
+held = sum(s.data.nbytes for leaf in jax.tree.leaves(scorer.lm.params)
+           for s in leaf.addressable_shards)
+np.savez(out, scores=scores, labels=searched(scorer).labels, held=held)
+"""
+
+
+def searched(scorer):
+    return run_search(scorer, no_rules(), Gibbs(num_iterations=6), jax.random.key(0))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "shape"), [(1, "2,2,2"), (2, "1,2,4"), (2, "4,1,2")])
+def test_eight_devices_of_processes_score_and_search_as_one(folders, tmp_path, number, shape):
+    expected = make_scorer(load_lm(folders / "llama"), CLAIMS)
+    scores, labels = expected(LABELS), searched(expected).labels
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        address = f"localhost:{free.getsockname()[1]}"
+    environment = os.environ | {
+        "JAX_NUM_CPU_DEVICES": f"{8 // number}",
+        "PYTHONPATH": str(Path(__file__).parent),
+    }
+    hosts = range(number)
+    model = folders / "llama"
+    own = [[address, host, number, model, shape, tmp_path / f"{host}"] for host in hosts]
+    with contextlib.ExitStack() as stack:
+        processes = []
+        for words in own:
+            command = [sys.executable, "-c", HOST, *map(str, words)]
+            log = stack.enter_context(words[-1].with_suffix(".log").open("w"))
+            process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
+            stack.callback(process.wait)
+            stack.callback(process.kill)
+            processes.append(process)
+        for process, words in zip(processes, own, strict=True):
+            assert process.wait(timeout=200) == 0, words[-1].with_suffix(".log").read_text()
+    held = []
+    for words in own:
+        found = np.load(words[-1].with_suffix(".npz"))
+        np.testing.assert_allclose(found["scores"], scores, rtol=1e-5, atol=1e-5)
+        np.testing.assert_array_equal(found["labels"], labels)
+        held.append(int(found["held"]))
+    # Each process read what its own devices hold, and no more.
+    assert len(set(held)) == 1

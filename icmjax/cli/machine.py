@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import click
 
@@ -34,18 +34,20 @@ def memory_bytes(memory_gib: float) -> int:
 
 
 mesh_option = click.option(
-    "--mesh", help="Devices along each axis, as chain=1,query=4,model=2; model shares the weights."
+    "--mesh",
+    help="Devices along each axis, as chain=1,query=4,model=2; model shares the weights. By "
+    "default all accelerators that are there share them; query=1 is one alone.",
 )
 
 
-def read_mesh(text: str | None) -> Mesh | None:
-    """The mesh that an option says; None where it is not given.
+def read_mesh(text: str | None) -> Mesh | Literal["auto"]:
+    """The mesh that an option says; "auto" where it is not given.
 
     Raises:
       InputError: it says none, or none of devices that are there.
     """
     if text is None:
-        return None
+        return "auto"
     pairs = [part.partition("=")[::2] for part in text.split(",")]
     if not all(size.strip().isdecimal() for _, size in pairs):
         rule, remedy = "A mesh says how many devices an axis has.", "write it as query=4,model=2"
@@ -72,8 +74,8 @@ class Machine(NamedTuple):
         _ = self.devices, self.mesh
 
     @property
-    def mesh(self) -> Mesh | None:
-        """The mesh that the weights are read onto; None for one device, or copies of them.
+    def mesh(self) -> Mesh | Literal["auto"] | None:
+        """The mesh that the weights are read onto; None for copies of them.
 
         Raises:
           InputError: see `read_mesh`; or copies are asked for as well.
@@ -81,6 +83,8 @@ class Machine(NamedTuple):
         if self.mesh_text is not None and self.num_devices > 1:
             rule, found = "A mesh says all devices.", f"--devices {self.num_devices} as well"
             raise InputError(Fault(rule, found, "--mesh", "leave --devices out"))
+        if self.num_devices > 1:
+            return None
         return read_mesh(self.mesh_text)
 
     @property

@@ -6,7 +6,7 @@ import functools
 import math
 import sys
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
 
 import click
 
@@ -139,7 +139,7 @@ class ModelOptions(NamedTuple):
     max_length: int | None = None
     revision: str | None = None
 
-    def load(self, mesh: Mesh | None = None) -> LanguageModel:
+    def load(self, mesh: Mesh | Literal["auto"] | None = None) -> LanguageModel:
         """The model; raises as `load_lm` does. Fields that change no score are named once."""
         lm = icmjax.load_lm(
             self.model,
@@ -150,6 +150,9 @@ class ModelOptions(NamedTuple):
             on_read=Reading(self.dtype),
             mesh=mesh,
         )
+        if mesh == "auto" and lm.mesh is not None:
+            shape = ",".join(f"{axis}={size}" for axis, size in lm.mesh.shape.items())
+            click.echo(f"on {lm.mesh.size} devices: --mesh {shape}", err=True)
         if lm.ignored_fields:
             names = ", ".join(lm.ignored_fields)
             click.echo(f"fields of config.json that nothing is computed from: {names}", err=True)

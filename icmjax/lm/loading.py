@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -30,7 +30,7 @@ from icmjax.lm.files import (
 from icmjax.lm.fused import check_attention
 from icmjax.lm.hf_config import read_config
 from icmjax.lm.reading import read_params
-from icmjax.lm.sharding import spread_config, weights_on
+from icmjax.lm.sharding import default_mesh, spread_config, weights_on
 from icmjax.lm.tokenizer import eos_token_ids, read_tokenizer
 
 if TYPE_CHECKING:
@@ -105,7 +105,7 @@ def load_lm(
     max_length: int | None = None,
     revision: str | None = None,
     on_read: Callable[[int, int], None] | None = None,
-    mesh: Mesh | None = None,
+    mesh: Mesh | Literal["auto"] | None = None,
 ) -> LanguageModel:
     """Load a language model in the Hugging Face format, without torch.
 
@@ -124,8 +124,9 @@ def load_lm(
         revision: Of a hub id: a branch, a tag or a commit; None for the newest.
         on_read: Is told how many bytes of the weights lie on devices and how many will, before
             the first is read and after each parameter.
-        mesh: Devices that share the work, see `make_mesh`; None for the default device. Each reads
-            its own part of the weights alone.
+        mesh: Devices that share the work, see `make_mesh`; "auto" for all that are there, see
+            `default_mesh`, but for those of a CPU; None for the default device. Each reads its own
+            part of the weights alone.
 
     Raises:
         InputError: The devices of the mesh cannot share the weights evenly.
@@ -143,6 +144,8 @@ def load_lm(
         tokenizer_folder, folder = folder, _find_folder(adapter.base)
     objects = read_objects(folder)
     read = read_config(objects[CONFIG_FILE], max_length)
+    if mesh == "auto":
+        mesh = None if platform_of() == "cpu" else default_mesh(read.config)
     config = replace(read.config, attention=attention, platform=platform_of(mesh))
     check_attention(config, dtype)
     template = _template(objects[SETTINGS_FILE])

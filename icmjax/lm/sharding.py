@@ -53,6 +53,28 @@ def make_mesh(shape: Mapping[str, int], devices: Sequence[jax.Device] | None = N
     return Mesh(np.array(found[: np.prod(sizes)]).reshape(sizes), AXES)
 
 
+def default_mesh(config: DecoderConfig, devices: Sequence[jax.Device] | None = None) -> Mesh | None:
+    """Return the mesh on which a model lies where nobody says one; None for one device.
+
+    As many devices as can share the weights, which any pass has a use for; what is left of them
+    along "chain".
+
+    Args:
+        config: Of the decoder.
+        devices: None for `jax.devices()`.
+    """
+    found = list(jax.devices() if devices is None else devices)
+    number = len(found)
+    if number == 1:
+        return None
+    num_parts = next(
+        parts
+        for parts in range(number, 0, -1)
+        if number % parts == 0 and not _uneven(config, parts)
+    )
+    return make_mesh({MODEL_AXIS: num_parts, CHAIN_AXIS: number // num_parts}, found)
+
+
 def spread_config(config: DecoderConfig, mesh: Mesh) -> DecoderConfig:
     """Return the configuration on a mesh, with a key-value head or more for each part of it.
 
@@ -62,25 +84,29 @@ def spread_config(config: DecoderConfig, mesh: Mesh) -> DecoderConfig:
         InputError: Heads, MLP columns or the hidden size cannot be shared out evenly.
     """
     num_parts = mesh.shape[MODEL_AXIS]
-    sizes = {
-        "heads": config.num_heads,
-        "key-value heads": config.num_kv_heads,
-        "columns of the MLP": config.mlp_size,
-        "hidden dimensions": config.hidden_size,
-    }
-    repeated = config.num_kv_heads < num_parts and num_parts % config.num_kv_heads == 0
-    uneven = [
-        f"{size} {name}"
-        for name, size in sizes.items()
-        if size % num_parts and not (name == "key-value heads" and repeated)
-    ]
-    if uneven:
+    if uneven := _uneven(config, num_parts):
         rule = f"Devices along {MODEL_AXIS} share weights evenly."
         found = f"{num_parts} devices for {', '.join(uneven)}"
         remedy = "give a number that divides them, and more devices along query"
         raise InputError(Fault(rule, found, f"mesh: {MODEL_AXIS}", remedy))
-    num_kv_heads = num_parts if repeated else config.num_kv_heads
+    num_kv_heads = num_parts if _repeats_heads(config, num_parts) else config.num_kv_heads
     return replace(config, num_kv_heads=num_kv_heads, mesh=mesh)
+
+
+def _repeats_heads(config: DecoderConfig, num_parts: int) -> bool:
+    return config.num_kv_heads < num_parts and num_parts % config.num_kv_heads == 0
+
+
+def _uneven(config: DecoderConfig, num_parts: int) -> list[str]:
+    """What so many devices cannot share evenly, in words."""
+    num_kv_heads = num_parts if _repeats_heads(config, num_parts) else config.num_kv_heads
+    sizes = {
+        "heads": config.num_heads,
+        "key-value heads": num_kv_heads,
+        "columns of the MLP": config.mlp_size,
+        "hidden dimensions": config.hidden_size,
+    }
+    return [f"{size} {name}" for name, size in sizes.items() if size % num_parts]
 
 
 def weights_on(mesh: Mesh, config: DecoderConfig) -> ShardingFn:

@@ -14,7 +14,7 @@ from icmjax.lm.files import FETCH_AGAIN, SHARD_INDEX, weights_files
 
 FLOAT_DTYPES = ("F64", "F32", "F16", "BF16")
 # A file is mapped anew after so many bytes: pages that were read count as memory until then.
-RELEASED_BYTES = 1 << 28
+RELEASED_BYTES = 1 << 26
 
 Index = tuple[slice, ...]  # every one with its start and stop
 
