@@ -22,7 +22,7 @@ from icmjax.cli import machine, options
 from icmjax.cli.commands import COMMANDS, main
 from icmjax.cli.export import EXPORT_FILES
 from icmjax.feedback import SELECTORS
-from icmjax.lm import IMPLEMENTATIONS
+from icmjax.lm import IMPLEMENTATIONS, QUANTIZATIONS
 from icmjax.runs import FORMATS
 from icmjax.scoring import MEMORY_BUDGET, OBJECTIVES, Leave, Method, make_scorer
 from icmjax.search import BIASES
@@ -170,6 +170,7 @@ def test_no_long_run_of_lines_stands_twice():
 def test_the_command_line_names_what_the_library_has():
     assert set(options.METHODS) == set(get_args(Method))
     assert options.IMPLEMENTATIONS == IMPLEMENTATIONS
+    assert options.QUANTIZATIONS == QUANTIZATIONS
     assert options.SELECTORS == SELECTORS
     assert ("auto", *RULES) == options.PAIR_RULES
     assert get_args(Leave) == options.LEAVES

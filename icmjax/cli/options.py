@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from icmjax.claims import ClaimSet, GoldLabels
     from icmjax.cli.machine import Machine
-    from icmjax.lm import Implementation, LanguageModel
+    from icmjax.lm import Implementation, LanguageModel, Quantization
     from icmjax.scoring import AnyScorer, Leave, Method, Objective
     from icmjax.search import Algorithm
 
@@ -27,6 +27,7 @@ T = TypeVar("T", bound=tuple)
 
 # Spelt out, so that help and mistakes import nothing; the tests hold them to the code's own.
 IMPLEMENTATIONS = ("einsum", "flash", "xla", "cudnn")
+QUANTIZATIONS = ("int8", "int4")
 METHODS = ("tree", "sequential", "blockwise", "chain_rule")
 SELECTORS = (
     "zero_shot_entropy",
@@ -138,6 +139,7 @@ class ModelOptions(NamedTuple):
     template: str | None
     max_length: int | None = None
     revision: str | None = None
+    quantize: Quantization | None = None
 
     def load(self, mesh: Mesh | Literal["auto"] | None = None) -> LanguageModel:
         """The model; raises as `load_lm` does. Fields that change no score are named once."""
@@ -147,8 +149,9 @@ class ModelOptions(NamedTuple):
             self.attention,
             max_length=self.max_length,
             revision=self.revision,
-            on_read=Reading(self.dtype),
+            on_read=Reading(self.quantize or self.dtype),
             mesh=mesh,
+            quantize=self.quantize,
         )
         if mesh == "auto" and lm.mesh is not None:
             shape = ",".join(f"{axis}={size}" for axis, size in lm.mesh.shape.items())
@@ -249,13 +252,18 @@ model_options = grouped(
         default="einsum",
         show_default=True,
         type=click.Choice(IMPLEMENTATIONS),
-        help="cudnn: NVIDIA's fused kernel, in 16 bits.",
+        help="flash: our own kernel, on TPUs and GPUs; cudnn: NVIDIA's, in 16 bits.",
     ),
     click.option("--template", help="By default the model's own, then the data's."),
     click.option(
         "--max-length", type=int, help="Most tokens of a prompt; by default what the model is for."
     ),
     click.option("--revision", help="Of a hub id: a branch, a tag or a commit."),
+    click.option(
+        "--quantize",
+        type=click.Choice(QUANTIZATIONS),
+        help="Keep weights in few bits: less memory, no less time, other scores.",
+    ),
 )
 claims_options = grouped(
     "source",

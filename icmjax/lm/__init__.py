@@ -6,6 +6,7 @@ from icmjax.lm.decoder import Decoder
 from icmjax.lm.fused import check_attention
 from icmjax.lm.hf_config import config_from_hf
 from icmjax.lm.loading import BUNDLED_MODELS, SETTINGS_FILE, LanguageModel, load_lm, platform_of
+from icmjax.lm.quantized import QUANTIZATIONS, Quantization
 from icmjax.lm.quiet import quiet_transformers
 from icmjax.lm.rope import RopeConfig, inverse_frequencies
 from icmjax.lm.segments import KeyValues, Segment, Tempering
@@ -25,6 +26,7 @@ __all__ = [
     "CHAIN_AXIS",
     "IMPLEMENTATIONS",
     "MODEL_AXIS",
+    "QUANTIZATIONS",
     "QUERY_AXIS",
     "SETTINGS_FILE",
     "TILES",
@@ -34,6 +36,7 @@ __all__ = [
     "KeyValues",
     "LanguageModel",
     "Platform",
+    "Quantization",
     "RopeConfig",
     "Segment",
     "Tempering",

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from icmjax.lm.config import DecoderConfig
+from icmjax.lm.quantized import kernel_of
 
 INIT_SCALE = 0.02
 
@@ -34,5 +35,5 @@ class Linear(nnx.Module):
 
     def __call__(self, inputs: jax.Array) -> jax.Array:
         """Map `[..., in]` to `[..., out]`."""
-        outputs = inputs @ self.kernel[...]
+        outputs = inputs @ kernel_of(self.kernel)
         return outputs if self.bias is None else outputs + self.bias[...]

@@ -29,6 +29,7 @@ from icmjax.lm.files import (
 )
 from icmjax.lm.fused import check_attention
 from icmjax.lm.hf_config import read_config
+from icmjax.lm.quantized import Quantization, check_quantization
 from icmjax.lm.reading import read_params
 from icmjax.lm.sharding import default_mesh, spread_config, weights_on
 from icmjax.lm.tokenizer import eos_token_ids, read_tokenizer
@@ -106,6 +107,7 @@ def load_lm(
     revision: str | None = None,
     on_read: Callable[[int, int], None] | None = None,
     mesh: Mesh | Literal["auto"] | None = None,
+    quantize: Quantization | None = None,
 ) -> LanguageModel:
     """Load a language model in the Hugging Face format, without torch.
 
@@ -127,6 +129,8 @@ def load_lm(
         mesh: Devices that share the work, see `make_mesh`; "auto" for all that are there, see
             `default_mesh`, but for those of a CPU; None for the default device. Each reads its own
             part of the weights alone.
+        quantize: "int8" or "int4": kernels of layers are kept in so few bits, which saves memory
+            and no time. It changes the scores; `docs/models.md` says by how much.
 
     Raises:
         InputError: The devices of the mesh cannot share the weights evenly.
@@ -134,6 +138,7 @@ def load_lm(
             holds what does not fit; the dtype is another; or the attention asked for cannot run
             here.
     """
+    check_quantization(quantize)
     if dtype not in DTYPES:
         rule = "Weights and activations are of one of three types; none of them is quantised."
         remedy = f"Give one of {', '.join(DTYPES)}."
@@ -166,6 +171,7 @@ def load_lm(
         sharding_fn=None if mesh is None else weights_on(mesh, config),
         spread=config,
         on_read=on_read,
+        quantize=quantize,
     )
     abstract = nnx.eval_shape(lambda: Decoder(config, nnx.Rngs(0), jnp.dtype(dtype)))
     return LanguageModel(

@@ -9,6 +9,7 @@ from flax import nnx
 
 from icmjax.lm.config import DecoderConfig
 from icmjax.lm.linear import INIT_SCALE, Linear, residual_scale
+from icmjax.lm.quantized import kernel_of
 
 ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "silu": jax.nn.silu,
@@ -52,7 +53,7 @@ class GroupedLinear(nnx.Module):
             inputs: The rows.
             group_sizes: int32 `[E]`, rows of each expert.
         """
-        return jax.lax.ragged_dot(inputs, self.kernel[...], group_sizes)
+        return jax.lax.ragged_dot(inputs, kernel_of(self.kernel), group_sizes)
 
 
 class Experts(nnx.Module):

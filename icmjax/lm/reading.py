@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -16,9 +16,11 @@ from flax import nnx
 from jax.sharding import Sharding
 
 from icmjax.errors import CheckpointError, Fault
+from icmjax.lm import quantized
 from icmjax.lm.adapters import Delta
 from icmjax.lm.config import DecoderConfig
 from icmjax.lm.layouts import LLAMA, Layout
+from icmjax.lm.quantized import GROUP, Quantization, Quantized, is_quantized
 from icmjax.lm.tensors import FLOAT_DTYPES, Index, Tensor, delta_faults, open_tensors
 from icmjax.lm.weights import Weight, abstract_params, weight_map
 
@@ -39,6 +41,7 @@ def read_params(
     sharding_fn: ShardingFn | None = None,
     spread: DecoderConfig | None = None,
     on_read: Callable[[int, int], None] | None = None,
+    quantize: Quantization | None = None,
 ) -> nnx.State:
     """Read a decoder's parameters from a folder's safetensors files.
 
@@ -56,6 +59,7 @@ def read_params(
         spread: The decoder's own configuration, where key-value heads are repeated.
         on_read: Is told, before the first piece and after each parameter, how many bytes lie on
             the devices of this process and how many will.
+        quantize: In how few bits kernels of layers are kept, see `icmjax.lm.quantized`.
 
     Raises:
         CheckpointError: Files are absent or damaged; or tensors are missing, unexpected, of the
@@ -82,10 +86,14 @@ def read_params(
                 shape,
                 dtype,
                 sharding_fn(weight.path, shape) if sharding_fn else None,
+                quantize if is_quantized(weight.path) else None,
             )
             for weight, shape in zip(weights, _shapes(params), strict=True)
         ]
-        total, read, arrays = sum(reader.num_bytes for reader in readers), 0, {}
+        if faults := _group_faults(readers):
+            raise CheckpointError(faults)
+        total, read = sum(reader.num_bytes for reader in readers), 0
+        arrays: dict[tuple[str, ...], jax.Array | Quantized] = {}
         for reader in readers:
             if on_read is not None:
                 on_read(read, total)
@@ -111,54 +119,88 @@ class Reader(NamedTuple):
     shape: tuple[int, ...]  # of the whole parameter, with [L] and experts
     dtype: jnp.dtype
     sharding: Sharding | None
+    quantize: Quantization | None = None
 
     @property
     def num_bytes(self) -> int:
         """On the devices of this process, together."""
-        places, shape = 1, self.shape
-        if self.sharding is not None:
-            places = len(self.sharding.addressable_devices)
-            shape = self.sharding.shard_shape(shape)
-        return places * math.prod(shape) * self.dtype.itemsize
+        places = 1 if self.sharding is None else len(self.sharding.addressable_devices)
+        size = math.prod(self.shard_shape)
+        if self.quantize is None:
+            return places * size * self.dtype.itemsize
+        bits = jnp.iinfo(self.quantize).bits
+        return places * (size * bits // 8 + size // GROUP * self.dtype.itemsize)
 
-    def read(self) -> jax.Array:
+    @property
+    def shard_shape(self) -> tuple[int, ...]:
+        """Of what one device holds."""
+        return self.shape if self.sharding is None else self.sharding.shard_shape(self.shape)
+
+    def read(self) -> jax.Array | Quantized:
         """Return the parameter, each device's part read once."""
-        if self.sharding is None:
+        sharding = self.sharding
+        if sharding is None:
             return self._read_part(_whole_slices(None, self.shape), None)
-        parts: dict[tuple[tuple[int, int], ...], jax.Array] = {}
+        parts: dict[tuple[tuple[int, int], ...], jax.Array | Quantized] = {}
         arrays = []
-        indices = self.sharding.addressable_devices_indices_map(self.shape)
+        indices = sharding.addressable_devices_indices_map(self.shape)
         for device, index in indices.items():
             own = _whole_slices(index, self.shape)
             key = tuple((each.start, each.stop) for each in own)
             if key not in parts:
                 parts[key] = self._read_part(own, device)
             arrays.append(jax.device_put(parts[key], device))
-        return jax.make_array_from_single_device_arrays(self.shape, self.sharding, arrays)
 
-    def _read_part(self, index: Index, device: jax.Device | None) -> jax.Array:
+        def assemble(*arrays: jax.Array) -> jax.Array:
+            ratio = [n // m for n, m in zip(self.shape, self.shard_shape, strict=True)]
+            shape = tuple(n * m for n, m in zip(arrays[0].shape, ratio, strict=True))
+            return jax.make_array_from_single_device_arrays(shape, sharding, list(arrays))
+
+        return jax.tree.map(assemble, *arrays)
+
+    def _read_part(self, index: Index, device: jax.Device | None) -> jax.Array | Quantized:
         shape = tuple(each.stop - each.start for each in index)
+        if self.quantize is not None:
+            return self._read_quantized(self.quantize, index, shape, device)
         if math.prod(shape) * self.dtype.itemsize <= PIECE_BYTES:
             part = np.empty(shape, self.dtype)
-            for place, piece in self._pieces(index):
+            for place, piece in self._pieces(index, self.dtype):
                 part[place] = piece
             return jax.device_put(part, device)
         buffer = jnp.zeros(shape, self.dtype, device=device)
-        for place, piece in self._pieces(index):
-            starts = [each if isinstance(each, int) else each.start for each in place]
-            block = piece.reshape((1,) * (len(shape) - piece.ndim) + piece.shape)
-            buffer = _write(buffer, block, np.asarray(starts, np.int32)).block_until_ready()
+        for place, piece in self._pieces(index, self.dtype):
+            buffer = _write(buffer, piece, _starts(place)).block_until_ready()
         return buffer
 
-    def _pieces(self, index: Index) -> Iterator[tuple[tuple[int | slice, ...], np.ndarray]]:
-        """Parts of a part: where each stands in it, and its values in the parameter's dtype."""
+    def _read_quantized(
+        self,
+        kind: Quantization,
+        index: Index,
+        shape: tuple[int, ...],
+        device: jax.Device | None,
+    ) -> Quantized:
+        *outer, num_in, num_out = shape
+        values = jnp.zeros(shape, jnp.dtype(kind), device=device)
+        steps = jnp.zeros((*outer, num_in // GROUP, num_out), self.dtype, device=device)
+        for place, piece in self._pieces(index, jnp.dtype(jnp.float32)):
+            found = quantized.quantize(piece, kind, self.dtype)
+            *where, rows, columns = _starts(place)
+            values = _write(values, found.values, (*where, rows, columns))
+            steps = _write(steps, found.steps, (*where, rows // GROUP, columns))
+            steps.block_until_ready()
+        return Quantized(values, steps)
+
+    def _pieces(
+        self, index: Index, dtype: jnp.dtype
+    ) -> Iterator[tuple[tuple[int | slice, ...], np.ndarray]]:
+        """Parts of a part: where each stands in it, and its values in the dtype."""
         num_stacked = self.weight.names.ndim
         stacked, own = index[:num_stacked], index[num_stacked:]
         for place in np.ndindex(*(each.stop - each.start for each in stacked)):
             at = tuple(each.start + offset for each, offset in zip(stacked, place, strict=True))
             tensor = self.tensors[str(self.weight.names[at])]
             for block in self._blocks(own):
-                piece = self.weight.read(tensor, block, self.num_heads).astype(self.dtype)
+                piece = self.weight.read(tensor, block, self.num_heads).astype(dtype)
                 within = tuple(
                     slice(each.start - first.start, each.stop - first.start)
                     for each, first in zip(block, own, strict=True)
@@ -171,14 +213,25 @@ class Reader(NamedTuple):
         span = index[axis]
         row = math.prod(each.stop - each.start for each in index) // (span.stop - span.start)
         step = max(1, PIECE_BYTES // (row * self.dtype.itemsize))
+        if self.quantize is not None and axis == 0:
+            step = -(-step // GROUP) * GROUP  # inputs that share a step come together
         for start in range(span.start, span.stop, step):
             block = slice(start, min(start + step, span.stop))
             yield (*index[:axis], block, *index[axis + 1 :])
 
 
+def _starts(place: tuple[int | slice, ...]) -> list[int]:
+    return [each if isinstance(each, int) else each.start for each in place]
+
+
+def _write(buffer: jax.Array, piece: np.ndarray | jax.Array, starts: Sequence[int]) -> jax.Array:
+    """Write a piece into a buffer in place; it may have fewer axes, the last ones."""
+    block = piece.reshape((1,) * (buffer.ndim - piece.ndim) + piece.shape)
+    return _update(buffer, block, np.asarray(starts, np.int32))
+
+
 @partial(jax.jit, donate_argnums=0)
-def _write(buffer: jax.Array, block: jax.Array, starts: jax.Array) -> jax.Array:
-    """Write a block into a buffer in place."""
+def _update(buffer: jax.Array, block: jax.Array, starts: jax.Array) -> jax.Array:
     return jax.lax.dynamic_update_slice(buffer, block, list(starts))
 
 
@@ -187,6 +240,17 @@ def _whole_slices(index: tuple[slice, ...] | None, shape: tuple[int, ...]) -> In
     given = index or ()
     every = (*given, *(slice(None),) * (len(shape) - len(given)))
     return tuple(slice(*each.indices(size)[:2]) for each, size in zip(every, shape, strict=True))
+
+
+def _group_faults(readers: list[Reader]) -> list[Fault]:
+    """Return a fault for every kernel whose part on a device has no whole groups of inputs."""
+    rule = f"Inputs of kernels in few bits come in groups of {GROUP}, on each device."
+    remedy = "Leave quantize out, or let fewer devices share the weights."
+    return [
+        Fault(rule, f"{reader.shard_shape[-2]}", ".".join(reader.weight.path), remedy)
+        for reader in readers
+        if reader.quantize is not None and reader.shard_shape[-2] % GROUP
+    ]
 
 
 def _tensor_faults(
