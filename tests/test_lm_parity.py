@@ -14,7 +14,7 @@ from flax import nnx
 from safetensors.numpy import load_file, save_file
 
 from icmjax.errors import CheckpointError
-from icmjax.lm import LanguageModel, load_lm, save_hf
+from icmjax.lm import LanguageModel, Segment, load_lm, save_hf
 
 LLAMA3 = {
     "rope_type": "llama3",
@@ -254,16 +254,65 @@ def test_export_is_read_back_by_transformers_and_by_us(tmp_path: Path):
         np.testing.assert_array_equal(logits(again, *batch(lm)), logits(lm, *batch(lm)))
 
 
-@pytest.mark.parametrize("family", ["llama", "gemma2"])
-def test_bfloat16_is_as_close_as_torch_is(tmp_path: Path, family: str):
+SHORT = {"sliding_window": 7}
+WINDOWS = dict.fromkeys(("mistral", "gemma2", "gemma3", "mixtral", "phi3"), SHORT)
+
+
+@pytest.mark.parametrize(
+    "family",
+    [
+        pytest.param(family, marks=() if family in ("llama", "gemma2") else pytest.mark.slow)
+        for family in FAMILIES
+    ],
+)
+def test_what_was_read_before_is_as_good_as_read_anew(tmp_path: Path, family: str):
+    """Rows after a segment that holds their beginnings, which a window reaches back into."""
+    model = make_checkpoint(tmp_path, family, **WINDOWS.get(family, {}))
+    lm = load_lm(tmp_path)
+    tokens, positions, is_real = batch(lm)
+    expected = torch_logits(model, tokens, is_real)
+
+    @jax.jit
+    def in_pieces(lm: LanguageModel) -> jax.Array:
+        decoder = lm.decoder()
+        first, second = (
+            tuple(each[:, cut] for each in (tokens, positions, is_real))
+            for cut in (slice(17), slice(17, None))
+        )
+        hidden, key_values = decoder(*first)
+        after, _ = decoder(*second, (Segment(key_values, *first[1:]),))
+        return decoder.logits(jnp.concatenate([hidden, after], axis=1))
+
+    is_real = np.asarray(is_real)
+    error = np.abs(np.asarray(in_pieces(lm)) - expected)[is_real].max()
+    assert error <= 2e-5 * np.abs(expected[is_real]).max()
+
+
+@pytest.mark.parametrize(
+    ("family", "attention"),
+    [
+        pytest.param(
+            family,
+            attention,
+            marks=() if family in ("llama", "gemma2") else pytest.mark.slow,
+        )
+        for family in FAMILIES
+        for attention in ("einsum", "flash")
+    ],
+)
+def test_bfloat16_is_as_close_as_torch_is(monkeypatch, tmp_path: Path, family: str, attention: str):
     """Our error against float32 is within 1.5 times that of torch in bfloat16."""
+    monkeypatch.setattr("icmjax.lm.loading.check_attention", lambda *_: None)
     model = make_checkpoint(tmp_path, family)
     inputs = batch(load_lm(tmp_path))
     is_real = np.asarray(inputs[2])
     exact = torch_logits(model, inputs[0], is_real)[is_real]
     theirs = torch_logits(model.to(torch.bfloat16), inputs[0], is_real)[is_real]
-    lm = load_lm(tmp_path, dtype="bfloat16")
+    lm = load_lm(tmp_path, dtype="bfloat16", attention=attention)
     assert all(leaf.dtype == jnp.bfloat16 for leaf in jax.tree.leaves(lm.params))
     ours = np.asarray(logits(lm, *inputs))[is_real]
     assert ours.dtype == np.float32
-    assert np.sqrt(np.mean((ours - exact) ** 2)) < 1.5 * np.sqrt(np.mean((theirs - exact) ** 2))
+    errors = [np.sqrt(np.mean((each - exact) ** 2, axis=-1)) for each in (ours, theirs)]
+    # A token at the border between two experts may be sent to the other by either of them.
+    typical = np.median if lm.config.num_experts else lambda each: np.sqrt(np.mean(each**2))
+    assert typical(errors[0]) < 1.5 * typical(errors[1])
