@@ -68,12 +68,14 @@ ROWS = {
     "1b": Row("1b", "v5e:2x2", (1, 1, 1), 64),
     "1b-flash": Row("1b", "v5e:2x2", (1, 1, 1), 64, attention="flash"),
     "8b-v5e-8": Row("8b", "v5e:2x4", (1, 1, 8)),
+    "8b-v5e-8-flash": Row("8b", "v5e:2x4", (1, 1, 8), attention="flash"),
     "8b-v6e-8": Row("8b", "v6e:2x4", (1, 4, 2)),
-    "70b-v5e-64": Row("70b", "v5e:8x8", (1, 4, 16)),
-    "70b-v6e-16": Row("70b", "v6e:4x4", (1, 2, 8)),
-    "70b-v5p-16": Row("70b", "v5p:2x2x4", (1, 4, 4)),
-    "405b-v5e-64": Row("405b", "v5e:8x8", (1, 1, 64)),
-    "405b-v5p-16": Row("405b", "v5p:2x2x4", (1, 1, 16)),
+    "8b-v6e-8-flash": Row("8b", "v6e:2x4", (1, 4, 2), attention="flash"),
+    "70b-v5e-64-flash": Row("70b", "v5e:8x8", (1, 4, 16), attention="flash"),
+    "70b-v6e-16-flash": Row("70b", "v6e:4x4", (1, 2, 8), attention="flash"),
+    "70b-v5p-16-flash": Row("70b", "v5p:2x2x4", (1, 4, 4), attention="flash"),
+    "405b-v5e-64-flash": Row("405b", "v5e:8x8", (1, 1, 64), attention="flash"),
+    "405b-v5p-16-flash": Row("405b", "v5p:2x2x4", (1, 1, 16), attention="flash"),
 }
 
 
@@ -110,7 +112,8 @@ def compile_row(row: Row) -> dict[str, Any]:
     planned = level_bytes(*shape)[1] * scorer.batch_size
     here = make_tree_scorer(abstract_lm(row.shape), claims, units, memory_budget=1 << 60)
     demonstrations = np.zeros(row.num_claims, np.int8)
-    flops = pass_flops(here.lm, rows_of(here, demonstrations)) / (row.mesh[1] * row.mesh[2])
+    operations = pass_flops(here.lm, rows_of(here, demonstrations))
+    flops = operations.total / (row.mesh[1] * row.mesh[2])
     memory, cost = compiled.memory_analysis(), compiled.cost_analysis() or {}
     return {
         "chips": int(np.prod(row.mesh)),

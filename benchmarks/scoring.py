@@ -165,7 +165,7 @@ def measure(scorer, labels: np.ndarray, plain: dict, rate: float, repeats: int, 
     if steady < ENOUGH_SECONDS / 2:
         steady = median_seconds(repeats, compiled, labels)
     plan = describe(scorer, budget)
-    flops = pass_flops(scorer.lm, rows_of(scorer, labels))
+    flops = pass_flops(scorer.lm, rows_of(scorer, labels)).total
     row = {
         "engine": "icmjax",
         "method": plan.method,

@@ -106,7 +106,7 @@ def test_operations_are_those_of_the_rows(benchmark):
     from measure.shapes import random_lm
 
     def count(before: int, *seen: int) -> float:
-        return pass_flops(lm, Rows(np.array([3]), np.array([before]), np.array(seen, int)))
+        return pass_flops(lm, Rows(np.array([3]), np.array([before]), np.array(seen, int))).total
 
     lm = random_lm("tiny")
     layers, heads = lm.config.num_layers, lm.config.num_heads * lm.config.head_dim

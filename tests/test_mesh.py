@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import json
 import os
 import socket
 import subprocess
@@ -211,3 +212,60 @@ def test_eight_devices_of_processes_score_and_search_as_one(folders, tmp_path, n
         held.append(int(found["held"]))
     # Each process read what its own devices hold, and no more.
     assert len(set(held)) == 1
+
+
+@pytest.mark.slow
+def test_a_job_of_two_processes_searches_as_one_command(folders, tmp_path):
+    """As SLURM starts them; each has a run folder of its own, and one of them speaks."""
+    rows = [
+        {"id": f"{i}", "question": "", "choice": f"Rice helps {i}", "consistency_id": i // 2}
+        for i in range(8)
+    ]
+    claims = tmp_path / "claims.jsonl"
+    claims.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    command = [sys.executable, "-c", "from icmjax.cli import main; main(prog_name='icmjax')"]
+    command += ["search", "--model", folders / "llama", "--claims", claims, "--rule", "none"]
+    command += ["--algorithm", "gibbs", "--iterations", "6"]
+    alone = subprocess.run(
+        [*map(str, command), "--out", str(tmp_path / "alone")], capture_output=True, text=True
+    )
+    assert alone.returncode == 0, alone.stderr
+    shared = ["--distributed", "--mesh", "query=2,model=4", "--out", str(tmp_path / "run")]
+    jobs = []
+    for host in range(2):
+        slurm = {
+            "SLURM_JOB_ID": f"{os.getpid()}",  # of which the port is made
+            "SLURM_NTASKS": "2",
+            "SLURM_PROCID": f"{host}",
+            "SLURM_LOCALID": f"{host}",
+            "SLURM_STEP_NODELIST": "localhost",
+            "SLURM_STEP_NUM_NODES": "1",
+            "JAX_NUM_CPU_DEVICES": "4",
+        }
+        job = subprocess.Popen(
+            [*map(str, command), *shared],
+            env=os.environ | slurm,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        jobs.append(job)
+    told = [job.communicate(timeout=200) for job in jobs]
+    assert [job.returncode for job in jobs] == [0, 0], told
+    assert told[0][0]
+    # What connects the devices of CPUs has a line of its own for each.
+    assert all(line.startswith("[Gloo]") for line in told[1][0].splitlines())
+    names = ("alone", "run", "run-host1")
+    one, first, second = ((tmp_path / name / "labels.jsonl").read_text() for name in names)
+    labels = [[json.loads(line)["label"] for line in text.splitlines()] for text in (one, first)]
+    assert labels[0] == labels[1]
+    assert first == second
+
+
+@pytest.mark.slow
+def test_a_process_that_nobody_told_of_others_is_refused(folders, tmp_path):
+    command = [sys.executable, "-c", "from icmjax.cli import main; main(prog_name='icmjax')"]
+    command += ["search", "--model", str(folders / "llama"), "--claims", "no.csv", "--out", "x"]
+    found = subprocess.run([*command, "--distributed"], capture_output=True, text=True)
+    assert found.returncode == 2
+    assert "told of one another" in found.stderr

@@ -64,7 +64,19 @@ def rows_of(scorer, labels: np.ndarray) -> Rows:
     return Rows(np.full(len(orders), text), np.zeros(len(orders), int), seen)
 
 
-def pass_flops(lm: LanguageModel, rows: Rows) -> float:
+class Operations(NamedTuple):
+    """Multiplications and additions."""
+
+    dense: float  # of weights and activations
+    attention: float  # of queries and keys, of weights of attention and values
+
+    @property
+    def total(self) -> float:
+        """All of them."""
+        return self.dense + self.attention
+
+
+def pass_flops(lm: LanguageModel, rows: Rows) -> Operations:
     """Multiplications and additions of the matmuls that a pass needs.
 
     In the last layer that is the keys and values of all tokens, and the rest of the queries' last
@@ -77,9 +89,10 @@ def pass_flops(lm: LanguageModel, rows: Rows) -> float:
     of_rest = 2 * config.hidden_size * (2 * heads + 3 * config.mlp_size)
     lengths, before, seen = (each.astype(float) for each in rows)
     pairs = (lengths * before + lengths * (lengths + 1) / 2).sum()
-    below_last = (of_keys + of_rest) * lengths.sum() + 4 * heads * pairs
-    last = of_keys * lengths.sum() + of_rest * len(seen) + 4 * heads * seen.sum()
-    return (config.num_layers - 1) * below_last + last
+    below_last = config.num_layers - 1
+    dense = (below_last + 1) * of_keys * lengths.sum()
+    dense += of_rest * (below_last * lengths.sum() + len(seen))
+    return Operations(dense, 4 * heads * (below_last * pairs + seen.sum()))
 
 
 def matmul_rate(dtype: jnp.dtype, size: int, repeats: int = 5) -> float:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 import math
+import os
+import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -16,6 +18,8 @@ if TYPE_CHECKING:
     import jax
     from jax.sharding import Mesh
 
+# The names of all of them: a run records none.
+OPTIONS = ("batch_size", "memory_gib", "num_devices", "mesh", "distributed")
 MEMORY_GIB = 4.0  # as icmjax.scoring.MEMORY_BUDGET, which it would cost JAX to ask
 
 memory_option = click.option(
@@ -114,6 +118,30 @@ class Machine(NamedTuple):
         )
 
 
+def join_hosts(options: dict[str, Any]) -> dict[str, Any]:
+    """Joins the other processes; returns what options mean here: all but the first keep quiet.
+
+    Each process writes a run folder of its own.
+
+    Raises:
+      InputError: nothing tells which the others are.
+    """
+    import jax
+
+    try:
+        jax.distributed.initialize()
+    except (ValueError, RuntimeError) as error:
+        rule = "Processes that share a search are told of one another by what started them."
+        remedy = "start them by srun, a JobSet or on all hosts of a TPU slice; or leave it out"
+        raise InputError(Fault(rule, str(error), "--distributed", remedy)) from error
+    host = jax.process_index()
+    if host == 0:
+        return options
+    sys.stdout = open(os.devnull, "w")  # noqa: SIM115
+    own = {"out": f"{options['out']}-host{host}"} if options.get("out") else {}
+    return options | own | ({"quiet": True} if "quiet" in options else {})
+
+
 def machine_options(command: Callable[..., None]) -> Callable[..., None]:
     """Adds the options, and hands them to the command as `machine`; it must report faults."""
 
@@ -127,6 +155,12 @@ def machine_options(command: Callable[..., None]) -> Callable[..., None]:
         "--devices", "num_devices", default=1, show_default=True, help="tree: that share a pass."
     )
     @mesh_option
+    @click.option(
+        "--distributed",
+        is_flag=True,
+        help="One of several processes that share each pass, started alike on every host of a TPU "
+        "slice, SLURM job or Kubernetes JobSet. All but the first write to OUT-host1, ...",
+    )
     @functools.wraps(command)
     def wrapped(
         *args: Any,
@@ -134,8 +168,11 @@ def machine_options(command: Callable[..., None]) -> Callable[..., None]:
         memory_gib: float,
         num_devices: int,
         mesh: str | None,
+        distributed: bool,
         **kwargs: Any,
     ) -> None:
+        if distributed:
+            kwargs = join_hosts(kwargs)
         machine = Machine(batch_size, memory_gib, num_devices, mesh)
         if num_devices > 1:
             icmjax.devices.keep_thread_spare(num_devices)

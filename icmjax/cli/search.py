@@ -16,7 +16,7 @@ import click
 import icmjax
 from icmjax.cli.faults import reports_faults, shows_run_warnings
 from icmjax.cli.inputs import place_of, read_labels
-from icmjax.cli.machine import Machine, machine_options
+from icmjax.cli.machine import OPTIONS, Machine, machine_options
 from icmjax.cli.options import (
     ClaimsOptions,
     ModelOptions,
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 FIGURE = "diagnostics.png"
 # A run records its options, but for those that say where it lies and how it is watched.
-NOT_RECORDED = ("out", "resume", "quiet", "clamp", *Machine._fields)
+NOT_RECORDED = ("out", "resume", "quiet", "clamp", *OPTIONS)
 GROUPS = (ModelOptions, ClaimsOptions, ScorerOptions, UtilityOptions)
 MAXIMISES_U = ("icm", "tempering", "greedy")
 OF_DIAGNOSTICS = ("label_shares", "mean_marginal_entropy")  # that are printed too
