@@ -4,8 +4,8 @@
     python benchmarks/compile_tpu.py --rows 1b
 
 libtpu (extra `tpu-compile`) compiles for a topology on any x86 machine; nothing runs. A row is one
-pass of tree scores: a Llama's shape in bfloat16, N claims of L tokens, chips, and how they share
-the work (chain, query, model). Of each are told
+pass of tree scores, or a block of a tempering search: a Llama's shape in bfloat16, N claims of L
+tokens, chips, and how they share the work (chain, query, model). Of each are told
   peak         memory on a chip beside the weights, by the compiler, and what was planned
   weights      on a chip
   compiled in  seconds, lowering and compiling, on this machine
@@ -22,7 +22,7 @@ import os
 import re
 import time
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 # Before jax: there is no TPU here, and nobody to ask about one.
 os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
@@ -37,8 +37,11 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from measure.flops import pass_flops, rows_of
 from measure.shapes import abstract_lm, random_tokens
 
+from icmjax.claims.consistency import no_rules
 from icmjax.lm import CHAIN_AXIS, MODEL_AXIS, QUERY_AXIS, Implementation
-from icmjax.scoring import level_bytes, make_tree_scorer
+from icmjax.scoring import TreeScorer, level_bytes, make_tree_scorer
+from icmjax.search import ParallelTempering
+from icmjax.search.loop import run_block
 
 AXES = (CHAIN_AXIS, QUERY_AXIS, MODEL_AXIS)
 GIB = 2**30
@@ -60,10 +63,12 @@ class Row(NamedTuple):
     num_claims: int = 256
     num_tokens: int = 60  # of a claim
     attention: Implementation = "einsum"
+    program: Literal["pass", "tempering"] = "pass"  # one pass, or a block of steps of a search
 
 
 ROWS = {
     "tiny": Row("tiny", "v5e:2x2", (1, 2, 2), 8, 10),
+    "tiny-tempering": Row("tiny", "v5e:2x2", (1, 2, 2), 8, 10, "flash", "tempering"),
     "tiny-flash": Row("tiny", "v5e:2x2", (1, 2, 2), 8, 10, "flash"),
     "1b": Row("1b", "v5e:2x2", (1, 1, 1), 64),
     "1b-flash": Row("1b", "v5e:2x2", (1, 1, 1), 64, attention="flash"),
@@ -76,6 +81,7 @@ ROWS = {
     "70b-v5p-16-flash": Row("70b", "v5p:2x2x4", (1, 4, 4), attention="flash"),
     "405b-v5e-64-flash": Row("405b", "v5e:8x8", (1, 1, 64), attention="flash"),
     "405b-v5p-16-flash": Row("405b", "v5p:2x2x4", (1, 1, 16), attention="flash"),
+    "8b-v5e-8-tempering": Row("8b", "v5e:2x4", (1, 1, 8), attention="flash", program="tempering"),
 }
 
 
@@ -104,7 +110,10 @@ def compile_row(row: Row) -> dict[str, Any]:
     labels = jax.ShapeDtypeStruct((row.mesh[0], row.num_claims), jnp.int8, sharding=everywhere)
 
     started = time.perf_counter()
-    lowered = jax.jit(lambda scorer, labels: scorer(labels)).lower(scorer, labels)
+    if row.program == "pass":
+        lowered = jax.jit(lambda scorer, labels: scorer(labels)).lower(scorer, labels)
+    else:
+        lowered = lower_block(scorer, row.num_claims, everywhere)
     lowering = time.perf_counter() - started
     compiled = lowered.compile()
     seconds = time.perf_counter() - started
@@ -124,7 +133,7 @@ def compile_row(row: Row) -> dict[str, Any]:
         "fits": bool(memory.temp_size_in_bytes + weights <= CHIP_GIB[chip] * GIB),
         "lowering": lowering,
         "seconds": seconds,
-        "collectives": collectives_of(compiled.as_text(), weights),
+        "collectives": collectives_of(compiled.as_text(), lm.params),
         "flops": flops,
         "at_least": flops / (0.7 * PEAK_TFLOPS[chip] * 1e12),
         "bytes_of_weights_s": weights / (CHIP_GBS[chip] * 1e9),
@@ -132,15 +141,41 @@ def compile_row(row: Row) -> dict[str, Any]:
     }
 
 
-def collectives_of(text: str, weights: float) -> dict[str, Any]:
-    """Collectives of a program by their names: how many, and the bytes of the largest."""
+def lower_block(scorer: TreeScorer, num_claims: int, everywhere: NamedSharding) -> Any:
+    """Lower a block of steps of parallel tempering, as a search runs it."""
+    algorithm, rules = ParallelTempering(), no_rules()
+    unlabelled = np.full((num_claims,), -1, np.int8)
+    state = algorithm.init(jax.random.key(0), rules, unlabelled, num_options=2)
+    given = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=everywhere),
+        (jax.random.key(0), jax.tree.map(jnp.asarray, state), rules, jnp.int32(0)),
+    )
+    rng_key, state, rules, step = given
+    return run_block.lower(rng_key, state, scorer, rules, step, step, algorithm=algorithm)
+
+
+def collectives_of(text: str, params: Any) -> dict[str, Any]:
+    """Collectives of a program by their names: how many, and the bytes of the largest.
+
+    "weights" has the shapes of what is gathered that are those of a whole parameter, or of one
+    layer of it.
+    """
     found: dict[str, list[int]] = {}
     for kind in COLLECTIVES:
         pattern = rf"= (\(?[^=]*?) {kind}(?:-start)?\("
         sizes = [_bytes_of(shapes) for shapes in re.findall(pattern, text)]
         if sizes:
             found[kind] = sizes
-    return {kind: {"count": len(sizes), "largest": max(sizes)} for kind, sizes in found.items()}
+    counted = {kind: {"count": len(sizes), "largest": max(sizes)} for kind, sizes in found.items()}
+    whole = {leaf.shape for leaf in jax.tree.leaves(params) if leaf.ndim > 1}
+    whole |= {shape[1:] for shape in whole if len(shape) > 2}
+    gathered = re.findall(r"= (\(?[^=]*?) all-gather(?:-start)?\(", text)
+    shapes = {
+        tuple(int(size) for size in sizes.split(",") if size)
+        for each in gathered
+        for sizes in re.findall(r"\w+\[([\d,]*)\]", each)
+    }
+    return counted | {"weights": sorted(shapes & whole)}
 
 
 def _bytes_of(shapes: str) -> int:
@@ -152,7 +187,7 @@ def _bytes_of(shapes: str) -> int:
 
 
 @click.command(help=__doc__.splitlines()[0])
-@click.option("--rows", default=",".join(list(ROWS)[2:]), show_default=True, help="By commas.")
+@click.option("--rows", default=",".join(list(ROWS)[3:]), show_default=True, help="By commas.")
 @click.option("--out", default="compile_tpu.json", show_default=True, type=Path)
 def main(rows: str, out: Path) -> None:
     """The command of this file."""

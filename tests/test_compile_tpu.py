@@ -20,7 +20,7 @@ pytestmark = [
 ]
 
 
-@pytest.mark.parametrize("name", ["tiny", "tiny-flash"])
+@pytest.mark.parametrize("name", ["tiny", "tiny-flash", "tiny-tempering"])
 def test_a_pass_compiles_for_four_chips(tmp_path, name: str):
     out = tmp_path / "rows.json"
     command = [sys.executable, str(ROOT / "benchmarks" / "compile_tpu.py")]
@@ -35,5 +35,4 @@ def test_a_pass_compiles_for_four_chips(tmp_path, name: str):
     assert row["peak"] > 0
     # Heads and columns of the MLP are summed over chips; weights stay where they are.
     assert row["collectives"]["all-reduce"]["count"] > 0
-    gathered = row["collectives"].get("all-gather", {"largest": 0})["largest"]
-    assert gathered < row["weights"] * 2**30 / 4
+    assert row["collectives"]["weights"] == []
