@@ -22,8 +22,10 @@ folder of a real model, beside transformers on the same folder; --dtype bfloat16
 Cost: N = 16 and 64, the default, took 13 minutes of CPU time with installation, and 17 minutes on 2
 cores that other jobs shared. --long adds N = 256, some 15 minutes, and N = 1,024, an hour without
 spread and 50 minutes with spread alone. What is measured is written row by row.
-On a GPU, --shapes 1b,8b adds random weights in these shapes in bfloat16, with cuDNN's attention and
-without.
+On a TPU or GPU, what is measured by default are random weights in the shapes 1b and 8b in bfloat16,
+N = 256 claims of 60 tokens, by einsum and by each kernel that runs there, whose scores are held to
+the einsum's; --claims N adds the checkpoint, and --shapes names other shapes. A machine that has an
+accelerator which JAX does not see is refused, unless --on-cpu says that its CPU is meant.
 """
 
 import importlib.metadata
@@ -41,6 +43,7 @@ import click
 import jax
 import jax.numpy as jnp
 import numpy as np
+from measure.accelerator import find_accelerator, smi_works
 from measure.baselines import sample_of
 from measure.checkpoint import make_checkpoint
 from measure.claims import made_claims, read_claims
@@ -54,7 +57,7 @@ from measure.engines import (
 )
 from measure.flops import matmul_rate, pass_flops, rows_of
 from measure.memory import watch_peak
-from measure.shapes import SHAPES, random_lm, random_tokens
+from measure.shapes import SHAPES, random_lm, random_tokens, shape_bytes
 from measure.table import print_table, write_plot
 
 import icmjax
@@ -87,6 +90,7 @@ MAKERS = {
     ),
 }
 # N → minutes that all methods took on 2 CPU cores, those of the default sizes beside other jobs.
+DEVICE_SHARE = 0.9  # of a device's memory; the rest is the compiler's and the runtime's
 MINUTES = {16: 2, 64: 14, 256: 15, 1024: 110}
 MAX_ENGINES = 256  # claims; transformers reads so many on the CPU, wherever we run
 MAX_SEQUENTIAL = 64  # claims; more take N² L tokens of our own, which the tree's test covers
@@ -188,25 +192,47 @@ def measure(scorer, labels: np.ndarray, plain: dict, rate: float, repeats: int, 
     return row, logp
 
 
-def measure_shape(name: str, attention: Implementation, options: dict) -> dict:
-    """The tree on random weights of a known shape, in the device's low precision."""
+def measure_shape(
+    name: str, attention: Implementation, options: dict, expected: np.ndarray | None
+) -> tuple[dict, np.ndarray | None]:
+    """The tree on random weights of a known shape, in the device's low precision; and its scores.
+
+    Args:
+        expected: Scores by another attention, to which these are compared.
+    """
     engine = f"icmjax {name}"
+    left_out = engine_row(engine, "tree", options["shape_claims"], pass_seconds=None)
+    room = device_bytes()
+    if room is not None and shape_bytes(name) > DEVICE_SHARE * room:
+        weights, memory = (each / 2**30 for each in (shape_bytes(name), room))
+        note = f"weights of {weights:.1f} GiB do not fit the device's {memory:.1f}"
+        return {**left_out, "note": note}, None
     try:
         lm = random_lm(name, attention)
     except CheckpointError as error:
-        row = engine_row(engine, "tree", options["shape_claims"], pass_seconds=None)
-        return {**row, "note": f"{attention} attention: {error.faults[0].found}"}
+        return {**left_out, "note": f"{attention} attention: {error.faults[0].found}"}, None
+    budget = options["budget"]
+    if room is not None:
+        budget = int(DEVICE_SHARE * room) - shape_bytes(name)
     dtype = jax.tree.leaves(lm.params)[0].dtype
     num_claims, length = options["shape_claims"], options["shape_length"]
     tokens = random_tokens(num_claims, length, lm.config.vocab_size)
     labels = np.zeros(num_claims, np.int8)
     rate = matmul_rate(dtype, options["matmul_size"])
-    scorer = make_tree_scorer(lm, tokens, np.arange(num_claims), 1, options["budget"])
+    scorer = make_tree_scorer(lm, tokens, np.arange(num_claims), 1, budget)
     plain = measure_plain(lm, tokens, labels, options["repeats"])
-    row, _ = measure(scorer, labels, plain, rate, options["repeats"], options["budget"])
-    row |= {"engine": engine, "matmul_rate": rate}
+    row, logp = measure(scorer, labels, plain, rate, options["repeats"], budget)
+    row |= {"engine": engine, "matmul_rate": rate, "attention": attention}
     row["note"] = f"{dtype.name}, {attention} attention"
-    return row
+    if expected is not None:
+        row["kernel_error"] = float(np.max(np.abs(logp - expected)))
+        row["note"] += f", off the einsum's by {row['kernel_error']:.2g} nats at most"
+    return row, logp
+
+
+def device_bytes() -> int | None:
+    """Memory of the first device; None where it does not say."""
+    return (jax.devices()[0].memory_stats() or {}).get("bytes_limit")
 
 
 def measure_size(
@@ -318,7 +344,9 @@ def environment() -> dict:
 
 def cost_line(sizes: list[int], quick: bool, out: Path) -> str:
     """What a run of all methods is known to take, and where its rows are kept."""
-    if quick:
+    if not sizes and not quick:
+        known = "not known: no accelerator was measured; a shape compiles in a minute or two"
+    elif quick:
         known = "about a minute on 2 CPU cores"
     elif max(sizes) > max(MINUTES):
         known = f"not known: N = {max(MINUTES)} is the most that was measured"
@@ -326,7 +354,22 @@ def cost_line(sizes: list[int], quick: bool, out: Path) -> str:
         next_sizes = [min(each for each in MINUTES if each >= size) for size in sizes]
         minutes = sum(MINUTES[each] for each in next_sizes)
         known = f"took {minutes} minutes on 2 CPU cores, vLLM apart; fewer methods take less"
-    return f"Cost: {known}. Every row is written to {out} as soon as it is measured."
+    device = jax.devices()[0]
+    where = f"On {device.device_kind} ({device.platform})"
+    return f"{where}. Cost: {known}. Every row is written to {out} as soon as it is measured."
+
+
+def refuse_host(accelerator: str) -> None:
+    """Refuse to measure the CPU of a machine that has an accelerator.
+
+    Raises:
+        ClickException: It has one.
+    """
+    if accelerator != "cpu":
+        raise click.ClickException(
+            f"this machine has an accelerator ({accelerator}) that JAX does not see: install it by "
+            f"`make ACCELERATOR={accelerator}`, or say --on-cpu"
+        )
 
 
 def write_results(out: Path, rows: list[dict], rate: float, options: dict) -> None:
@@ -364,13 +407,17 @@ def write_results(out: Path, rows: list[dict], rate: float, options: dict) -> No
 @click.option("--sample", default=8, show_default=True, help="Prompts measured of 'anew'.")
 @click.option("--devices", "num_devices", type=int, help="That share a tree; by default all.")
 @click.option("--vllm-python", help="The python of an environment that has vLLM.")
-@click.option("--shapes", default="", help=f"Random weights, by commas: {', '.join(SHAPES)}.")
+@click.option(
+    "--shapes",
+    help=f"Random weights, by commas: {', '.join(SHAPES)}; by default 1b,8b but on a CPU.",
+)
 @click.option(
     "--attentions",
-    default="cudnn,einsum",
+    default="einsum,flash,cudnn",
     show_default=True,
     help=f"Of --shapes, by commas: {', '.join(IMPLEMENTATIONS)}.",
 )
+@click.option("--on-cpu", is_flag=True, help="Though the machine has an accelerator.")
 @click.option(
     "--quick", is_flag=True, help=f"A tiny model and by default N = {QUICK_SIZES}: does it run?"
 )
@@ -395,11 +442,16 @@ def main(
     vllm_python,
     shapes,
     attentions,
+    on_cpu,
     quick,
     out,
 ) -> None:
     """The command of this file."""
     jax.config.update("jax_enable_compilation_cache", False)  # compilation is measured
+    if jax.default_backend() == "cpu" and not on_cpu:
+        refuse_host(find_accelerator(Path("/"), os.environ, smi_works))
+    is_device = jax.default_backend() != "cpu" and not quick
+    shapes = shapes if shapes is not None else "1b,8b" if is_device else ""
     options = {
         "methods": methods.split(","),
         "repeats": 1 if quick else repeats,
@@ -424,50 +476,54 @@ def main(
     if num_devices and num_devices > len(jax.devices()) and jax.default_backend() != "cpu":
         found = f"{num_devices} of {len(jax.devices())}"
         raise click.BadParameter(f"{found} devices; on a CPU alone more can be made of cores")
-    by_default = QUICK_SIZES if quick else LONG_SIZES if is_long else SIZES
-    sizes = [int(size) for size in (sizes or by_default).split(",")]
+    by_default = QUICK_SIZES if quick else LONG_SIZES if is_long else "" if is_device else SIZES
+    sizes = [int(size) for size in filter(None, (sizes or by_default).split(","))]
     click.echo(cost_line(sizes, quick, out), err=True)
     try:
         claims, gold = read_claims(claim_files) if claim_files else made_claims()
     except ClaimsError as error:
         raise click.ClickException(str(error)) from error
     rows: list[dict] = []
+    rate = 0.0  # of the checkpoint's dtype, where there is one
 
     def keep(row: dict) -> None:
         """Write what there is: a row of a large size takes longer than all before it."""
         rows.append(row)
         write_results(out, rows, rate, options)
 
-    with tempfile.TemporaryDirectory() as place:
-        folder = None
-        if model is None:
-            texts = [claim.question + claim.choice for claim in claims.claims]
-            size = {"num_layers": 2, "hidden_size": 64} if quick else {}
-            folder = make_checkpoint(Path(place), texts, **size)
-            options["model"] = str(folder)
-        elif Path(model).is_dir():
-            folder = Path(model)
-        lm = icmjax.load_lm(folder or model, dtype=dtype)
-        folder = folder if dtype == "float32" else None  # engines read float32
-        rate = matmul_rate(jax.tree.leaves(lm.params)[0].dtype, options["matmul_size"])
-        for size in sizes:
-            chosen = np.flatnonzero(gold >= 0)[:size]
-            if len(chosen) < size:
-                click.echo(f"{size} claims: only {len(chosen)} in the data, left out", err=True)
-                continue
-            try:
-                tokens = tokens_of(lm, claims.select(chosen))
-                measure_size(lm, folder, tokens, gold[chosen], rate, options, keep)
-            except InputError as error:
-                fault = error.faults[0]
-                click.echo(f"{size} claims left out. {fault.rule} {fault.found}", err=True)
-            write_results(out, rows, rate, options)
-    if not rows:
+    if sizes:
+        with tempfile.TemporaryDirectory() as place:
+            folder = None
+            if model is None:
+                texts = [claim.question + claim.choice for claim in claims.claims]
+                size = {"num_layers": 2, "hidden_size": 64} if quick else {}
+                folder = make_checkpoint(Path(place), texts, **size)
+                options["model"] = str(folder)
+            elif Path(model).is_dir():
+                folder = Path(model)
+            lm = icmjax.load_lm(folder or model, dtype=dtype)
+            folder = folder if dtype == "float32" else None  # engines read float32
+            rate = matmul_rate(jax.tree.leaves(lm.params)[0].dtype, options["matmul_size"])
+            for size in sizes:
+                chosen = np.flatnonzero(gold >= 0)[:size]
+                if len(chosen) < size:
+                    click.echo(f"{size} claims: only {len(chosen)} in the data, left out", err=True)
+                    continue
+                try:
+                    tokens = tokens_of(lm, claims.select(chosen))
+                    measure_size(lm, folder, tokens, gold[chosen], rate, options, keep)
+                except InputError as error:
+                    fault = error.faults[0]
+                    click.echo(f"{size} claims left out. {fault.rule} {fault.found}", err=True)
+                write_results(out, rows, rate, options)
+    if sizes and not rows:
         raise click.ClickException("no number of claims could be measured")
     for name in filter(None, shapes.split(",")):
+        expected = None
         for attention in attentions.split(","):
-            rows.append(measure_shape("tiny" if quick else name, attention, options))
-            write_results(out, rows, rate, options)
+            row, logp = measure_shape("tiny" if quick else name, attention, options, expected)
+            expected = logp if expected is None else expected
+            keep(row)
     print_table(rows)
 
 

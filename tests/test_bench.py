@@ -76,10 +76,11 @@ def test_every_method_and_engine_is_measured(content):
             assert ("icmjax", method, num_claims) in measured
         for method in ("every prompt anew", "reused prefix, fixed order"):
             assert ("transformers", method, num_claims) in measured
-    fused, einsum = (row for row in content["rows"] if row["engine"] == "icmjax tiny")
-    assert fused["pass_seconds"] is None
-    assert "cudnn attention: the device is a cpu" in fused["note"]
+    einsum, *kernels = (row for row in content["rows"] if row["engine"] == "icmjax tiny")
     assert einsum["pass_seconds"] > 0
+    for row, name in zip(kernels, ("flash", "cudnn"), strict=True):
+        assert row["pass_seconds"] is None
+        assert f"{name} attention: the device is a cpu" in row["note"]
     ours = [row for row in content["rows"] if row["engine"] == "icmjax"]
     for row in ours:
         assert 0 < row["tokens"] <= row["padded_tokens"]
@@ -306,9 +307,36 @@ def test_the_command_runs_with_nothing_beside_it_and_without_torch(tmp_path):
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert "Cost: about a minute" in done.stderr
+    assert "On cpu (cpu). Cost: about a minute" in done.stderr
     assert "torch is absent" in done.stdout
     assert (tmp_path / "clone" / "runs" / "bench" / "scoring_cpu_quick.json").exists()
+
+
+def test_a_kernel_is_held_to_the_einsum_and_to_the_memory(benchmark, monkeypatch):
+    """As on an accelerator; here the kernel is interpreted."""
+    options = {"shape_claims": 4, "shape_length": 6, "repeats": 1, "budget": 1 << 30}
+    options["matmul_size"] = 64
+    monkeypatch.setattr("measure.shapes.check_attention", lambda *_: None)
+    row, expected = benchmark.measure_shape("tiny", "einsum", options, None)
+    assert "kernel_error" not in row
+    row, _ = benchmark.measure_shape("tiny", "flash", options, expected)
+    assert row["attention"] == "flash"
+    assert row["kernel_error"] < 0.05  # bfloat16
+    assert "off the einsum's" in row["note"]
+    monkeypatch.setattr(benchmark, "device_bytes", lambda: 16 << 30)
+    row, scores = benchmark.measure_shape("8b", "einsum", options, None)
+    assert row["pass_seconds"] is scores is None
+    assert "15.0 GiB do not fit the device's 16.0" in row["note"]
+
+
+def test_the_host_of_an_accelerator_is_no_device(benchmark, monkeypatch):
+    for accelerator in ("cuda", "tpu"):
+        monkeypatch.setattr(benchmark, "find_accelerator", lambda *_, found=accelerator: found)
+        result = invoke(benchmark.main, "--quick")
+        assert result.exit_code == 1
+        assert f"make ACCELERATOR={accelerator}" in result.output
+        assert "--on-cpu" in result.output
+    benchmark.refuse_host("cpu")
 
 
 def test_the_cost_is_told_by_size(benchmark):
@@ -316,6 +344,7 @@ def test_the_cost_is_told_by_size(benchmark):
     minutes = benchmark.MINUTES[16] + benchmark.MINUTES[64]
     assert f"took {minutes} minutes" in line
     assert "not known" in benchmark.cost_line([2048], False, Path("runs"))
+    assert "no accelerator was measured" in benchmark.cost_line([], False, Path("runs"))
 
 
 @pytest.mark.parametrize(

@@ -53,6 +53,12 @@ def shape_config(
     )
 
 
+def shape_bytes(name: str) -> int:
+    """Bytes of the bfloat16 weights of a shape."""
+    params = abstract_lm(name).params
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(params))
+
+
 def abstract_lm(
     name: str, mesh: Mesh | None = None, attention: Implementation = "einsum"
 ) -> LanguageModel:
