@@ -133,7 +133,7 @@ def compile_row(row: Row) -> dict[str, Any]:
         "fits": bool(memory.temp_size_in_bytes + weights <= CHIP_GIB[chip] * GIB),
         "lowering": lowering,
         "seconds": seconds,
-        "collectives": collectives_of(compiled.as_text(), lm.params),
+        "collectives": collectives_of(text_of(compiled), lm.params),
         "flops": flops,
         "at_least": flops / (0.7 * PEAK_TFLOPS[chip] * 1e12),
         "bytes_of_weights_s": weights / (CHIP_GBS[chip] * 1e9),
@@ -154,12 +154,24 @@ def lower_block(scorer: TreeScorer, num_claims: int, everywhere: NamedSharding) 
     return run_block.lower(rng_key, state, scorer, rules, step, step, algorithm=algorithm)
 
 
-def collectives_of(text: str, params: Any) -> dict[str, Any]:
+def text_of(compiled: Any) -> str | None:
+    """The program as the compiler left it; None where this jaxlib cannot read a newer compiler's."""
+    try:
+        return compiled.as_text()
+    except jax.errors.JaxRuntimeError as error:
+        if "RET_CHECK failure" not in str(error):
+            raise
+        return None
+
+
+def collectives_of(text: str | None, params: Any) -> dict[str, Any] | None:
     """Collectives of a program by their names: how many, and the bytes of the largest.
 
     "weights" has the shapes of what is gathered that are those of a whole parameter, or of one
     layer of it.
     """
+    if text is None:
+        return None
     found: dict[str, list[int]] = {}
     for kind in COLLECTIVES:
         pattern = rf"= (\(?[^=]*?) {kind}(?:-start)?\("
