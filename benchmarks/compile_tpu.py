@@ -155,7 +155,7 @@ def lower_block(scorer: TreeScorer, num_claims: int, everywhere: NamedSharding) 
 
 
 def text_of(compiled: Any) -> str | None:
-    """The program as the compiler left it; None where this jaxlib cannot read a newer compiler's."""
+    """The program as compiled; None where this jaxlib cannot read what a newer compiler writes."""
     try:
         return compiled.as_text()
     except jax.errors.JaxRuntimeError as error:
