@@ -19,11 +19,13 @@ from icmjax.claims import claims_from_rows
 from icmjax.claims.consistency import no_rules
 from icmjax.errors import InputError
 from icmjax.lm import MODEL_AXIS, default_mesh, load_lm, make_mesh
+from icmjax.runs import search_configuration
 from icmjax.scoring import make_scorer
 from icmjax.search import Gibbs, run_search
 from icmjax.steering import make_steerer
 
 FAMILIES = ("llama", "olmo2", "gemma3", "mixtral", "phi3", "gpt2", "gpt_neox", "stablelm")
+OWN_NORMS = {"qk_layernorm": True, "use_parallel_residual": True}
 MESHES = {
     "model": {"model": 2},
     "model, heads repeated": {"model": 4},
@@ -48,7 +50,7 @@ LABELS = np.random.default_rng(0).integers(-1, 2, (3, 8)).astype(np.int8)
 def folders(tmp_path_factory):
     """A checkpoint of each family; StableLM's with norms of each head's own."""
     folder = tmp_path_factory.mktemp("families")
-    fields = {"stablelm": {"qk_layernorm": True, "use_parallel_residual": True}}
+    fields = {"stablelm": OWN_NORMS}
     for family in FAMILIES:
         make_checkpoint(folder / family, family, **fields.get(family, {}))
     return folder
@@ -212,6 +214,22 @@ def test_eight_devices_of_processes_score_and_search_as_one(folders, tmp_path, n
         held.append(int(found["held"]))
     # Each process read what its own devices hold, and no more.
     assert len(set(held)) == 1
+
+
+@pytest.mark.parametrize(
+    ("family", "fields"), [("llama", {}), ("olmo2", {}), ("qwen3", {}), ("stablelm", OWN_NORMS)]
+)
+def test_a_search_goes_on_on_another_mesh(tmp_path, family, fields):
+    """Repeated heads, biases, norms of all heads, of each and of each alike: one model."""
+    make_checkpoint(tmp_path / "model", family, **fields)
+    found = []
+    for shape in (None, {"model": 2}, {"query": 1, "model": 4}):
+        mesh = None if shape is None else make_mesh(shape)
+        scorer = make_scorer(load_lm(tmp_path / "model", mesh=mesh), CLAIMS)
+        key, algorithm = jax.random.key(0), Gibbs(num_iterations=6)
+        found.append(search_configuration(scorer, CLAIMS, algorithm, key))
+    assert scorer.lm.config.kv_repeats == 2
+    assert found[0] == found[1] == found[2]
 
 
 @pytest.mark.slow

@@ -16,6 +16,7 @@ from icmjax.claims.consistency import no_rules
 from icmjax.errors import CheckpointError
 from icmjax.lm import load_lm, make_mesh
 from icmjax.lm.quantized import GROUP, QUANTIZATIONS, Quantized, dequantize, quantize
+from icmjax.runs import search_configuration
 from icmjax.scoring import make_scorer
 from icmjax.search import Gibbs, run_search
 
@@ -122,6 +123,14 @@ def test_any_mesh_rounds_and_searches_alike(folders, kind):
         results.append((np.asarray(scorer(LABELS)), labels))
     np.testing.assert_allclose(results[0][0], results[1][0], rtol=1e-5, atol=1e-5)
     np.testing.assert_array_equal(results[0][1], results[1][1])
+
+
+def test_runs_tell_them_apart(folders):
+    found = []
+    for kind in (None, *QUANTIZATIONS):
+        scorer = make_scorer(load_lm(folders / "llama", quantize=kind), CLAIMS)
+        found.append(search_configuration(scorer, CLAIMS, Gibbs(), jax.random.key(0))["scorer"])
+    assert len({each["fingerprint"] for each in found}) == 3
 
 
 def test_what_cannot_be_kept_so_is_refused(folders, tmp_path, monkeypatch):

@@ -18,6 +18,7 @@ from icmjax.lm.sharding import (
     make_mesh,
     spread_config,
     weights_on,
+    without_mesh,
 )
 from icmjax.lm.weights import save_hf
 
@@ -51,4 +52,5 @@ __all__ = [
     "save_hf",
     "spread_config",
     "weights_on",
+    "without_mesh",
 ]

@@ -56,6 +56,7 @@ class DecoderConfig:
     attention: Implementation = "einsum"
     platform: Platform = "cpu"  # that it is compiled for, whatever machine compiles it
     mesh: Mesh | None = None  # that the weights lie on
+    kv_repeats: int = 1  # how often each key-value head of the files stands in the parameters
 
     def __post_init__(self) -> None:
         assert len(self.ropes) == len(self.windows) == self.num_layers

@@ -67,7 +67,7 @@ def read_params(
             reported together.
     """
     params = abstract_params(config if spread is None else spread)
-    repeats = 1 if spread is None else spread.num_kv_heads // config.num_kv_heads
+    repeats = 1 if spread is None else spread.kv_repeats
     weights = weight_map(config, abstract_params(config), layout, repeats)
     with ExitStack() as stack:
         tensors = {layout.rename(name): each for name, each in open_tensors(folder, stack).items()}

@@ -2,9 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 
 import jax
 import numpy as np
+from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from icmjax.errors import Fault, InputError
@@ -89,8 +91,32 @@ def spread_config(config: DecoderConfig, mesh: Mesh) -> DecoderConfig:
         found = f"{num_parts} devices for {', '.join(uneven)}"
         remedy = "give a number that divides them, and more devices along query"
         raise InputError(Fault(rule, found, f"mesh: {MODEL_AXIS}", remedy))
-    num_kv_heads = num_parts if _repeats_heads(config, num_parts) else config.num_kv_heads
-    return replace(config, num_kv_heads=num_kv_heads, mesh=mesh)
+    repeats = num_parts // config.num_kv_heads if _repeats_heads(config, num_parts) else 1
+    num_kv_heads = repeats * config.num_kv_heads
+    return replace(config, num_kv_heads=num_kv_heads, mesh=mesh, kv_repeats=repeats)
+
+
+def without_mesh(config: DecoderConfig, params: nnx.State) -> tuple[DecoderConfig, nnx.State]:
+    """Return a model as its files have it, whatever mesh it lies on: no head is there twice."""
+    repeats, size = config.kv_repeats, config.head_dim
+    plain = replace(config, num_kv_heads=config.num_kv_heads // repeats, mesh=None, kv_repeats=1)
+    if repeats == 1:
+        return plain, params
+
+    def once(path: tuple[str, ...], leaf: jax.Array) -> jax.Array:
+        name = path[-2] if len(path) > 1 else ""
+        if name not in ("key", "value", "key_norm"):
+            return leaf
+        if name == "key_norm" and config.qk_norm in ("head", "own"):
+            return leaf if config.qk_norm == "head" else leaf[..., ::repeats, :]
+        heads = leaf.reshape(*leaf.shape[:-1], -1, size)[..., ::repeats, :]
+        return heads.reshape(*leaf.shape[:-1], -1)
+
+    flat = nnx.traversals.flatten_mapping(nnx.to_pure_dict(params))
+    arrays = {path: jax.tree.map(partial(once, path), leaf) for path, leaf in flat.items()}
+    own = jax.tree.map(lambda leaf: leaf, params)
+    nnx.replace_by_pure_dict(own, nnx.traversals.unflatten_mapping(arrays))
+    return plain, own
 
 
 def _repeats_heads(config: DecoderConfig, num_parts: int) -> bool:

@@ -14,6 +14,7 @@ from jax import Array
 
 from icmjax.claims import ClaimSet
 from icmjax.errors import Fault, RunError
+from icmjax.lm import LanguageModel, without_mesh
 from icmjax.prompts import TokenizedClaims
 from icmjax.search import Algorithm
 
@@ -49,7 +50,7 @@ def search_configuration(
     """
     assert dataclasses.is_dataclass(algorithm)
     answers = [] if clamped is None else np.flatnonzero(np.asarray(clamped) >= 0)
-    sources = getattr(scorer, "sources", scorer)
+    sources = _as_given(getattr(scorer, "sources", scorer))
     configuration = {
         "algorithm": {"name": type(algorithm).__name__} | dataclasses.asdict(algorithm),
         "claims": {
@@ -65,7 +66,7 @@ def search_configuration(
         },
         "scorer": {
             "name": type(scorer).__name__,
-            "fingerprint": pytree_fingerprint(_without_padding(sources)),
+            "fingerprint": pytree_fingerprint(sources),
             "settings": settings_of(sources),
         },
     }
@@ -95,8 +96,11 @@ def settings_of(value: Any) -> Any:
     return {name: part for name, part in found.items() if part is not None} or None
 
 
-def _without_padding(scorer: Any) -> Any:
-    """The scorer with claims whose arrays are as wide as their longest text, however padded."""
+def _as_given(scorer: Any) -> Any:
+    """The scorer with claims as wide as their longest text, and with weights as their files are.
+
+    So that neither padding nor a mesh, on which heads may be repeated, makes it another.
+    """
 
     def trim(array: Any) -> Any:
         array = np.asarray(array)
@@ -105,11 +109,16 @@ def _without_padding(scorer: Any) -> Any:
         is_used = array.reshape(-1, array.shape[-1]).any(axis=0)
         return array[..., : int(is_used.nonzero()[0].max(initial=-1)) + 1]
 
-    return jax.tree.map(
-        lambda leaf: jax.tree.map(trim, leaf) if isinstance(leaf, TokenizedClaims) else leaf,
-        scorer,
-        is_leaf=lambda leaf: isinstance(leaf, TokenizedClaims),
-    )
+    def give(leaf: Any) -> Any:
+        if isinstance(leaf, TokenizedClaims):
+            return jax.tree.map(trim, leaf)
+        if isinstance(leaf, LanguageModel):
+            config, params = without_mesh(leaf.config, leaf.params)
+            return dataclasses.replace(leaf, config=config, params=params)
+        return leaf
+
+    kinds = (TokenizedClaims, LanguageModel)
+    return jax.tree.map(give, scorer, is_leaf=lambda leaf: isinstance(leaf, kinds))
 
 
 def pytree_fingerprint(tree: Any) -> str:
@@ -130,8 +139,8 @@ def pytree_fingerprint(tree: Any) -> str:
 
 @jax.jit
 def _checksum(array: Array) -> Array:
-    if array.dtype == jnp.bool_:
-        array = array.astype(jnp.uint8)
+    if array.dtype == jnp.bool_ or array.dtype == jnp.int4:
+        array = array.astype(jnp.int8)
     unsigned = jnp.dtype(f"uint{8 * array.dtype.itemsize}")
     bits = jax.lax.bitcast_convert_type(array, unsigned).astype(jnp.uint32)
     weights = jnp.uint32(1)
