@@ -37,11 +37,10 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from measure.flops import pass_flops, rows_of
 from measure.shapes import abstract_lm, random_tokens
 
-from icmjax.claims.consistency import no_rules
+from icmjax.claims import no_rules
 from icmjax.lm import CHAIN_AXIS, MODEL_AXIS, QUERY_AXIS, Implementation
 from icmjax.scoring import TreeScorer, level_bytes, make_tree_scorer
-from icmjax.search import ParallelTempering
-from icmjax.search.loop import run_block
+from icmjax.search import ParallelTempering, run_block
 
 AXES = (CHAIN_AXIS, QUERY_AXIS, MODEL_AXIS)
 GIB = 2**30

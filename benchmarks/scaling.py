@@ -26,8 +26,7 @@ from measure.shapes import SHAPES, abstract_lm, random_tokens
 
 from icmjax.lm import CHAIN_AXIS, MODEL_AXIS, QUERY_AXIS
 from icmjax.prompts import TokenizedClaims
-from icmjax.scoring import TreeScorer, level_bytes, make_tree_scorer
-from icmjax.scoring.spread import share
+from icmjax.scoring import TreeScorer, level_bytes, make_tree_scorer, share
 from icmjax.search import Marginals
 
 GIB = 2**30

@@ -1,5 +1,6 @@
 """What a machine lends: CPU cores as devices, and compiled programs kept on disk."""
 
+import gc
 import math
 import os
 import sys
@@ -73,6 +74,26 @@ def keep_thread_spare(num_devices: int) -> None:
 def num_pool_threads(num_devices: int) -> int:
     """Threads of XLA's pool of which one is spare where so many cores are devices."""
     return max(num_cores(), num_devices + 1)
+
+
+def spare_memory_maps(root: Path = ROOT) -> bool:
+    """Drop compiled programs where they take more than half of the memory maps of a process.
+
+    Each program of a CPU takes some, Linux grants 65 530 by default, and XLA ends the process when
+    there are none left. Programs that are still wanted come back from the disk's cache.
+
+    Returns:
+      whether any were dropped.
+    """
+    maps, limit = root / "proc/self/maps", root / "proc/sys/vm/max_map_count"
+    if not (maps.exists() and limit.exists()):
+        return False
+    with maps.open("rb") as lines:
+        is_full = 2 * sum(1 for _ in lines) > int(limit.read_text())
+    if is_full:
+        jax.clear_caches()
+        gc.collect()
+    return is_full
 
 
 def num_cores(root: Path = ROOT) -> int:

@@ -339,6 +339,23 @@ def test_the_host_of_an_accelerator_is_no_device(benchmark, monkeypatch):
     benchmark.refuse_host("cpu")
 
 
+@pytest.mark.slow
+def test_the_page_on_many_chips_has_what_its_command_prints(benchmark):
+    import scaling
+
+    told = CliRunner().invoke(scaling.main, [])
+    assert told.exit_code == 0
+    page = (ROOT / "docs" / "scaling.md").read_text()
+    rows = [line for line in told.output.splitlines() if line.startswith("|")]
+    assert len(rows) == 2 * 11
+    assert not [row for row in rows if row not in page]
+    # More chips are never slower, and a search of 30 000 claims is 118 of 255.
+    search = scaling.search_of("8b", 255)
+    seconds = [scaling.seconds_of(search, scaling.CHIPS["v5e"], number) for number in (1, 8, 64)]
+    assert seconds == sorted(seconds, reverse=True)
+    assert scaling.in_words(118 * seconds[1]) in page
+
+
 def test_the_cost_is_told_by_size(benchmark):
     line = benchmark.cost_line([10, 64], False, Path("runs"))
     minutes = benchmark.MINUTES[16] + benchmark.MINUTES[64]

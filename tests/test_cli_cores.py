@@ -87,6 +87,19 @@ def test_the_pool_is_no_larger_than_the_quota_but_for_the_spare_thread(machine, 
     assert devices.num_pool_threads(2) == 3
 
 
+def test_programs_are_dropped_before_memory_maps_run_out(machine, monkeypatch):
+    calls = []
+    monkeypatch.setattr("jax.clear_caches", lambda: calls.append(1))
+    for num_maps, is_dropped in ((50, False), (51, True)):
+        files = {
+            "proc/self/maps": "7f00-7f01 r--p\n" * num_maps,
+            "proc/sys/vm/max_map_count": "100\n",
+        }
+        assert devices.spare_memory_maps(machine(**files)) == is_dropped
+    assert calls == [1]
+    assert not devices.spare_memory_maps(devices.Path("nowhere"))
+
+
 def test_nothing_of_icmjax_counts_the_machine_s_cores_otherwise():
     package = devices.Path(devices.__file__).parent
     users = {path.name for path in package.rglob("*.py") if "cpu_count" in path.read_text()}

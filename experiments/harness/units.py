@@ -12,6 +12,7 @@ from tqdm import tqdm
 from harness.costs import Cost
 from harness.together import run_together
 from icmjax._version import __version__
+from icmjax.devices import spare_memory_maps
 from icmjax.errors import Fault, RunError
 
 UNITS_FILE, CONFIG_FILE = "units.jsonl", "config.json"
@@ -63,6 +64,7 @@ def run_units(
                     file.write(json.dumps(done[name]) + "\n")
                     file.flush()
             bar.update(sum(missing))
+            spare_memory_maps()
             if cost:
                 num_left = sum(name not in done for name in names)
                 cost.say_rate(time.monotonic() - start, len(results), num_left)

@@ -7,6 +7,7 @@ from icmjax.claims.consistency import (
     Rule,
     consistent_options,
     count_violations,
+    no_rules,
     violated_pairs,
 )
 from icmjax.claims.files import read_rows
@@ -35,6 +36,7 @@ __all__ = [
     "label_index",
     "load_claims",
     "load_gold",
+    "no_rules",
     "read_rows",
     "violated_pairs",
     "write_claims",

@@ -33,6 +33,7 @@ from icmjax.scoring.probes import contrast_features, principal_probe
 from icmjax.scoring.sequential import Leave, SequentialScorer, make_sequential_scorer
 from icmjax.scoring.shapes import round_up
 from icmjax.scoring.shared_context import score_in_context, tokens_in_context
+from icmjax.scoring.spread import share
 from icmjax.scoring.subset import TreeSubsetScorer
 from icmjax.scoring.tree import TreeScorer, make_tree_scorer, piece_starts, stretches
 from icmjax.scoring.unbiased import UnbiasedScorer, make_unbiased_scorer
@@ -84,6 +85,7 @@ __all__ = [
     "read_prompts",
     "round_up",
     "score_in_context",
+    "share",
     "share_border",
     "shown_lengths",
     "standard_error",

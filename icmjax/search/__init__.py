@@ -18,7 +18,7 @@ from icmjax.search.greedy import Greedy
 from icmjax.search.hosts import listens_for_preemption
 from icmjax.search.icm import ICM
 from icmjax.search.ladder import Ladder
-from icmjax.search.loop import SearchResult, TokenCounter, run_search, start
+from icmjax.search.loop import SearchResult, TokenCounter, run_block, run_search, start
 from icmjax.search.marginals import Marginals
 from icmjax.search.moves import assignment_scores, best_assignment
 from icmjax.search.replicas import InformedMoves
@@ -58,6 +58,7 @@ __all__ = [
     "labels_of",
     "listens_for_preemption",
     "make_units",
+    "run_block",
     "run_search",
     "search_together",
     "start",
