@@ -88,6 +88,14 @@ def test_scores_and_steering_on_a_mesh(folders, shape):
     assert found.sharding.device_set == set(mesh.devices.flat)
     expected, found = (make_steerer(lm, CLAIMS, CLAIMS)(LABELS) for lm in (one, many))
     np.testing.assert_allclose(found, expected, atol=1e-5)
+    for leaf in jax.tree.leaves(found):
+        assert isinstance(leaf, np.ndarray) or leaf.sharding.device_set == set(mesh.devices.flat)
+    # Keys and values of a part of the weights lie with that part, which no device has whole.
+    inputs = batch(many)
+    kept = jax.jit(lambda lm: lm.decoder().key_values(*inputs))(many)
+    num_parts = mesh.shape[MODEL_AXIS]
+    for leaf in kept:
+        assert leaf.sharding.shard_shape(leaf.shape)[3] == leaf.shape[3] // num_parts
 
 
 @pytest.mark.slow
