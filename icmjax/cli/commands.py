@@ -14,6 +14,7 @@ from icmjax._version import __version__
 INTERRUPTED = 130  # as shells count it: 128 and the number of the signal
 
 COMMANDS = {
+    "check": "Say what was understood of claims, and what labelling them will take.",
     "search": "Label claims without labels.",
     "score": "Print the utility of given labels.",
     "evaluate": "Steer with a run's labels on held-out claims.",

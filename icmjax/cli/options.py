@@ -236,10 +236,8 @@ def together(*options: Callable) -> Callable:
     return lambda command: functools.reduce(lambda f, option: option(f), reversed(options), command)
 
 
-model_options = grouped(
-    "model",
-    ModelOptions,
-    click.option("--model", required=True, help="persona-world, a folder, or a hub id."),
+MODEL_HELP = "persona-world, a folder, or a hub id."
+_OF_MODELS = (
     click.option(
         "--dtype",
         default="float32",
@@ -264,6 +262,12 @@ model_options = grouped(
         type=click.Choice(QUANTIZATIONS),
         help="Keep weights in few bits: less memory, no less time, other scores.",
     ),
+)
+model_options = grouped(
+    "model", ModelOptions, click.option("--model", required=True, help=MODEL_HELP), *_OF_MODELS
+)
+optional_model_options = grouped(
+    "model", ModelOptions, click.option("--model", help=MODEL_HELP), *_OF_MODELS
 )
 claims_options = grouped(
     "source",
