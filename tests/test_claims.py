@@ -304,7 +304,7 @@ def test_a_folder_offers_its_files(tmp_path):
     assert (fault.found, "japan.jsonl" in fault.remedy) == ("a directory", True)
 
 
-@pytest.mark.parametrize("name", ["claims.txt", "claims"])
+@pytest.mark.parametrize("name", ["claims.xls", "claims"])
 def test_an_unknown_suffix_names_the_known_ones(tmp_path, name):
     (tmp_path / name).write_text("[]")
     (fault,) = faults_of(load_claims, tmp_path / name)
@@ -313,7 +313,13 @@ def test_an_unknown_suffix_names_the_known_ones(tmp_path, name):
 
 @pytest.mark.parametrize(
     ("name", "text"),
-    [("a.json", "[]"), ("a.jsonl", "\n\n"), ("a.csv", "question,choice\n"), ("b.csv", "")],
+    [
+        ("a.json", "[]"),
+        ("a.txt", "\n \n"),
+        ("a.jsonl", "\n\n"),
+        ("a.csv", "question,choice\n"),
+        ("b.csv", ""),
+    ],
 )
 def test_an_empty_file_is_refused(tmp_path, name, text):
     (tmp_path / name).write_text(text)
@@ -339,6 +345,19 @@ def test_malformed_lines_are_named(tmp_path, name, text, line):
     (tmp_path / name).write_text(text)
     wheres = [fault.where for fault in faults_of(load_claims, tmp_path / name)]
     assert f"{tmp_path / name}:{line}" in wheres
+
+
+def test_lines_of_statements_are_claims(tmp_path):
+    path = tmp_path / "statements.txt"
+    path.write_text('\ufeffRice helps.\r\n\n  Tea, too; it\'s "good".\n', "utf-8")
+    claims = load_claims(path)
+    assert [claim.choice for claim in claims.claims] == ["Rice helps.", 'Tea, too; it\'s "good".']
+    assert len(set(claims.group_index)) == 2
+    assert not len(claims.rules.pairs)
+    assert load_gold(path) is None
+    path.write_bytes(b"Rice helps.\nTea \xff\n")
+    (fault, *_) = faults_of(load_claims, path)
+    assert fault.where == f"{path}:2"
 
 
 def test_bytes_that_are_no_text_are_named(tmp_path):

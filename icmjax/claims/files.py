@@ -25,7 +25,7 @@ class Row(NamedTuple):
 
 
 def read_rows(path: str | pathlib.Path, faults: list[Fault]) -> list[Row]:
-    """Read a JSON list, JSONL, CSV or Parquet file, by its suffix.
+    """Read a JSON list, JSONL, CSV or Parquet file, or lines of statements (.txt), by its suffix.
 
     Args:
       path: the file.
@@ -219,6 +219,17 @@ def _has_other_delimiter(header: list[str], where: str, faults: list[Fault]) -> 
     return False
 
 
+def _read_statements(path: pathlib.Path, content: bytes, faults: list[Fault]) -> list[Row]:
+    """One statement a line, each a claim that nothing ties to another."""
+    lines = (_as_text(path, content, faults) or "").splitlines()
+    statements = [(number, line.strip()) for number, line in enumerate(lines, start=1)]
+    return [
+        Row(f"{path}:{number}", {"choice": text, "consistency_id": f"{number}"})
+        for number, text in statements
+        if text
+    ]
+
+
 def _read_parquet(path: pathlib.Path, content: bytes, faults: list[Fault]) -> list[Row]:
     columns = read_columns(str(path), content, faults)
     if not columns:
@@ -234,4 +245,5 @@ _READERS: dict[str, Callable[[pathlib.Path, bytes, list[Fault]], list[Row]]] = {
     ".jsonl": _read_jsonl,
     ".csv": _read_csv,
     ".parquet": _read_parquet,
+    ".txt": _read_statements,
 }

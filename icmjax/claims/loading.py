@@ -37,7 +37,7 @@ def load_claims(
     options: Sequence[str] | None = None,
     preamble: str | None = None,
 ) -> ClaimSet:
-    """Load claims, without their labels, from a JSON list, JSONL, CSV or Parquet file.
+    """Load claims, without their labels, from a JSON list, JSONL, CSV, Parquet or text file.
 
     Args:
       path: the file; its columns decide on its schema (see `icmjax.claims.schemas`).

@@ -38,7 +38,8 @@ SELECTORS = (
     "random",
 )
 CLAIMS_HELP = (
-    "A JSON, JSONL, CSV or Parquet file, or persona-world:GROUP:SEED[:preferences][:test]."
+    "A JSON, JSONL, CSV or Parquet file, a text file of one statement a line, or "
+    "persona-world:GROUP:SEED[:preferences][:test]."
 )
 PAIR_RULES = (
     "auto",
