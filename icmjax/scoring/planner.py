@@ -15,6 +15,7 @@ MEMORY_BUDGET = 4 << 30  # bytes beside the weights
 # What compiled programs took of what is counted here, at most. The TPU's compiler took so much of
 # it as `docs/scaling.md` has; for a GPU nothing was compiled.
 SLACK: dict[Platform, float] = {"cpu": 1.2, "gpu": 1.2, "tpu": 1.0}
+ALIVE_PARTS = 5  # of the attention, which the TPU's compiler merges as they come; by five programs
 LANES = 128  # that the last axis of an array is padded to in a TPU's memory
 MASK_COPIES = 4
 # XLA's own memory is not known before it compiles. So much was seen with an empty cache.
@@ -93,7 +94,10 @@ def call_bytes(
         scores = min(scores, most_scores)
     # The residual stream, its norm, queries, and the parts of the attention in float32; or the
     # gated linear unit.
-    attention = 3 * config.hidden_size * _itemsize(lm) + (2 + len(read)) * heads * 4
+    num_parts_alive = 2 + len(read)
+    if config.platform == "tpu":
+        num_parts_alive = min(num_parts_alive, ALIVE_PARTS)
+    attention = 3 * config.hidden_size * _itemsize(lm) + num_parts_alive * heads * 4
     unit = 2 * config.hidden_size * _itemsize(lm) + 3 * config.mlp_size // num_parts * _itemsize(lm)
     masks = scores + MASK_COPIES * num_limits * max(read)
     if config.attention == "flash":
