@@ -324,6 +324,14 @@ def test_a_kernel_is_held_to_the_einsum_and_to_the_memory(benchmark, monkeypatch
     assert row["kernel_error"] < 0.05  # bfloat16
     assert "off the einsum's" in row["note"]
     monkeypatch.setattr(benchmark, "device_bytes", lambda: 16 << 30)
+    row, scores = benchmark.measure_shape("tiny", "einsum", options | {"shape_claims": 64}, None)
+    assert row["pass_seconds"] > 0
+    few = 2 * benchmark.shape_bytes("tiny")
+    monkeypatch.setattr(benchmark, "device_bytes", lambda: few)
+    row, scores = benchmark.measure_shape("tiny", "einsum", options | {"shape_claims": 64}, None)
+    assert row["pass_seconds"] is scores is None
+    assert "more than the budget" in row["note"]
+    monkeypatch.setattr(benchmark, "device_bytes", lambda: 16 << 30)
     row, scores = benchmark.measure_shape("8b", "einsum", options, None)
     assert row["pass_seconds"] is scores is None
     assert "15.0 GiB do not fit the device's 16.0" in row["note"]
@@ -354,6 +362,13 @@ def test_the_page_on_many_chips_has_what_its_command_prints(benchmark):
     seconds = [scaling.seconds_of(search, scaling.CHIPS["v5e"], number) for number in (1, 8, 64)]
     assert seconds == sorted(seconds, reverse=True)
     assert scaling.in_words(118 * seconds[1]) in page
+    # Weights on a chip: shared by 32 parts, as there are 32 heads, of which 8 key-value heads are
+    # there four times.
+    _, hidden, mlp, _, kv_heads, head_dim = scaling.SHAPES["8b"]
+    kernels = hidden * (2 * hidden + 3 * mlp + 2 * 4 * kv_heads * head_dim)
+    norms = 2 * hidden
+    whole = 32 * (kernels / 32 + norms) + 2 * 128_256 * hidden / 32 + hidden
+    assert search.memory["tpu", 64].weights == 2 * whole
 
 
 def test_the_cost_is_told_by_size(benchmark):

@@ -84,6 +84,10 @@ def test_blocks_pad_little():
     ]  # fmt: skip
     assert [gpu.size(number, 128) for number in (1, 17, 60, 129)] == [16, 32, 64, 128]
     assert (tpu.head_dim(80), gpu.head_dim(80)) == (80, 128)
+    # Gemma's heads of 256 dimensions in float32 take as much of a GPU's memory as 128 in 16 bits.
+    assert gpu.sizes(500, 500, 128 * 2) == (128, 64)
+    assert gpu.sizes(500, 500, 256 * 4) == (32, 16)
+    assert tpu.sizes(500, 500, 256 * 4) == (512, 512)
 
 
 def test_bfloat16_parts_merge_as_float32_would_where_the_sums_are_float32():

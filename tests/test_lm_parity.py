@@ -259,16 +259,24 @@ WINDOWS = dict.fromkeys(("mistral", "gemma2", "gemma3", "mixtral", "phi3"), SHOR
 
 
 @pytest.mark.parametrize(
-    "family",
+    ("family", "attention"),
     [
-        pytest.param(family, marks=() if family in ("llama", "gemma2") else pytest.mark.slow)
+        pytest.param(
+            family,
+            attention,
+            marks=() if (family, attention) == ("gemma2", "einsum") else pytest.mark.slow,
+        )
         for family in FAMILIES
+        for attention in ("einsum", "flash")
     ],
 )
-def test_what_was_read_before_is_as_good_as_read_anew(tmp_path: Path, family: str):
+def test_what_was_read_before_is_as_good_as_read_anew(
+    monkeypatch, tmp_path: Path, family: str, attention: str
+):
     """Rows after a segment that holds their beginnings, which a window reaches back into."""
     model = make_checkpoint(tmp_path, family, **WINDOWS.get(family, {}))
-    lm = load_lm(tmp_path)
+    monkeypatch.setattr("icmjax.lm.loading.check_attention", lambda *_: None)
+    lm = load_lm(tmp_path, attention=attention)
     tokens, positions, is_real = batch(lm)
     expected = torch_logits(model, tokens, is_real)
 

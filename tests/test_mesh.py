@@ -18,7 +18,7 @@ from test_lm_parity import batch, logits
 from icmjax.claims import claims_from_rows
 from icmjax.claims.consistency import no_rules
 from icmjax.errors import InputError
-from icmjax.lm import MODEL_AXIS, default_mesh, load_lm, make_mesh
+from icmjax.lm import MODEL_AXIS, default_mesh, load_lm, make_mesh, save_hf
 from icmjax.runs import search_configuration
 from icmjax.scoring import make_scorer
 from icmjax.search import Gibbs, run_search
@@ -133,7 +133,18 @@ def test_no_device_holds_more_than_its_share(folders, family):
     assert all(shared[name] for name in shared if "embedding" in name)
 
 
+@pytest.mark.parametrize("shape", [{"model": 2}, {"model": 4}])
+def test_a_model_on_a_mesh_is_written_as_it_was_read(folders, tmp_path, shape):
+    one, many = load_lm(folders / "llama"), load_lm(folders / "llama", mesh=make_mesh(shape))
+    save_hf(tmp_path / "saved", many.config, many.params, many.tokenizer)
+    again = load_lm(tmp_path / "saved")
+    assert again.config == one.config
+    jax.tree.map(np.testing.assert_array_equal, again.params, one.params)
+
+
 def test_a_mesh_that_does_not_fit_is_refused(folders):
+    with pytest.raises(InputError, match='or "auto"'):
+        load_lm(folders / "llama", mesh="all")
     with pytest.raises(InputError, match="there are 4"):
         make_mesh({"query": 5})
     with pytest.raises(InputError, match="tensor"):
@@ -292,6 +303,7 @@ def test_a_job_of_two_processes_searches_as_one_command(folders, tmp_path):
 def test_a_process_that_nobody_told_of_others_is_refused(folders, tmp_path):
     command = [sys.executable, "-c", "from icmjax.cli import main; main(prog_name='icmjax')"]
     command += ["search", "--model", str(folders / "llama"), "--claims", "no.csv", "--out", "x"]
-    found = subprocess.run([*command, "--distributed"], capture_output=True, text=True)
-    assert found.returncode == 2
-    assert "told of one another" in found.stderr
+    for more, rule in (([], "told of one another"), (["--devices", "2"], "say --mesh instead")):
+        told = subprocess.run([*command, "--distributed", *more], capture_output=True, text=True)
+        assert told.returncode == 2
+        assert rule in told.stderr

@@ -2,6 +2,7 @@
 
 import dataclasses
 import sys
+import types
 
 import jax
 import jax.numpy as jnp
@@ -14,8 +15,8 @@ from test_mesh import CLAIMS, LABELS
 
 from icmjax.claims.consistency import no_rules
 from icmjax.errors import CheckpointError
-from icmjax.lm import load_lm, make_mesh
-from icmjax.lm.quantized import GROUP, QUANTIZATIONS, Quantized, dequantize, quantize
+from icmjax.lm import load_lm, make_mesh, save_hf
+from icmjax.lm.quantized import GROUP, QUANTIZATIONS, Quantized, dequantize, kept_bits, quantize
 from icmjax.runs import search_configuration
 from icmjax.scoring import make_scorer
 from icmjax.search import Gibbs, run_search
@@ -99,16 +100,18 @@ def test_what_is_kept_is_as_small_as_is_said(folders):
             for each in jax.tree.leaves(lm.params, is_leaf=lambda leaf: isinstance(leaf, Quantized))
             if isinstance(each, Quantized)
         ]
-        bits = 0 if kind is None else jnp.iinfo(kind).bits
         assert {str(each.values.dtype) for each in kernels} == ({kind} if kind else set())
-        held = sum(each.values.size * bits // 8 + each.steps.nbytes for each in kernels)
+        held = sum(each.values.on_device_size_in_bytes() + each.steps.nbytes for each in kernels)
         others = sum(
             leaf.nbytes
             for leaf in jax.tree.leaves(lm.params, is_leaf=lambda leaf: isinstance(leaf, Quantized))
             if not isinstance(leaf, Quantized)
         )
         assert said[0] == held + others
-    assert sizes["int4"] < sizes["int8"] < sizes[None]
+    # A CPU keeps no half bytes; what else there is does.
+    assert sizes["int4"] == sizes["int8"] < sizes[None]
+    tpu = types.SimpleNamespace(platform="tpu")
+    assert [kept_bits(kind, tpu) for kind in ("int8", "int4")] == [8, 4]
 
 
 @pytest.mark.slow
@@ -143,6 +146,9 @@ def test_what_cannot_be_kept_so_is_refused(folders, tmp_path, monkeypatch):
     load_lm(tmp_path / "three", quantize="int8")
     with pytest.raises(CheckpointError, match="groups of 32"):
         load_lm(tmp_path / "three", quantize="int8", mesh=make_mesh({"model": 2}))
+    lm = load_lm(folders / "llama", quantize="int8")
+    with pytest.raises(CheckpointError, match="Load it without quantize"):
+        save_hf(tmp_path / "saved", lm.config, lm.params, lm.tokenizer)
     monkeypatch.setitem(sys.modules, "qwix", None)
     with pytest.raises(CheckpointError, match="pip install"):
         load_lm(folders / "llama", quantize="int8")

@@ -60,10 +60,13 @@ def shape_bytes(name: str) -> int:
 
 
 def abstract_lm(
-    name: str, mesh: Mesh | None = None, attention: Implementation = "einsum"
+    name: str,
+    mesh: Mesh | None = None,
+    attention: Implementation = "einsum",
+    platform: Platform = "tpu",
 ) -> LanguageModel:
-    """A Llama whose bfloat16 weights are shapes alone, each where it would lie on a TPU's mesh."""
-    config = shape_config(name, attention, "tpu")
+    """A Llama whose bfloat16 weights are shapes alone, each where it would lie on a mesh."""
+    config = shape_config(name, attention, platform)
     if mesh is not None:
         config = spread_config(config, mesh)
     abstract = nnx.eval_shape(lambda: Decoder(config, nnx.Rngs(0), jnp.dtype(jnp.bfloat16)))

@@ -57,6 +57,9 @@ def read_mesh(text: str | None) -> Mesh | Literal["auto"]:
         rule, remedy = "A mesh says how many devices an axis has.", "write it as query=4,model=2"
         raise InputError(Fault(rule, repr(text), "--mesh", remedy))
     shape = {axis.strip(): int(size) for axis, size in pairs}
+    if len(shape) < len(pairs):
+        rule, remedy = "A mesh says each axis once.", "leave out the others"
+        raise InputError(Fault(rule, repr(text), "--mesh", remedy))
     icmjax.devices.keep_thread_spare(math.prod(shape.values()))
     return icmjax.lm.make_mesh(shape)
 
@@ -118,28 +121,53 @@ class Machine(NamedTuple):
         )
 
 
-def join_hosts(options: dict[str, Any]) -> dict[str, Any]:
-    """Joins the other processes; returns what options mean here: all but the first keep quiet.
+def joins_hosts(command: Callable[..., None]) -> Callable[..., None]:
+    """Adds `--distributed`, by which a command is one of several processes.
 
-    Each process writes a run folder of its own.
+    Each process writes a run folder of its own, and all but the first keep quiet. It goes around
+    `machine_options`, which ask for devices.
+    """
+
+    @click.option(
+        "--distributed",
+        is_flag=True,
+        help="One of several processes that share each pass, started alike on every host of a TPU "
+        "slice, SLURM job or Kubernetes JobSet. All but the first write to OUT-host1, ...",
+    )
+    @functools.wraps(command)
+    def wrapped(*args: Any, distributed: bool, out: str, quiet: bool, **kwargs: Any) -> None:
+        host = 0
+        if distributed:
+            host = join_hosts(kwargs["num_devices"])
+        if host > 0:
+            out, quiet, sys.stdout = f"{out}-host{host}", True, open(os.devnull, "w")  # noqa: SIM115
+        command(*args, out=out, quiet=quiet, **kwargs)
+
+    return wrapped
+
+
+def join_hosts(num_devices: int) -> int:
+    """Joins the other processes, and returns the number of this one.
+
+    Args:
+      num_devices: as of the option `--devices`, which takes devices of one process.
 
     Raises:
-      InputError: nothing tells which the others are.
+      InputError: devices are asked for, or the others cannot be joined.
     """
     import jax
 
+    where = "--distributed"
+    if num_devices > 1:
+        rule, remedy = "A mesh says the devices of several processes.", "say --mesh instead"
+        raise InputError(Fault(rule, f"--devices {num_devices}", where, remedy))
     try:
         jax.distributed.initialize()
     except (ValueError, RuntimeError) as error:
         rule = "Processes that share a search are told of one another by what started them."
         remedy = "start them by srun, a JobSet or on all hosts of a TPU slice; or leave it out"
-        raise InputError(Fault(rule, str(error), "--distributed", remedy)) from error
-    host = jax.process_index()
-    if host == 0:
-        return options
-    sys.stdout = open(os.devnull, "w")  # noqa: SIM115
-    own = {"out": f"{options['out']}-host{host}"} if options.get("out") else {}
-    return options | own | ({"quiet": True} if "quiet" in options else {})
+        raise InputError(Fault(rule, str(error), where, remedy)) from error
+    return jax.process_index()
 
 
 def machine_options(command: Callable[..., None]) -> Callable[..., None]:
@@ -155,12 +183,6 @@ def machine_options(command: Callable[..., None]) -> Callable[..., None]:
         "--devices", "num_devices", default=1, show_default=True, help="tree: that share a pass."
     )
     @mesh_option
-    @click.option(
-        "--distributed",
-        is_flag=True,
-        help="One of several processes that share each pass, started alike on every host of a TPU "
-        "slice, SLURM job or Kubernetes JobSet. All but the first write to OUT-host1, ...",
-    )
     @functools.wraps(command)
     def wrapped(
         *args: Any,
@@ -168,11 +190,8 @@ def machine_options(command: Callable[..., None]) -> Callable[..., None]:
         memory_gib: float,
         num_devices: int,
         mesh: str | None,
-        distributed: bool,
         **kwargs: Any,
     ) -> None:
-        if distributed:
-            kwargs = join_hosts(kwargs)
         machine = Machine(batch_size, memory_gib, num_devices, mesh)
         if num_devices > 1:
             icmjax.devices.keep_thread_spare(num_devices)

@@ -16,7 +16,7 @@ import click
 import icmjax
 from icmjax.cli.faults import reports_faults, shows_run_warnings
 from icmjax.cli.inputs import place_of, read_labels
-from icmjax.cli.machine import OPTIONS, Machine, machine_options
+from icmjax.cli.machine import OPTIONS, Machine, joins_hosts, machine_options
 from icmjax.cli.options import (
     ClaimsOptions,
     ModelOptions,
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 FIGURE = "diagnostics.png"
 # A run records its options, but for those that say where it lies and how it is watched.
-NOT_RECORDED = ("out", "resume", "quiet", "clamp", *OPTIONS)
+NOT_RECORDED = ("out", "resume", "resume_if_begun", "quiet", "clamp", *OPTIONS)
 GROUPS = (ModelOptions, ClaimsOptions, ScorerOptions, UtilityOptions)
 MAXIMISES_U = ("icm", "tempering", "greedy")
 OF_DIAGNOSTICS = ("label_shares", "mean_marginal_entropy")  # that are printed too
@@ -86,7 +86,11 @@ class Task(NamedTuple):
 @click.option("--out", required=True, type=click.Path(), help="Run folder; new, or with --resume.")
 @click.option("--resume", is_flag=True, help="Go on with a search that was cut off.")
 @click.option("--quiet", is_flag=True, help="No progress bar.")
+@click.option(
+    "--resume-if-begun", is_flag=True, help="The same where there is one, else begin: for restarts."
+)
 @reports_faults
+@joins_hosts
 @machine_options
 def command(
     model: ModelOptions,
@@ -97,10 +101,12 @@ def command(
     clamp: str | None,
     out: str,
     resume: bool,
+    resume_if_begun: bool,
     quiet: bool,
     **others: Any,
 ) -> None:
     """Label claims without labels; write DIR/labels.jsonl, summary.json and diagnostics.png."""
+    resume |= resume_if_begun and os.path.lexists(pathlib.Path(out) / "manifest.json")
     place = Place(out, resume, quiet, shlex.join(["icmjax", *sys.argv[1:]]))
     with says_how_to_go_on(place) as stop_fn:
         icmjax.runs.check_folder(out, resume)

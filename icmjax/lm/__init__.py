@@ -6,7 +6,7 @@ from icmjax.lm.decoder import Decoder
 from icmjax.lm.fused import check_attention
 from icmjax.lm.hf_config import config_from_hf
 from icmjax.lm.loading import BUNDLED_MODELS, SETTINGS_FILE, LanguageModel, load_lm, platform_of
-from icmjax.lm.quantized import QUANTIZATIONS, Quantization
+from icmjax.lm.quantized import QUANTIZATIONS, Quantization, Quantized, is_quantized
 from icmjax.lm.quiet import quiet_transformers
 from icmjax.lm.rope import RopeConfig, inverse_frequencies
 from icmjax.lm.segments import KeyValues, Segment, Tempering
@@ -38,6 +38,7 @@ __all__ = [
     "LanguageModel",
     "Platform",
     "Quantization",
+    "Quantized",
     "RopeConfig",
     "Segment",
     "Tempering",
@@ -45,6 +46,7 @@ __all__ = [
     "config_from_hf",
     "default_mesh",
     "inverse_frequencies",
+    "is_quantized",
     "load_lm",
     "make_mesh",
     "platform_of",

@@ -39,12 +39,21 @@ class Blocks(NamedTuple):
         each = -(-number // -(-number // most))
         return -(-each // self.unit) * self.unit
 
+    def sizes(self, num_queries: int, num_keys: int, num_bytes: int) -> tuple[int, int]:
+        """How many queries and keys are a block, of so many bytes each."""
+        most_queries, most_keys = self.most_queries, self.most_keys
+        if self.unit == 0:
+            most_queries = max(16, min(most_queries, QUERY_BYTES // num_bytes))
+            most_keys = max(16, min(most_keys, KEY_BYTES // (4 * num_bytes)))
+        return self.size(num_queries, most_queries), self.size(num_keys, most_keys)
+
     def head_dim(self, head_dim: int) -> int:
         """The head size in the kernel."""
         return head_dim if self.unit else pl.next_power_of_2(head_dim)
 
 
-# On a GPU two blocks of keys and values are in shared memory at a time, 64 KiB at 128 dimensions.
+# What a GPU's shared memory is asked for: two blocks of keys and values at a time, and the queries.
+KEY_BYTES, QUERY_BYTES = 1 << 16, 1 << 15
 BLOCKS: dict[Platform, Blocks] = {
     "tpu": Blocks(512, 512, LANES),
     "gpu": Blocks(128, 64, 0),
@@ -103,8 +112,10 @@ class FlashKernel(NamedTuple):
         group = num_heads // num_kv_heads
         blocks = BLOCKS[self.platform]
         num_queries = batch * length // num_rows * group
-        block_queries = blocks.size(num_queries, blocks.most_queries)
-        block_keys = blocks.size(num_keys, blocks.most_keys)
+        size = blocks.head_dim(head_dim)
+        block_queries, block_keys = blocks.sizes(
+            num_queries, num_keys, size * queries.dtype.itemsize
+        )
 
         # A key-value head's queries stand together, so that few of a row still fill a block.
         rows = queries.reshape(num_rows, -1, num_kv_heads, group, head_dim).swapaxes(1, 2)
@@ -112,7 +123,6 @@ class FlashKernel(NamedTuple):
         of_queries = jnp.stack([sight.query_order, sight.query_positions], axis=1)
         of_queries = jnp.repeat(of_queries, group, axis=2)
         of_keys = jnp.stack([sight.key_order, sight.key_positions], axis=1)
-        size = blocks.head_dim(head_dim)
         inputs = (
             _padded(_padded(rows, 2, block_queries), 3, size),
             _padded(_padded(read.keys.swapaxes(1, 2), 2, block_keys), 3, size),

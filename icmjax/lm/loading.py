@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.sharding import Mesh
 
-from icmjax.errors import CheckpointError, Fault
+from icmjax.errors import CheckpointError, Fault, InputError
 from icmjax.lm.adapters import is_adapter, read_adapter
 from icmjax.lm.config import DecoderConfig, Implementation, Platform
 from icmjax.lm.decoder import Decoder
@@ -127,8 +127,8 @@ def load_lm(
         on_read: Is told how many bytes of the weights lie on devices and how many will, before
             the first is read and after each parameter.
         mesh: Devices that share the work, see `make_mesh`; "auto" for all that are there, see
-            `default_mesh`, but for those of a CPU; None for the default device. Each reads its own
-            part of the weights alone.
+            `default_mesh`, but for those of one process on a CPU; None for the default device.
+            Each reads its own part of the weights alone.
         quantize: "int8" or "int4": kernels of layers are kept in so few bits, which saves memory
             and no time. It changes the scores; `docs/models.md` says by how much.
 
@@ -149,8 +149,8 @@ def load_lm(
         tokenizer_folder, folder = folder, _find_folder(adapter.base)
     objects = read_objects(folder)
     read = read_config(objects[CONFIG_FILE], max_length)
-    if mesh == "auto":
-        mesh = None if platform_of() == "cpu" else default_mesh(read.config)
+    if isinstance(mesh, str):
+        mesh = _mesh_of(mesh, read.config)
     config = replace(read.config, attention=attention, platform=platform_of(mesh))
     check_attention(config, dtype)
     template = _template(objects[SETTINGS_FILE])
@@ -185,6 +185,15 @@ def load_lm(
         ignored_fields=read.ignored_fields,
         mesh=mesh,
     )
+
+
+def _mesh_of(name: str, config: DecoderConfig) -> Mesh | None:
+    if name != "auto":
+        rule, remedy = "A mesh is of devices.", 'give one by make_mesh, or "auto", or None'
+        raise InputError(Fault(rule, repr(name), "mesh", remedy))
+    # Devices of a CPU are one machine's cores, which one device has use for already.
+    is_alone = platform_of() == "cpu" and jax.process_count() == 1
+    return None if is_alone else default_mesh(config)
 
 
 def platform_of(mesh: Mesh | None = None) -> Platform:

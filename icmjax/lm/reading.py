@@ -128,7 +128,8 @@ class Reader(NamedTuple):
         size = math.prod(self.shard_shape)
         if self.quantize is None:
             return places * size * self.dtype.itemsize
-        bits = jnp.iinfo(self.quantize).bits
+        device = next(iter(self.sharding.device_set)) if self.sharding else None
+        bits = quantized.kept_bits(self.quantize, device)
         return places * (size * bits // 8 + size // GROUP * self.dtype.itemsize)
 
     @property
@@ -245,9 +246,15 @@ def _whole_slices(index: tuple[slice, ...] | None, shape: tuple[int, ...]) -> In
 def _group_faults(readers: list[Reader]) -> list[Fault]:
     """Return a fault for every kernel whose part on a device has no whole groups of inputs."""
     rule = f"Inputs of kernels in few bits come in groups of {GROUP}, on each device."
-    remedy = "Leave quantize out, or let fewer devices share the weights."
     return [
-        Fault(rule, f"{reader.shard_shape[-2]}", ".".join(reader.weight.path), remedy)
+        Fault(
+            rule,
+            f"{reader.shard_shape[-2]}",
+            ".".join(reader.weight.path),
+            "Leave quantize out."
+            if reader.shape[-2] % GROUP
+            else "Let fewer devices share the weights, or leave quantize out.",
+        )
         for reader in readers
         if reader.quantize is not None and reader.shard_shape[-2] % GROUP
     ]

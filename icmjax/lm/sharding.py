@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from typing import TYPE_CHECKING
 
 import jax
 import numpy as np
@@ -11,7 +12,9 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from icmjax.errors import Fault, InputError
 from icmjax.lm.config import MODEL_AXIS, DecoderConfig
-from icmjax.lm.reading import ShardingFn
+
+if TYPE_CHECKING:
+    from icmjax.lm.reading import ShardingFn
 
 # Labellings of independent chains, queries of a tree, and parts of the weights.
 CHAIN_AXIS, QUERY_AXIS = "chain", "query"
@@ -135,7 +138,7 @@ def _uneven(config: DecoderConfig, num_parts: int) -> list[str]:
     return [f"{size} {name}" for name, size in sizes.items() if size % num_parts]
 
 
-def weights_on(mesh: Mesh, config: DecoderConfig) -> ShardingFn:
+def weights_on(mesh: Mesh, config: DecoderConfig) -> "ShardingFn":
     """Return where each parameter lies on a mesh."""
 
     def sharding(path: tuple[str, ...], shape: tuple[int, ...]) -> NamedSharding:

@@ -8,11 +8,14 @@ import numpy as np
 from flax import nnx
 from safetensors.numpy import save_file
 
+from icmjax.errors import CheckpointError, Fault
 from icmjax.lm.config import DecoderConfig
 from icmjax.lm.decoder import Decoder
 from icmjax.lm.files import SINGLE_FILE
 from icmjax.lm.hf_config import config_to_hf
 from icmjax.lm.layouts import LLAMA, Layout, Share
+from icmjax.lm.quantized import Quantized
+from icmjax.lm.sharding import without_mesh
 from icmjax.lm.tensors import Index, Tensor
 
 if TYPE_CHECKING:
@@ -128,8 +131,14 @@ def save_hf(
     """Write a model folder that `transformers` and `load_lm` read, in the parameters' dtype.
 
     Raises:
-        CheckpointError: Neither Llama nor Qwen3 computes what the config says.
+        CheckpointError: Neither Llama nor Qwen3 computes what the config says, or kernels are kept
+            in few bits.
     """
+    if any(isinstance(each, Quantized) for each in _flat(params).values()):
+        rule = "A model is written with the weights that it was read with."
+        remedy = "Load it without quantize."
+        raise CheckpointError(Fault(rule, "kernels of few bits", str(folder), remedy))
+    config, params = without_mesh(config, params)
     hf_config = config_to_hf(
         config,
         eos_token_id=tokenizer.eos_token_id,

@@ -22,7 +22,7 @@ from icmjax.search import Algorithm
 # with another batch size, on other devices, or in a process that padded its trees otherwise.
 HARMLESS = frozenset(
     "batch_size query_batch_size width widths num_serial num_spare mesh memory_budget "
-    "name default_template tokenizer graphdef params platform".split()
+    "name default_template tokenizer graphdef params platform kv_repeats".split()
 )
 # The claims' and the weights' own fingerprints stand for the paths that led to them.
 PATHS = frozenset({"model", "source"})
@@ -197,7 +197,13 @@ def _changes(
         name: (flat_before.get(name, ABSENT), flat_now.get(name, ABSENT))
         for name in flat_before.keys() | flat_now.keys()
     }
-    return {name: values for name, values in both.items() if values[0] != values[1]}
+    # An option that was not there is one that was not given.
+    unsaid = (ABSENT, None)
+    return {
+        name: (then, now)
+        for name, (then, now) in both.items()
+        if then != now and not (then in unsaid and now in unsaid)
+    }
 
 
 def _flatten(tree: Any, prefix: str = "") -> dict[str, Any]:

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from icmjax.errors import Fault, InputError
-from icmjax.lm import MODEL_AXIS, TILES, LanguageModel, Platform
+from icmjax.lm import MODEL_AXIS, TILES, LanguageModel, Platform, Quantized
 from icmjax.prompts import TokenizedClaims
 
 MEMORY_BUDGET = 4 << 30  # bytes beside the weights
@@ -88,8 +88,8 @@ def call_bytes(
     # A chunk is of one query of one row at the least.
     most_scores = max(TILES[config.platform].chunk_scores, num_heads * max(read))
     scores = num_rows * num_heads * width * max(read)
-    if config.attention == "flash":
-        scores = 0  # never in memory
+    if config.attention == "flash" and not num_limits:
+        scores = 0  # never in memory; what rows see apart from one another goes by einsum
     elif config.attention != "xla":
         scores = min(scores, most_scores)
     # The residual stream, its norm, queries, and the parts of the attention in float32; or the
@@ -106,7 +106,15 @@ def call_bytes(
     elif config.attention != "einsum":
         # What each token sees of all keys, and of the widest as what is added to its scores.
         masks += num_rows * width * (sum(read) + _itemsize(lm) * max(read))
-    return num_rows * width * max(attention, unit) + 2 * 4 * scores + masks
+    rows = num_rows * width * max(attention, unit)
+    return rows + 2 * 4 * scores + masks + dequantized_bytes(lm)
+
+
+def dequantized_bytes(lm: LanguageModel) -> int:
+    """Bytes of one layer's kernels in the activations' dtype, where they are kept in fewer bits."""
+    kept = jax.tree.leaves(lm.params, is_leaf=lambda leaf: isinstance(leaf, Quantized))
+    sizes = [leaf.values.size for leaf in kept if isinstance(leaf, Quantized)]
+    return sum(sizes) * _itemsize(lm) // (lm.config.num_layers * _num_parts(lm))
 
 
 def logit_bytes(lm: LanguageModel, num_queries: int) -> int:
