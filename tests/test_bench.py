@@ -465,3 +465,23 @@ def test_another_accelerator_installs_the_environment_again(tmp_path):
     assert "jax-cuda13-plugin" in back
     assert "--editable .[test,lint]\n" in back
     assert make("gpu") == (2, "")
+
+
+@pytest.mark.parametrize("attention", ["einsum", "flash"])
+def test_a_whole_pass_lowers_for_cuda(benchmark, attention):
+    """Of 1B, without a GPU: as far as the kernel's own program."""
+    from jax import export
+    from measure.shapes import abstract_lm, random_tokens
+
+    from icmjax.scoring import make_tree_scorer
+
+    lm = abstract_lm("1b", None, attention, "gpu")
+    claims = random_tokens(8, 10, lm.config.vocab_size)
+    scorer = make_tree_scorer(lm, claims, np.arange(8), batch_size=1, memory_budget=1 << 40)
+    exported = export.export(
+        jax.jit(lambda scorer, labels: scorer(labels)),
+        platforms=["cuda"],
+        disabled_checks=[export.DisabledSafetyCheck.custom_call("__gpu$xla.gpu.triton")],
+    )(scorer, jax.ShapeDtypeStruct((1, 8), np.int8))
+    assert ("__gpu$xla.gpu.triton" in exported.mlir_module()) == (attention == "flash")
+    assert exported.out_avals[0].shape == (1, 8, 2)
