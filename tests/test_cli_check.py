@@ -51,6 +51,7 @@ def test_what_is_not_there_is_said(tmp_path):
     assert "first pair" not in found.output
 
 
+@pytest.mark.slow
 def test_prompts_and_tokens_are_those_of_a_search(tmp_path):
     """The prompts as the template writes them, the tokens as the search counts them."""
     found = checked("--claims", "persona-world:norvania:0", "--model", "persona-world")

@@ -156,7 +156,7 @@ def test_rows_of_limits_go_by_einsum():
 @pytest.mark.parametrize(
     ("num_devices", "shape"),
     [
-        (1, {"query": 2, "model": 2}),
+        pytest.param(1, {"query": 2, "model": 2}, marks=pytest.mark.slow),
         pytest.param(1, {"model": 4}, marks=pytest.mark.slow),
         pytest.param(2, None, marks=pytest.mark.slow),
     ],

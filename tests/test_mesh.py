@@ -236,7 +236,13 @@ def test_eight_devices_of_processes_score_and_search_as_one(folders, tmp_path, n
 
 
 @pytest.mark.parametrize(
-    ("family", "fields"), [("llama", {}), ("olmo2", {}), ("qwen3", {}), ("stablelm", OWN_NORMS)]
+    ("family", "fields"),
+    [
+        ("llama", {}),
+        pytest.param("olmo2", {}, marks=pytest.mark.slow),
+        pytest.param("qwen3", {}, marks=pytest.mark.slow),
+        pytest.param("stablelm", OWN_NORMS, marks=pytest.mark.slow),
+    ],
 )
 def test_a_search_goes_on_on_another_mesh(tmp_path, family, fields):
     """Repeated heads, biases, norms of all heads, of each and of each alike: one model."""

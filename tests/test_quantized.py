@@ -63,7 +63,10 @@ def test_a_kernel_is_rounded_as_qwix_rounds_it(kind: str):
 
 
 @pytest.mark.parametrize("kind", QUANTIZATIONS)
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(
+    "family",
+    [pytest.param(each, marks=() if each == "llama" else pytest.mark.slow) for each in FAMILIES],
+)
 def test_a_model_computes_with_what_its_kernels_were_rounded_to(folders, family, kind, monkeypatch):
     """The same logits as a whole model whose kernels were replaced by hand."""
     monkeypatch.setattr("icmjax.lm.reading.PIECE_BYTES", 4096)
