@@ -312,6 +312,7 @@ def test_the_command_runs_with_nothing_beside_it_and_without_torch(tmp_path):
     assert (tmp_path / "clone" / "runs" / "bench" / "scoring_cpu_quick.json").exists()
 
 
+@pytest.mark.slow
 def test_a_kernel_is_held_to_the_einsum_and_to_the_memory(benchmark, monkeypatch):
     """As on an accelerator; here the kernel is interpreted."""
     options = {"shape_claims": 4, "shape_length": 6, "repeats": 1, "budget": 1 << 30}

@@ -69,12 +69,10 @@ def test_logits_of_shared_weights(folders, family):
         assert error <= 1e-5 * np.abs(expected[is_real]).max(), shape
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "shape",
-    [
-        pytest.param(shape, id=name, marks=() if name == "query and model" else pytest.mark.slow)
-        for name, shape in MESHES.items()
-    ],
+    [pytest.param(shape, id=name) for name, shape in MESHES.items()],
 )
 def test_scores_and_steering_on_a_mesh(folders, shape):
     mesh = make_mesh(shape)

@@ -15,7 +15,6 @@ from jax import Array, lax
 from tqdm import tqdm
 
 from icmjax.claims import PairRules, violated_pairs
-from icmjax.devices import spare_memory_maps
 from icmjax.errors import ClaimsError, Fault, Preempted, ScoreError
 from icmjax.scoring import label_log_odds
 from icmjax.search import hosts
@@ -81,7 +80,6 @@ def run_search(
       ClaimsError: the rules or the clamped labels do not fit the claims or one another.
       ScoreError: the scorer gave a label log-prob that is not finite.
     """
-    spare_memory_maps()
     step_key, first = start(scorer, rules, algorithm, rng_key, clamped, groups)
     rules = jax.tree.map(jnp.asarray, rules)
     restored = None if run is None else hosts.restore(run, first)
