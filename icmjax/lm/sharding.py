@@ -51,7 +51,8 @@ def make_mesh(shape: Mapping[str, int], devices: Sequence[jax.Device] | None = N
     elif np.prod(sizes) > len(found):
         rule = "A mesh is of devices that are there."
         text = f"{np.prod(sizes)}, and there are {len(found)}"
-        remedy = f"give {len(found)} or fewer; JAX_NUM_CPU_DEVICES=2 makes two of a CPU's cores"
+        remedy = f"ask for {len(found)} at the most; for a CPU's cores JAX_NUM_CPU_DEVICES="
+        remedy += f"{np.prod(sizes)} makes as many"
         faults.append(Fault(rule, text, "mesh", remedy))
     if faults:
         raise InputError(faults)
