@@ -28,7 +28,12 @@ class Quantized(NamedTuple):
 
 
 def quantize(kernel: np.ndarray, kind: Quantization, dtype: jnp.dtype) -> Quantized:
-    """Round a kernel `[in, out]` to the nearest steps, of which each group's largest value is one.
+    """Round a kernel to whole steps, of a size of its own for each group of inputs and each output.
+
+    Args:
+        kernel: `[in, out]`, any float type; GROUP divides in.
+        kind: Of the values.
+        dtype: Of the steps.
 
     Raises:
         CheckpointError: qwix, which does it, is not installed.
