@@ -136,11 +136,10 @@ def joins_hosts(command: Callable[..., None]) -> Callable[..., None]:
     )
     @functools.wraps(command)
     def wrapped(*args: Any, distributed: bool, out: str, quiet: bool, **kwargs: Any) -> None:
-        host = 0
-        if distributed:
-            host = join_hosts(kwargs["num_devices"])
+        host = join_hosts(kwargs["num_devices"]) if distributed else 0
         if host > 0:
-            out, quiet, sys.stdout = f"{out}-host{host}", True, open(os.devnull, "w")  # noqa: SIM115
+            out, quiet = f"{out}-host{host}", True
+            sys.stdout = open(os.devnull, "w")  # noqa: SIM115
         command(*args, out=out, quiet=quiet, **kwargs)
 
     return wrapped
