@@ -15,6 +15,7 @@ import icmjax
 from icmjax.cli.faults import reports_faults
 from icmjax.cli.inputs import clamped_labels, gold_of_run, read_answers, recorded_options
 from icmjax.cli.machine import Machine, machine_options
+from icmjax.cli.output import json_option, log_option, logged
 from icmjax.cli.search import Place, Task, label_claims, says_how_to_go_on
 from icmjax.errors import Fault, InputError
 
@@ -34,7 +35,9 @@ ANSWERED, ANSWERS = "answered", "answers.jsonl"
     "--out", type=click.Path(), help="Run folder; by default FOLDER/answered, or answered-2, ..."
 )
 @click.option("--resume", is_flag=True, help="Go on with a search that was cut off.")
-@click.option("--quiet", is_flag=True, help="No progress bar.")
+@click.option("--quiet", is_flag=True, help="No progress.")
+@json_option
+@log_option
 @reports_faults
 @machine_options
 def command(
@@ -43,13 +46,15 @@ def command(
     out: str | None,
     resume: bool,
     quiet: bool,
+    is_json: bool,
+    log: str | None,
     machine: Machine,
 ) -> None:
     """Search again with a human's answers, and what they imply, held fast."""
     target = out or str(_default_target(pathlib.Path(folder), resume))
     words = ["icmjax", *sys.argv[1:], *([] if out else ["--out", target])]
-    place = Place(target, resume, quiet, shlex.join(words))
-    with says_how_to_go_on(place) as stop_fn:
+    place = Place(target, resume, quiet, shlex.join(words), is_json)
+    with logged(log), says_how_to_go_on(place) as stop_fn:
         run = icmjax.read_run(folder)
         options = recorded_options(run, folder)
         answers = read_answers(labels_path, run.claims)

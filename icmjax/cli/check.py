@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 import icmjax
+from icmjax.cli.config import config_option
 from icmjax.cli.faults import reports_faults
 from icmjax.cli.machine import Machine, machine_options
 from icmjax.cli.options import (
@@ -36,6 +37,7 @@ RULE_WIDTH = 96
 @optional_model_options
 @claims_options
 @scorer_options
+@config_option
 @reports_faults
 @machine_options
 def command(
@@ -109,18 +111,12 @@ def prompts(lm: LanguageModel, claims: ClaimSet, template: Template) -> Iterator
 
 def costs(lm: LanguageModel, scorer: AnyScorer, memory_budget: int) -> Iterator[str]:
     """Tokens and time of a search by the default algorithm, in lines."""
-    import numpy as np
-
     algorithm = icmjax.Marginals()
-    labels = np.full(scorer.num_claims, icmjax.UNLABELLED, np.int8)
-    zero_shot = algorithm.tokens_per_pass(scorer, labels)
-    labels[: algorithm.num_shots] = 0
-    in_context = algorithm.tokens_per_pass(scorer, labels)
-    labels[:] = 0
     num_contexts = algorithm.num_iterations - 2
-    whole = algorithm.tokens_per_pass(scorer, labels)
-    num_tokens = zero_shot + num_contexts * in_context + whole
+    num_tokens = algorithm.expected_tokens(scorer)
     yield "\n" + str(icmjax.scoring.describe(scorer, memory_budget))
+    if lm.ignored_fields:
+        yield f"fields of config.json that nothing is computed from: {', '.join(lm.ignored_fields)}"
     yield (
         f"the default search reads about {num_tokens:,} tokens: all claims once, {num_contexts} "
         "times after a few of them, and one whole pass"

@@ -14,6 +14,7 @@ from icmjax._version import __version__
 INTERRUPTED = 130  # as shells count it: 128 and the number of the signal
 
 COMMANDS = {
+    "demo": "Search and evaluate with the bundled model, in half a minute.",
     "check": "Say what was understood of claims, and what labelling them will take.",
     "search": "Label claims without labels.",
     "score": "Print the utility of given labels.",
@@ -22,6 +23,37 @@ COMMANDS = {
     "answer": "Search again with a human's answers held fast.",
     "export": "Write a run's labelled claims for other tools.",
     "report": "Write the page of a run.",
+    "completion": "Print what makes a shell complete commands and options.",
+}
+EXAMPLES = {
+    "demo": ["icmjax demo"],
+    "check": [
+        "icmjax check --claims japan.csv",
+        "icmjax check --claims japan.csv --model Qwen/Qwen3-0.6B-Base",
+    ],
+    "search": [
+        "icmjax search --model persona-world --claims persona-world:norvania:0 --out runs/norvania",
+        "icmjax search --model Qwen/Qwen3-0.6B-Base --claims japan.csv --out runs/japan",
+        "icmjax search --config runs/japan/config.yaml --seed 1 --out runs/japan-1",
+    ],
+    "score": [
+        "icmjax score --model Qwen/Qwen3-0.6B-Base --claims japan.csv "
+        "--labels runs/japan/labels.jsonl"
+    ],
+    "evaluate": [
+        "icmjax evaluate --model Qwen/Qwen3-0.6B-Base --demos runs/japan --claims japan_test.csv"
+    ],
+    "ask": ["icmjax ask runs/japan --budget 4"],
+    "answer": ["icmjax answer runs/japan --labels runs/japan/questions.jsonl"],
+    "export": ["icmjax export runs/japan --format prompt"],
+    "report": ["icmjax report runs/japan"],
+    "completion": ['eval "$(icmjax completion bash)"'],
+}
+STATUSES = {
+    "0": "Done.",
+    "2": "Input or options are refused, and what is wrong is said.",
+    "130": "Ctrl-C; a search says how it goes on.",
+    "143": "SIGTERM: a search has saved itself, and says how it goes on.",
 }
 
 
@@ -36,7 +68,10 @@ class Commands(click.Group):
         """The command of a name; None where there is none."""
         if cmd_name not in COMMANDS:
             return None
-        return importlib.import_module(f"icmjax.cli.{cmd_name}").command
+        command: click.Command = importlib.import_module(f"icmjax.cli.{cmd_name}").command
+        # A line with \\b is left as it is written.
+        command.epilog = "\b\nExamples:\n" + "\n".join(f"  {line}" for line in EXAMPLES[cmd_name])
+        return command
 
     def main(self, args: Sequence[str] | None = None, *rest: Any, **options: Any) -> Any:
         """Runs the command line; of a process of its own, where no arguments are handed over."""
@@ -59,6 +94,8 @@ class Commands(click.Group):
         """The names and what each does."""
         with formatter.section("Commands"):
             formatter.write_dl(list(COMMANDS.items()))
+        with formatter.section("Exit statuses"):
+            formatter.write_dl(list(STATUSES.items()))
 
 
 def _leave_at_once() -> NoReturn:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 import icmjax
+from icmjax.cli.config import config_option
 from icmjax.cli.faults import reports_faults
 from icmjax.cli.inputs import gold_of
 from icmjax.cli.machine import memory_bytes, memory_option, mesh_option, read_mesh
@@ -62,6 +63,7 @@ def _held_out(
 @click.option("--seed", default=0, show_default=True, help="Of random labels.")
 @memory_option
 @mesh_option
+@config_option
 @reports_faults
 def command(
     model: ModelOptions,

@@ -5,12 +5,13 @@ import functools
 import sys
 import warnings
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
 from icmjax.cli.options import check_numbers
-from icmjax.errors import InputError, RunWarning, printable
+from icmjax.cli.output import say
+from icmjax.errors import InputError, RunWarning
 
 
 def reports_faults(command: Callable[..., None]) -> Callable[..., None]:
@@ -22,10 +23,15 @@ def reports_faults(command: Callable[..., None]) -> Callable[..., None]:
             check_numbers(click.get_current_context())
             command(*args, **kwargs)
         except InputError as error:
-            click.echo(f"error: {error}", err=True)
-            sys.exit(2)
+            refuse(error)
 
     return wrapped
+
+
+def refuse(error: InputError) -> NoReturn:
+    """Shows what is wrong with the input, and ends with status 2."""
+    click.echo(f"error: {error}", err=True)
+    sys.exit(2)
 
 
 @contextlib.contextmanager
@@ -37,7 +43,7 @@ def shows_run_warnings() -> Iterator[None]:
 
         def show(message: Warning | str, category: type[Warning], *place: Any) -> None:
             if issubclass(category, RunWarning):
-                click.echo(f"warning: {printable(str(message))}", err=True)
+                say(f"warning: {message}")
             else:
                 show_other(message, category, *place)
 

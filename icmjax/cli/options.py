@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 import math
 import sys
 from collections.abc import Callable, Mapping
@@ -143,7 +144,7 @@ class ModelOptions(NamedTuple):
     quantize: Quantization | None = None
 
     def load(self, mesh: Mesh | Literal["auto"] | None = None) -> LanguageModel:
-        """The model; raises as `load_lm` does. Fields that change no score are named once."""
+        """The model; raises as `load_lm` does. Fields that change no score go to the log."""
         lm = icmjax.load_lm(
             self.model,
             self.dtype,
@@ -159,7 +160,8 @@ class ModelOptions(NamedTuple):
             click.echo(f"on {lm.mesh.size} devices: --mesh {shape}", err=True)
         if lm.ignored_fields:
             names = ", ".join(lm.ignored_fields)
-            click.echo(f"fields of config.json that nothing is computed from: {names}", err=True)
+            note = "fields of config.json that nothing is computed from: %s"
+            logging.getLogger("icmjax").info(note, names)
         return lm
 
 
@@ -334,6 +336,46 @@ ALGORITHMS = {
     "bootstrap": "Bootstrap",
     "greedy": "Greedy",
 }
+# What an option is where it is not given, by algorithm; the tests hold it to the library's own.
+OWN_DEFAULTS: dict[str, dict[str, str]] = {
+    "num_iterations": {
+        "marginals": "18",
+        "icm": "N (ln N + 3)",
+        "tempering": "64",
+        "gibbs": "64",
+        "bootstrap": "8",
+        "greedy": "256",
+    },
+    "num_chains": dict.fromkeys(ALGORITHMS, "1"),
+    "num_seeds": {"icm": "8", "tempering": "8"},
+    "initial_temperature": {"icm": "10.0"},
+    "final_temperature": {"icm": "0.01", "tempering": "the coldest rung's"},
+    "cooling_rate": {"icm": "0.99; 2 with the deviations"},
+    "reference_deviations": {"icm": "False"},
+    "num_replicas": {"tempering": "8"},
+    "temperature": {"tempering": "0.2", "gibbs": "1.0"},
+    "hot_temperature": {"tempering": "10.0"},
+    "burn_in": {"tempering": "0.3", "gibbs": "0.25"},
+    "warm_start": {"tempering": "bootstrap"},
+    "num_shots": {"marginals": "4", "bootstrap": "all other claims"},
+    "bias": {"marginals": "clusters", "bootstrap": "none"},
+    "balance": {"marginals": "not known"},
+}
+
+
+def _own_option(option: str, field: str, text: str, kind: Any) -> Callable:
+    """An option of algorithms; its help says which take it, and what they do without it."""
+    by_value: dict[str, list[str]] = {}
+    for algorithm, value in OWN_DEFAULTS[field].items():
+        by_value.setdefault(value, []).append(algorithm)
+    if len(OWN_DEFAULTS[field]) == len(ALGORITHMS) and len(by_value) == 1:
+        defaults = next(iter(by_value))
+    else:
+        each = [f"{', '.join(names)}: {value}" for value, names in by_value.items()]
+        defaults = "; ".join(each)
+    return click.option(option, field, type=kind, help=f"{text} [default: {defaults}]")
+
+
 algorithm_options = together(
     click.option(
         "--algorithm",
@@ -344,34 +386,26 @@ algorithm_options = together(
         "icm, tempering and greedy look for the highest U. An option below that has no meaning for "
         "it is refused.",
     ),
-    click.option("--iterations", "num_iterations", type=int, help="Steps of the search."),
-    click.option("--chains", "num_chains", type=int, help="Independent searches."),
-    click.option(
-        "--seeds", "num_seeds", type=int, help="icm, tempering: claims labelled at random at first."
+    _own_option("--iterations", "num_iterations", "Steps of the search.", int),
+    _own_option("--chains", "num_chains", "Independent searches.", int),
+    _own_option("--seeds", "num_seeds", "Claims labelled at random at first.", int),
+    _own_option("--initial-temperature", "initial_temperature", "Of the first step.", float),
+    _own_option("--final-temperature", "final_temperature", "Annealed to it.", float),
+    _own_option("--cooling-rate", "cooling_rate", "How fast it is annealed.", float),
+    _own_option(
+        "--reference-deviations", "reference_deviations", "As the authors' code, where it differs.",
+        bool,
     ),
-    click.option("--initial-temperature", type=float, help="icm."),
-    click.option("--final-temperature", type=float, help="icm; tempering: annealed to it."),
-    click.option("--cooling-rate", type=float, help="icm."),
-    click.option(
-        "--reference-deviations", type=bool, help="icm: as the authors' code, where it differs."
+    _own_option("--replicas", "num_replicas", "Of each chain.", int),
+    _own_option("--temperature", "temperature", "Of the coldest rung, or of all.", float),
+    _own_option("--hot-temperature", "hot_temperature", "Of the hottest rung.", float),
+    _own_option("--burn-in", "burn_in", "Share of the steps.", float),
+    _own_option("--warm-start", "warm_start", "First labels.", click.Choice(WARM_STARTS)),
+    _own_option("--shots", "num_shots", "Free claims that a pass shows.", int),
+    _own_option(
+        "--bias", "bias", "How a favoured label is found, to be taken off.", click.Choice(BIASES)
     ),
-    click.option("--replicas", "num_replicas", type=int, help="tempering: of each chain."),
-    click.option("--temperature", type=float, help="tempering: of the coldest rung; gibbs."),
-    click.option("--hot-temperature", type=float, help="tempering: of the hottest rung."),
-    click.option("--burn-in", type=float, help="tempering, gibbs: share of the steps."),
-    click.option("--warm-start", type=click.Choice(WARM_STARTS), help="tempering."),
-    click.option(
-        "--shots",
-        "num_shots",
-        type=int,
-        help="marginals, bootstrap: free claims that a pass shows.",
-    ),
-    click.option(
-        "--bias",
-        type=click.Choice(BIASES),
-        help="marginals, bootstrap: how a favoured label is found, to be taken off.",
-    ),
-    click.option("--balance", type=float, help="marginals: share of true claims, where known."),
+    _own_option("--balance", "balance", "Share of true claims, where known.", float),
 )
 
 

@@ -7,6 +7,7 @@ import json
 import click
 
 import icmjax
+from icmjax.cli.config import config_option
 from icmjax.cli.faults import reports_faults
 from icmjax.cli.inputs import read_labels
 from icmjax.cli.machine import Machine, machine_options
@@ -28,6 +29,7 @@ from icmjax.cli.options import (
 @scorer_options
 @utility_options
 @click.option("--labels", "labels_path", required=True, help="Rows with id and label.")
+@config_option
 @reports_faults
 @machine_options
 def command(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import pathlib
 import shlex
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import click
 
 import icmjax
+from icmjax.cli.config import FILE, config_option, config_text
 from icmjax.cli.faults import reports_faults, shows_run_warnings
 from icmjax.cli.inputs import place_of, read_labels
 from icmjax.cli.machine import OPTIONS, Machine, joins_hosts, machine_options
@@ -30,8 +30,10 @@ from icmjax.cli.options import (
     scorer_options,
     utility_options,
 )
+from icmjax.cli.output import json_option, log_option, logged, print_summary, say
 from icmjax.cli.preemption import PREEMPTED, notices_sigterm
-from icmjax.errors import Preempted, printable
+from icmjax.errors import Preempted, RunError, printable
+from icmjax.files import write_text
 
 if TYPE_CHECKING:
     import numpy as np
@@ -40,11 +42,18 @@ if TYPE_CHECKING:
 
 FIGURE = "diagnostics.png"
 # A run records its options, but for those that say where it lies and how it is watched.
-NOT_RECORDED = ("out", "resume", "resume_if_begun", "quiet", "clamp", *OPTIONS)
+NOT_RECORDED = (
+    "out",
+    "resume",
+    "resume_if_begun",
+    "quiet",
+    "clamp",
+    "is_json",
+    "log",
+    *OPTIONS,
+)
 GROUPS = (ModelOptions, ClaimsOptions, ScorerOptions, UtilityOptions)
 MAXIMISES_U = ("icm", "tempering", "greedy")
-OF_DIAGNOSTICS = ("label_shares", "mean_marginal_entropy")  # that are printed too
-NOT_PRINTED = ("diagnostics", "versions", "warnings", "files", "configuration")
 
 
 class Place(NamedTuple):
@@ -54,6 +63,8 @@ class Place(NamedTuple):
     resume: bool
     quiet: bool
     command: str  # that started it
+    is_json: bool = False
+    config: str | None = None  # the file of the options that are in force
 
     @property
     def going_on(self) -> str:
@@ -85,10 +96,13 @@ class Task(NamedTuple):
 @click.option("--clamp", help="File of labels that must not move; null where free.")
 @click.option("--out", required=True, type=click.Path(), help="Run folder; new, or with --resume.")
 @click.option("--resume", is_flag=True, help="Go on with a search that was cut off.")
-@click.option("--quiet", is_flag=True, help="No progress bar.")
 @click.option(
     "--resume-if-begun", is_flag=True, help="The same where there is one, else begin: for restarts."
 )
+@click.option("--quiet", is_flag=True, help="No progress.")
+@json_option
+@log_option
+@config_option
 @reports_faults
 @joins_hosts
 @machine_options
@@ -103,17 +117,21 @@ def command(
     resume: bool,
     resume_if_begun: bool,
     quiet: bool,
+    is_json: bool,
+    log: str | None,
     **others: Any,
 ) -> None:
     """Label claims without labels; write DIR/labels.jsonl, summary.json and diagnostics.png."""
     resume |= resume_if_begun and os.path.lexists(pathlib.Path(out) / "manifest.json")
-    place = Place(out, resume, quiet, shlex.join(["icmjax", *sys.argv[1:]]))
-    with says_how_to_go_on(place) as stop_fn:
+    context = click.get_current_context()
+    config = config_text(context.command, context.params)
+    place = Place(out, resume, quiet, shlex.join(["icmjax", *sys.argv[1:]]), is_json, config)
+    with logged(log), says_how_to_go_on(place) as stop_fn:
         icmjax.runs.check_folder(out, resume)
         claims, gold = source.read()
         is_part = source.persona is not None or source.limit is not None
         clamped = None if clamp is None else read_labels(clamp, claims, is_part)
-        options = click.get_current_context().params | {
+        options = context.params | {
             "model": place_of(model.model),
             "source": place_of(source.source),
         }
@@ -170,23 +188,21 @@ def label_claims(
     icmjax.runs.check_folder(place.out, place.resume)
     claims = task.claims
     if not place.quiet:
-        click.echo(printable(claims.describe()), err=True)
+        say(claims.describe())
     if len(claims.personas) > 1:
-        click.echo(
+        say(
             f"warning: claims of {len(claims.personas)} personas are one search, in which each is "
-            "predicted from the others; --persona takes one",
-            err=True,
+            "predicted from the others; --persona takes one"
         )
     if options["algorithm"] in MAXIMISES_U and not len(claims.rules.pairs):
-        click.echo(
+        say(
             "warning: no pair rule ties these claims, and the highest U may be one label for all; "
-            "--rule ties them, and --algorithm marginals does not maximise U",
-            err=True,
+            "--rule ties them, and --algorithm marginals does not maximise U"
         )
     lm = model.load(machine.mesh)
     scorer = recorded(ScorerOptions, options).make(lm, claims, model.template, machine)
     if not place.quiet:
-        click.echo(str(icmjax.scoring.describe(scorer, machine.memory_budget)), err=True)
+        say(str(icmjax.scoring.describe(scorer, machine.memory_budget)))
     wording = icmjax.prompts.resolve_template(model.template, lm.default_template, claims)
     rng_key = jax.random.key(options["seed"])
     configuration = icmjax.search_configuration(
@@ -201,6 +217,8 @@ def label_claims(
         options={**options, "template": wording.name},
         private_files=task.private_files,
     ) as run:
+        if place.config is not None and not os.path.lexists(run.path / FILE):
+            write_text(run.path / FILE, place.config, error=RunError)
         result = icmjax.run_search(
             scorer,
             claims.rules,
@@ -217,17 +235,9 @@ def label_claims(
         if not os.path.lexists(run.path / FIGURE):
             title = f"{options['source']}, {options['algorithm']}"
             icmjax.runs.plot_search(result, run.path / FIGURE, title)
-    _print(summary)
+    print_summary(summary, claims, place.out, place.is_json)
 
 
 def _algorithm_fields(options: Mapping[str, Any]) -> dict[str, Any]:
     others = {"algorithm", "seed"}.union(*(kind._fields for kind in GROUPS))
     return {name: value for name, value in options.items() if name not in others}
-
-
-def _print(summary: Mapping[str, Any]) -> None:
-    shown = {name: value for name, value in summary.items() if name not in NOT_PRINTED}
-    shown |= {name: summary["diagnostics"][name] for name in OF_DIAGNOSTICS}
-    click.echo(json.dumps(shown, indent=1))
-    for warning in summary["warnings"]:
-        click.echo(f"warning: {printable(warning)}", err=True)

@@ -216,6 +216,10 @@ class Algorithm(Protocol):
         """Steps that a search of N claims is expected to take."""
         ...
 
+    def expected_tokens(self, scorer: Any) -> int | None:
+        """Tokens that a search is expected to read; None where that depends on what it finds."""
+        ...
+
     def init(
         self,
         rng_key: Array,

@@ -93,6 +93,11 @@ class ChainSearch:
         del num_claims
         return self.num_iterations
 
+    def expected_tokens(self, scorer: Any) -> int | None:
+        """Not known: it depends on the labels that are found."""
+        del scorer
+        return None
+
     def scored_labels(self, info: ChainInfo) -> tuple[np.ndarray, np.ndarray]:
         """What the trace keeps: a proposal that is not accepted labels the same claims."""
         return np.asarray(info.labels), np.asarray(info.num_passes)

@@ -174,6 +174,11 @@ class ICM:
         """The seeds' step and the iterations; completing labels may take some more."""
         return 1 + self.iterations(num_claims)
 
+    def expected_tokens(self, scorer: Any) -> int | None:
+        """Not known: it depends on the labels that are found."""
+        del scorer
+        return None
+
     def inverse_temperature(self, iteration: Array) -> Array:
         """1/T of iteration n ≥ 1, int32 `[...]` → float32 `[...]`."""
         log_n = jnp.log(jnp.maximum(iteration, 1).astype(jnp.float32))

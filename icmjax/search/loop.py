@@ -2,7 +2,6 @@
 
 import contextlib
 import functools
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
@@ -12,13 +11,13 @@ import jax.numpy as jnp
 import numpy as np
 import scipy.special
 from jax import Array, lax
-from tqdm import tqdm
 
 from icmjax.claims import PairRules, violated_pairs
 from icmjax.errors import ClaimsError, Fault, Preempted, ScoreError
 from icmjax.scoring import label_log_odds
 from icmjax.search import hosts
 from icmjax.search.base import Account, Algorithm, RunStore, Scorer
+from icmjax.search.progress import Progress
 
 COLLAPSED_SHARE = 0.95
 BLOCK_SECONDS = 5.0  # that a block may take: progress and Ctrl-C wait for its end
@@ -71,7 +70,7 @@ def run_search(
       groups: int `[N]`, the consistency group of every claim, by which `ICM` draws; by default
         those that the rules tie.
       run: where to keep checkpoints; a run that has one goes on from there.
-      progress: whether to show a progress bar on stderr.
+      progress: whether to tell on stderr how far it is; the logger `icmjax` is told in any case.
       stop_fn: asked before each block whether the search is to end there. Where there are several
         hosts it ends on all of them, also when JAX's preemption service tells of a SIGTERM.
 
@@ -91,15 +90,13 @@ def run_search(
     earlier_seconds, started = account.seconds, time.perf_counter()
     pace = Pace(algorithm.block_size)
 
-    with tqdm(
-        total=algorithm.num_steps(scorer.num_claims),
-        initial=num_steps,
-        desc="search",
-        unit="step",
-        disable=not progress,
-        file=sys.stderr,
-        miniters=1,  # tqdm would learn from blocks of many steps to pass over short ones
-    ) as bar:
+    with Progress(
+        algorithm.num_steps(scorer.num_claims),
+        num_steps,
+        account.num_tokens,
+        algorithm.expected_tokens(scorer),
+        progress,
+    ) as told:
         while not np.all(algorithm.is_finished(state)):
             if hosts.is_asked_to_stop(stop_fn):
                 raise Preempted(num_steps)
@@ -119,9 +116,7 @@ def run_search(
             blocks.append(info._asdict())
             if run is not None:
                 run.save(host_state, info, num_steps, account)
-            bar.total = max(bar.total, num_steps)
-            bar.set_postfix(_describe(info), refresh=False)
-            bar.update(num_taken)
+            told.update(num_steps, account.num_tokens, _describe(info))
 
     return make_result(
         algorithm, jax.tree.map(np.array, state), blocks, np.concatenate(tokens), account
@@ -275,13 +270,8 @@ class TokenCounter:
 
 
 def _describe(info: Any) -> dict[str, str]:
-    num_moves = info.is_move.sum()
-    num_accepted = (info.is_move & info.is_accepted).sum()
     known = info.utility[-1][np.isfinite(info.utility[-1])]
-    return ({"U": f"{known.max():.3f}"} if known.size else {}) | {
-        "labelled": str(info.num_labelled[-1].min()),
-        "accepted": f"{num_accepted}/{num_moves}",
-    }
+    return {"U": f"{known.max():.3f}"} if known.size else {}
 
 
 def _counts(labels: np.ndarray) -> str:

@@ -23,7 +23,7 @@ import numpy as np
 import scipy.sparse.csgraph
 from jax import Array, lax
 
-from icmjax.claims import PairRules
+from icmjax.claims import UNLABELLED, PairRules
 from icmjax.scoring import (
     BIASES,
     FEWEST_READ,
@@ -169,6 +169,16 @@ class Marginals(ChainSearch):
         if (labels >= 0).all():
             return scorer.tokens_per_pass(labels)
         return tokens_in_context(scorer, labels)
+
+    def expected_tokens(self, scorer: Any) -> int:
+        """Of all claims without demonstrations, after `num_shots` of them, and of a whole pass."""
+        labels = np.full(scorer.num_claims, UNLABELLED, np.int8)
+        zero_shot = self.tokens_per_pass(scorer, labels)
+        labels[: min(self.num_shots, scorer.num_claims // 2)] = 0
+        in_context = self.tokens_per_pass(scorer, labels)
+        labels[:] = 0
+        whole = self.tokens_per_pass(scorer, labels)
+        return zero_shot + (self.num_iterations - 2) * in_context + whole
 
     def _propose(
         self, rng_key: Array, n: Array, current: Labelling, memory: Readings, units: Units

@@ -127,6 +127,11 @@ class ParallelTempering:
         del num_claims
         return self.phases.sampling
 
+    def expected_tokens(self, scorer: Any) -> int | None:
+        """Not known: it depends on the labels that are found."""
+        del scorer
+        return None
+
     def init(
         self,
         rng_key: Array,
