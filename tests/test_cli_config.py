@@ -183,7 +183,13 @@ def test_a_shell_is_told_how_to_complete(shell):
 def test_options_are_completed_without_jax():
     words = {"_ICMJAX_COMPLETE": "bash_complete", "COMP_WORDS": "icmjax search --al"}
     done = subprocess.run(
-        [sys.executable, "-X", "importtime", "-c", "from icmjax.cli import main; main(None, 'icmjax')"],
+        [
+            sys.executable,
+            "-X",
+            "importtime",
+            "-c",
+            "from icmjax.cli import main; main(None, 'icmjax')",
+        ],
         capture_output=True,
         text=True,
         env=os.environ | words | {"COMP_CWORD": "2"},

@@ -64,7 +64,7 @@ def test_lines_come_while_a_step_runs(monkeypatch):
         time.sleep(0.5)
     lines = file.getvalue().splitlines()
     assert len(lines) >= 3  # of ten; a busy machine may be late
-    assert set(map(lambda line: re.sub(r"\d s$", "", line), lines)) == {
+    assert {re.sub(r"\d s$", "", line) for line in lines} == {
         "search: step 0 of 10, first step, with compilation, "
     }
 

@@ -227,7 +227,7 @@ def test_answers_to_another_text_are_refused(run, made, field):
 def test_a_persona_may_be_clamped_by_the_labels_of_all(made, tmp_path):
     rows = [row | {"label": row["label"] if row["id"] in KNOWN else None} for row in claim_rows()]
     clamp = write_rows(tmp_path / "clamp.jsonl", rows)
-    result = invoke("search", *search_options(made, tmp_path / "run"), "--clamp", clamp)
+    result = invoke("search", *search_options(made, tmp_path / "run"), "--clamp", clamp, "--json")
     assert result.exit_code == 0, result.output
     labels = {row["id"]: row["label"] for row in read_rows(tmp_path / "run" / "labels.jsonl")}
     assert labels["Japan3"] == 1
@@ -251,7 +251,8 @@ def test_a_run_needs_its_source_for_the_accuracy_alone(made, run, tmp_path):
             write_rows(lonely / "claims.jsonl", claim_rows()[:4] + claim_rows()[6:])
         elif change == "gone":
             (lonely / "claims.jsonl").unlink()
-        result = invoke("answer", tmp_path / "first", "--labels", answered(run), "--quiet")
+        words = "--labels", answered(run), "--quiet", "--json"
+        result = invoke("answer", tmp_path / "first", *words)
         assert result.exit_code == 0, result.output
         summary = json.loads(result.stdout)
         accuracies.append((summary["accuracy"] is None, summary["num_accuracy_claims"]))

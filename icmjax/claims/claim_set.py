@@ -12,6 +12,7 @@ import numpy as np
 from icmjax.claims.consistency import PairRules, Rule, select_rules
 from icmjax.claims.rules import group_claims
 from icmjax.errors import ClaimsError, Fault
+from icmjax.notebooks import rows_html
 
 UNLABELLED = -1
 BINARY_OPTIONS = ("False", "True")
@@ -51,6 +52,13 @@ class ClaimSet:
 
     def __repr__(self) -> str:
         return f"ClaimSet({self.describe()})"
+
+    def _repr_html_(self) -> str:
+        rows = [(c.persona, c.question, c.choice, c.choice_2 or "") for c in self.claims]
+        columns = ("persona", "question", "choice", "choice_2")
+        filled = [i for i in range(len(columns)) if any(row[i] for row in rows)]
+        kept = [[row[i] for i in filled] for row in rows]
+        return rows_html(self.describe(), [columns[i] for i in filled], kept)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, ClaimSet) and self.fingerprint == other.fingerprint

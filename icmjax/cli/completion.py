@@ -18,4 +18,5 @@ def command(shell: str) -> None:
     """
     kind = get_completion_class(shell)
     assert kind is not None  # of the shells that click knows
-    click.echo(kind(click.get_current_context().find_root().command, {}, PROGRAM, VARIABLE).source())
+    group = click.get_current_context().find_root().command
+    click.echo(kind(group, {}, PROGRAM, VARIABLE).source())

@@ -393,7 +393,9 @@ algorithm_options = together(
     _own_option("--final-temperature", "final_temperature", "Annealed to it.", float),
     _own_option("--cooling-rate", "cooling_rate", "How fast it is annealed.", float),
     _own_option(
-        "--reference-deviations", "reference_deviations", "As the authors' code, where it differs.",
+        "--reference-deviations",
+        "reference_deviations",
+        "As the authors' code, where it differs.",
         bool,
     ),
     _own_option("--replicas", "num_replicas", "Of each chain.", int),

@@ -33,6 +33,7 @@ from icmjax.lm.quantized import Quantization, check_quantization
 from icmjax.lm.reading import read_params
 from icmjax.lm.sharding import default_mesh, spread_config, weights_on
 from icmjax.lm.tokenizer import eos_token_ids, read_tokenizer
+from icmjax.notebooks import facts_html
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -88,6 +89,19 @@ class LanguageModel:
         """Return its name and its sizes; the weights are too many to show."""
         name = self.name if len(self.name) <= 40 else f"...{self.name[-37:]}"
         return f"LanguageModel({name!r}, {self.config!r})"
+
+    def _repr_html_(self) -> str:
+        sizes = [leaf.size for leaf in jax.tree.leaves(self.params)]
+        facts = {
+            "weights": f"{sum(sizes):,}",
+            "layers": self.config.num_layers,
+            "hidden size": self.config.hidden_size,
+            "vocabulary": f"{self.config.vocab_size:,}",
+            "most tokens": f"{self.max_length:,}",
+            "template": self.default_template or "the data's",
+            "devices": 1 if self.mesh is None else self.mesh.size,
+        }
+        return facts_html(self.name, facts)
 
     @property
     def max_length(self) -> int:

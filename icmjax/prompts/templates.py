@@ -191,14 +191,15 @@ def get_template(name: str) -> Template:
 
 
 def resolve_template(
-    name: str | None = None,
+    name: str | Template | None = None,
     model_default: str | None = None,
     claims: ClaimSet | None = None,
 ) -> Template:
     """The template to use: the one asked for, else the model's, else the data's, else "truth".
 
     Args:
-      name: explicit choice; "reference" takes the reference code's prompt for the data's kind.
+      name: explicit choice, or a template of one's own; "reference" takes the reference code's
+        prompt for the data's kind.
       model_default: the template that a model was trained on.
       claims: the claim set, for its schema's template and its label options.
 
@@ -208,5 +209,6 @@ def resolve_template(
     asked_by_data = claims.template if claims is not None else None
     if name == "reference":
         name = REFERENCES.get(asked_by_data or "", name)
-    template = get_template(name or model_default or asked_by_data or "truth")
+    is_own = isinstance(name, Template)
+    template = name if is_own else get_template(name or model_default or asked_by_data or "truth")
     return template.for_options(claims.options) if claims is not None else template

@@ -9,6 +9,7 @@ import numpy as np
 
 from icmjax.claims import ClaimSet, load_claims
 from icmjax.errors import Fault, InputError, RunError
+from icmjax.notebooks import rows_html
 from icmjax.runs.files import bytes_as_arrays, damage, read_known, read_sealed, seal_of
 
 MANIFEST, SUMMARY, LABELS = "manifest.json", "summary.json", "labels.jsonl"
@@ -30,6 +31,15 @@ class RunRecord(NamedTuple):
 
     def __repr__(self) -> str:
         return f"RunRecord({self.claims.describe()}, U = {self.summary['utility']:.3f})"
+
+    def _repr_html_(self) -> str:
+        rows = [
+            (claim.persona, claim.choice, self.claims.options[label], float(marginal[label]))
+            for claim, label, marginal in zip(
+                self.claims.claims, self.labels, self.marginals, strict=True
+            )
+        ]
+        return rows_html(repr(self), ("persona", "choice", "label", "probability"), rows)
 
 
 def read_run(path: str | os.PathLike[str]) -> RunRecord:

@@ -11,6 +11,7 @@ from icmjax.scoring.bias import (
     without_bias,
 )
 from icmjax.scoring.blockwise import BlockwiseScorer, make_blockwise_scorer
+from icmjax.scoring.brief import OverScorer
 from icmjax.scoring.chain_rule import ChainRuleScorer, make_chain_rule_scorer
 from icmjax.scoring.contexts import build_context, shown_lengths
 from icmjax.scoring.contrast import ContrastScorer, make_contrast_scorer
@@ -54,6 +55,7 @@ __all__ = [
     "Method",
     "Objective",
     "OrderMeanScorer",
+    "OverScorer",
     "SequentialScorer",
     "TreeScorer",
     "TreeSubsetScorer",

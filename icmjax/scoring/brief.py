@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from icmjax.notebooks import facts_html
 from icmjax.prompts import TokenizedClaims
 
 
@@ -26,6 +27,9 @@ class OfClaims:
     def __repr__(self) -> str:
         return describe_scorer(self)
 
+    def _repr_html_(self) -> str:
+        return scorer_html(self)
+
 
 class OverScorer:
     """A scorer that changes what another one says of the same claims, its `own`."""
@@ -34,6 +38,9 @@ class OverScorer:
 
     def __repr__(self) -> str:
         return describe_scorer(self)
+
+    def _repr_html_(self) -> str:
+        return scorer_html(self)
 
     @property
     def num_claims(self) -> int:
@@ -61,3 +68,12 @@ def describe_scorer(scorer: Any) -> str:
     name = getattr(getattr(scorer, "lm", None), "name", None)
     under = "" if name is None else f", lm={name[-80:]!r}"
     return f"{type(scorer).__name__}(N = {scorer.num_claims}, Y = {scorer.num_options}{under})"
+
+
+def scorer_html(scorer: Any) -> str:
+    """The same as a table."""
+    facts = {"claims": scorer.num_claims, "label options": scorer.num_options}
+    every = np.zeros(scorer.num_claims, np.int8)
+    facts["tokens of a pass, all claims labelled"] = scorer.tokens_per_pass(every)
+    name = getattr(getattr(scorer, "lm", None), "name", None)
+    return facts_html(type(scorer).__name__, facts | ({} if name is None else {"model": name}))

@@ -11,7 +11,13 @@ from icmjax.claims import ClaimSet
 from icmjax.devices import use_compilation_cache
 from icmjax.errors import Fault, InputError
 from icmjax.lm import LanguageModel
-from icmjax.prompts import TokenizedClaims, check_prompt_lengths, resolve_template, tokenize_claims
+from icmjax.prompts import (
+    Template,
+    TokenizedClaims,
+    check_prompt_lengths,
+    resolve_template,
+    tokenize_claims,
+)
 from icmjax.scoring.blockwise import BlockwiseScorer, make_blockwise_scorer
 from icmjax.scoring.chain_rule import ChainRuleScorer, make_chain_rule_scorer
 from icmjax.scoring.orders import OrderMeanScorer
@@ -28,7 +34,7 @@ def make_scorer(
     lm: LanguageModel,
     claims: ClaimSet,
     method: Method = "tree",
-    template: str | None = None,
+    template: str | Template | None = None,
     leave: Leave = "claim",
     batch_size: int | None = None,
     memory_budget: int = MEMORY_BUDGET,
@@ -47,7 +53,7 @@ def make_scorer(
       method: "tree", where every query reads the others in an order of its own; "sequential", where
         it reads them in their given order, for many times the tokens; "blockwise", where it reads
         them side by side, an approximation; "chain_rule", where it reads those before it.
-      template: name of the template; by default the model's own, then the one of the claims.
+      template: a template or its name; by default the model's own, then the one of the claims.
       leave: what a query's context leaves out: the claim itself (as the reference does), or its
         whole consistency group, so that an opposite cannot give its label away.
       batch_size: prompts ("sequential"), labellings ("tree"), queries ("blockwise") or texts
@@ -123,7 +129,7 @@ def make_subset_scorer(
     lm: LanguageModel,
     claims: ClaimSet,
     num_queries: int,
-    template: str | None = None,
+    template: str | Template | None = None,
     batch_size: int | None = None,
     memory_budget: int = MEMORY_BUDGET,
 ) -> TreeSubsetScorer:
@@ -151,7 +157,7 @@ def make_subset_scorer(
 
 
 def _checked_tokens(
-    lm: LanguageModel, claims: ClaimSet, template: str | None, context_size: int | None
+    lm: LanguageModel, claims: ClaimSet, template: str | Template | None, context_size: int | None
 ) -> TokenizedClaims:
     resolved = resolve_template(template, lm.default_template, claims)
     tokens = tokenize_claims(claims, resolved, lm.tokenizer, vocab_size=lm.config.vocab_size)

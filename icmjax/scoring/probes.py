@@ -16,7 +16,13 @@ from icmjax.claims import UNLABELLED, ClaimSet
 from icmjax.devices import use_compilation_cache
 from icmjax.errors import Fault, InputError
 from icmjax.lm import LanguageModel
-from icmjax.prompts import TokenizedClaims, check_prompt_lengths, resolve_template, tokenize_claims
+from icmjax.prompts import (
+    Template,
+    TokenizedClaims,
+    check_prompt_lengths,
+    resolve_template,
+    tokenize_claims,
+)
 from icmjax.scoring.contexts import add_query, build_context
 from icmjax.scoring.finite import checked_scores
 from icmjax.scoring.labels import read_prompts
@@ -28,7 +34,7 @@ BATCH_TOKENS = 4096  # of prompts in memory at a time
 def contrast_features(
     lm: LanguageModel,
     claims: ClaimSet,
-    template: str | None = None,
+    template: str | Template | None = None,
     memory_budget: int = MEMORY_BUDGET,
 ) -> np.ndarray:
     """Hidden states of every claim labelled True less those of the same claim labelled False.

@@ -9,9 +9,12 @@ from icmjax.search.base import (
     RunStore,
     Scorer,
     field_names,
+    gain,
+    metropolis_accept,
     with_fields,
 )
 from icmjax.search.bootstrap import Bootstrap
+from icmjax.search.chains import ChainSearch
 from icmjax.search.fixed_accuracy import FixedAccuracy
 from icmjax.search.gibbs import Gibbs
 from icmjax.search.greedy import Greedy
@@ -26,7 +29,7 @@ from icmjax.search.schedule import TemperingSchedule
 from icmjax.search.screening import ScreenedScorer
 from icmjax.search.tempering import ParallelTempering
 from icmjax.search.together import have_one_shape, search_together
-from icmjax.search.units import labels_of, make_units
+from icmjax.search.units import Units, assignment_of, labels_of, make_units
 from icmjax.search.warm_start import Start
 
 __all__ = [
@@ -35,6 +38,7 @@ __all__ = [
     "Account",
     "Algorithm",
     "Bootstrap",
+    "ChainSearch",
     "FixedAccuracy",
     "Gibbs",
     "Greedy",
@@ -51,13 +55,17 @@ __all__ = [
     "Start",
     "TemperingSchedule",
     "TokenCounter",
+    "Units",
+    "assignment_of",
     "assignment_scores",
     "best_assignment",
     "field_names",
+    "gain",
     "have_one_shape",
     "labels_of",
     "listens_for_preemption",
     "make_units",
+    "metropolis_accept",
     "run_block",
     "run_search",
     "search_together",

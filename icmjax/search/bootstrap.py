@@ -71,9 +71,10 @@ class Bootstrap(ChainSearch):
         scores = assignment_scores(units, logp, num_claims)
         return labels_of(units, best_assignment(scores), num_claims)
 
-    def _propose(
+    def propose(
         self, rng_key: Array, n: Array, current: Labelling, memory: Array, units: Units
     ) -> tuple[Array, Array]:
+        """The best assignments of all units; see `ChainSearch.propose`."""
         labels = self._relabelled(current, units)
         if self.num_shots is None:
             return labels, memory
@@ -81,9 +82,10 @@ class Bootstrap(ChainSearch):
         is_shown = (rank < self.num_shots) | (n == self.num_iterations - 1)
         return jnp.where(is_shown, labels, jnp.int8(-1)), memory
 
-    def _accept(
+    def accept(
         self, rng_key: Array, n: Array, old: Labelling, new: Labelling, memory: Array, units: Units
     ) -> tuple[Array, Array]:
+        """See `ChainSearch.accept`."""
         del rng_key, n, old, memory
         is_fixed = jnp.all(self._relabelled(new, units) == new.labels)
         return jnp.array(True), is_fixed

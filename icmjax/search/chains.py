@@ -146,13 +146,24 @@ class ChainSearch:
         del units, num_options
         return ()
 
-    def _propose(
+    def propose(
         self, rng_key: Array, n: Array, current: Labelling, memory: Any, units: Units
     ) -> tuple[Array, Any]:
-        """The labels that one chain scores in step n ≥ 1, int8 `[N]`, and its new memory."""
+        """The labels that one chain scores in step n ≥ 1, int8 `[N]`, and its new memory.
+
+        An algorithm of one's own has this one, and `accept` where it may refuse. Step 0 scores the
+        claims without labels, but for clamped ones.
+
+        Args:
+          n: int32 `[]`, the number of the step.
+          current: labels and what the scorer said of them, without the axis of the chains.
+          memory: what `_memory` gave, and earlier steps changed.
+          units: claims that move together, and the assignments that hard rules and clamped labels
+            leave them.
+        """
         raise NotImplementedError
 
-    def _accept(
+    def accept(
         self, rng_key: Array, n: Array, old: Labelling, new: Labelling, memory: Any, units: Units
     ) -> tuple[Array, Any]:
         """Whether one chain takes its proposal on, bool `[]`, and its new memory."""
@@ -199,12 +210,12 @@ class ChainSearch:
         propose_keys, accept_keys = jax.vmap(jax.random.split, out_axes=1)(keys)
         n, old = state.num_steps, state.current
         is_first = n == 0
-        labels, memory = jax.vmap(functools.partial(self._propose, units=state.units))(
+        labels, memory = jax.vmap(functools.partial(self.propose, units=state.units))(
             propose_keys, n, old, state.memory
         )
         labels = jnp.where(is_first[:, None], old.labels, labels)
         new = self._scored(n, labels, state, scorer, rules)
-        is_accepted, memory = jax.vmap(functools.partial(self._accept, units=state.units))(
+        is_accepted, memory = jax.vmap(functools.partial(self.accept, units=state.units))(
             accept_keys, n, old, new, memory
         )
         is_accepted = (is_accepted | is_first) & is_active

@@ -226,9 +226,10 @@ class FixedAccuracy(ChainSearch):
         scores = assignment_scores(units, labelling.label_log_probs, self.alpha, self.objective)
         return flip_log_weights(scores, assignment, beta * self.proposal_scale, self.balancing)
 
-    def _propose(
+    def propose(
         self, rng_key: Array, n: Array, current: Labelling, memory: SwapMemory, units: Units
     ) -> tuple[Array, SwapMemory]:
+        """Two claims swap being wrong; see `ChainSearch.propose`."""
         beta = self.inverse_temperature(n, memory.inverse_temperature)
         assignment = assignment_of(units, current.labels)
         log_weights = self._weights(current, assignment, units, beta)
@@ -236,7 +237,7 @@ class FixedAccuracy(ChainSearch):
         labels = labels_of(units, swap.new, current.labels.shape[0])
         return labels, memory._replace(swap=swap)
 
-    def _accept(
+    def accept(
         self,
         rng_key: Array,
         n: Array,
@@ -245,6 +246,7 @@ class FixedAccuracy(ChainSearch):
         memory: SwapMemory,
         units: Units,
     ) -> tuple[Array, SwapMemory]:
+        """By Metropolis and Hastings; see `ChainSearch.accept`."""
         beta = self.inverse_temperature(n, memory.inverse_temperature)
         swap = memory.swap
         ratio = swap_log_ratio(

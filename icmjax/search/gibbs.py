@@ -60,9 +60,10 @@ class Gibbs(ChainSearch):
         del num_options
         return Votes(jnp.zeros(units.is_allowed.shape, jnp.int32))
 
-    def _propose(
+    def propose(
         self, rng_key: Array, n: Array, current: Labelling, memory: Votes, units: Units
     ) -> tuple[Array, Votes]:
+        """Some units drawn anew; see `ChainSearch.propose`."""
         units_key, assignment_key = jax.random.split(rng_key)
         num_claims, num_units = current.labels.shape[0], units.members.shape[0]
         scores = assignment_scores(units, current.label_log_probs, num_claims) / self.temperature

@@ -36,9 +36,10 @@ class Greedy(ChainSearch):
         own = jnp.take_along_axis(scores, assignment[:, None], axis=1)
         return jnp.where(is_tried, -jnp.inf, scores - own), assignment
 
-    def _propose(
+    def propose(
         self, rng_key: Array, n: Array, current: Labelling, memory: Array, units: Units
     ) -> tuple[Array, Array]:
+        """The most promising relabelling; see `ChainSearch.propose`."""
         del rng_key
         num_assignments = units.is_allowed.shape[1]
         promise, assignment = self._promise(current, memory, units)
@@ -48,9 +49,10 @@ class Greedy(ChainSearch):
         new = jnp.where(n == 1, best_assignment(scores), moved)
         return labels_of(units, new, current.labels.shape[0]), memory.at[unit, chosen].set(True)
 
-    def _accept(
+    def accept(
         self, rng_key: Array, n: Array, old: Labelling, new: Labelling, memory: Array, units: Units
     ) -> tuple[Array, Array]:
+        """Where U rises; see `ChainSearch.accept`."""
         del rng_key
         is_accepted = (n == 1) | (gain(new, old) > 0)
         labelling_kept = assignment_of(units, jnp.where(is_accepted, new.labels, old.labels))

@@ -14,6 +14,7 @@ from jax import Array, lax
 
 from icmjax.claims import PairRules, violated_pairs
 from icmjax.errors import ClaimsError, Fault, Preempted, ScoreError
+from icmjax.notebooks import facts_html
 from icmjax.scoring import label_log_odds
 from icmjax.search import hosts
 from icmjax.search.base import Account, Algorithm, RunStore, Scorer
@@ -41,6 +42,17 @@ class SearchResult(NamedTuple):
             f"SearchResult(N = {len(self.labels)}, label counts {_counts(self.labels)}, "
             f"U = {self.utility:.3f}, {num_steps} steps, {num_passes} passes)"
         )
+
+    def _repr_html_(self) -> str:
+        facts = {
+            "labels": _counts(self.labels),
+            "utility U": self.utility,
+            "mean entropy of the marginals, nats": self.diagnostics["mean_marginal_entropy"],
+            "steps": len(self.tokens),
+            "tokens": f"{int(self.tokens.sum()):,}",
+        }
+        warnings = {f"warning {n}": text for n, text in enumerate(self.diagnostics["warnings"], 1)}
+        return facts_html(f"labels of {len(self.labels)} claims", facts | warnings)
 
 
 def run_search(

@@ -180,9 +180,10 @@ class Marginals(ChainSearch):
         whole = self.tokens_per_pass(scorer, labels)
         return zero_shot + (self.num_iterations - 2) * in_context + whole
 
-    def _propose(
+    def propose(
         self, rng_key: Array, n: Array, current: Labelling, memory: Readings, units: Units
     ) -> tuple[Array, Readings]:
+        """A context of a few labels; see `ChainSearch.propose`."""
         shown_key, labels_key = jax.random.split(rng_key)
         memory = self._read(n, current, memory, units)
         num_claims = current.labels.shape[0]

@@ -7,6 +7,7 @@ import numpy as np
 
 from icmjax.claims import UNLABELLED, Claim, ClaimSet, GoldLabels
 from icmjax.lm import LanguageModel
+from icmjax.prompts import Template
 from icmjax.scoring import MEMORY_BUDGET, checked_scores
 from icmjax.statistics import share_interval
 from icmjax.steering.calibration import calibrate
@@ -88,7 +89,7 @@ def compare(
     labellings: Mapping[str, np.ndarray],
     queries: ClaimSet,
     gold: GoldLabels,
-    template: str | None = None,
+    template: str | Template | None = None,
     memory_budget: int = MEMORY_BUDGET,
 ) -> list[Condition]:
     """Zero-shot, calibrated zero-shot, and every labelling of the demonstrations.

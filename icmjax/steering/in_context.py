@@ -10,7 +10,7 @@ import numpy as np
 from icmjax.claims import UNLABELLED, ClaimSet, GoldLabels
 from icmjax.errors import Fault, InputError, PromptError
 from icmjax.lm import LanguageModel, Segment
-from icmjax.prompts import TokenizedClaims, resolve_template, tokenize_together
+from icmjax.prompts import Template, TokenizedClaims, resolve_template, tokenize_together
 from icmjax.scoring import (
     MEMORY_BUDGET,
     build_context,
@@ -116,7 +116,7 @@ def make_steerer(
     lm: LanguageModel,
     demonstrations: ClaimSet,
     queries: ClaimSet,
-    template: str | None = None,
+    template: str | Template | None = None,
     memory_budget: int = MEMORY_BUDGET,
 ) -> Steerer:
     """A steerer; both claim sets must have the same options and the same preamble.
@@ -191,7 +191,7 @@ def evaluate(
     labels: np.ndarray,
     queries: ClaimSet,
     gold: GoldLabels | None = None,
-    template: str | None = None,
+    template: str | Template | None = None,
     memory_budget: int = MEMORY_BUDGET,
 ) -> Evaluation:
     """Label log-probs of held-out claims after labelled demonstrations, in their given order.

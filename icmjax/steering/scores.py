@@ -7,6 +7,7 @@ import scipy.stats
 
 from icmjax.claims import UNLABELLED, GoldLabels
 from icmjax.errors import Fault, InputError, ScoreError
+from icmjax.notebooks import facts_html
 
 
 class Scores(NamedTuple):
@@ -26,6 +27,10 @@ class Evaluation(NamedTuple):
 
     def __repr__(self) -> str:
         return f"Evaluation(M = {len(self.label_log_probs)}, {self.scores})"
+
+    def _repr_html_(self) -> str:
+        facts = {} if self.scores is None else self.scores._asdict()
+        return facts_html(f"{len(self.label_log_probs)} held-out claims", facts)
 
     @property
     def predictions(self) -> np.ndarray:
