@@ -17,7 +17,7 @@ PLUGINS_cuda := jax-cuda13-plugin jax-cuda13-pjrt
 PLUGINS_tpu := libtpu
 OTHER_PLUGINS := $(foreach each,$(filter-out $(ACCELERATOR),cuda tpu),$(PLUGINS_$(each)))
 
-.PHONY: demo demo-real real-models test test-all lint format bench bench-long clean FORCE
+.PHONY: docs demo demo-real real-models test test-all lint format bench bench-long clean FORCE
 
 # One environment, made again whenever the metadata or the accelerator changes.
 # The plugins of another accelerator are removed: jax would use them wherever it finds them.
@@ -72,6 +72,10 @@ test: $(VENV)/installed
 
 test-all: $(VENV)/installed
 	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
+
+# The documentation as a site, without network: build/site/index.html.
+docs: $(VENV)/installed
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .
