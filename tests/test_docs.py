@@ -7,6 +7,8 @@ import subprocess
 import sys
 import zipfile
 
+import nbclient
+import nbformat
 import pytest
 import yaml
 
@@ -93,3 +95,20 @@ def test_the_index_is_told_who_it_is_for():
     metadata = (ROOT / "setup.cfg").read_text()
     for word in ("author =", "project_urls", "Development Status", "Intended Audience"):
         assert word in metadata
+
+
+NOTEBOOKS = sorted(path.name for path in (ROOT / "docs" / "notebooks").glob("*.ipynb"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_a_notebook_runs(name, tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setenv("MPLBACKEND", "agg")
+    notebook = nbformat.read(ROOT / "docs" / "notebooks" / name, 4)
+    assert not any(cell.get("outputs") for cell in notebook.cells), "outputs are of one machine"
+    client = nbclient.NotebookClient(
+        notebook, timeout=300, resources={"metadata": {"path": str(tmp_path)}}
+    )
+    client.execute()
+    assert any(cell.get("outputs") for cell in notebook.cells)
