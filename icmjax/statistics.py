@@ -105,7 +105,7 @@ def reliability(
     for number in np.unique(index):
         members = np.flatnonzero(index == number)
         share = float(np.mean(np.asarray(is_right, bool)[members]))
-        num_clusters = len({names[member] for member in members})
+        num_clusters = len({names[member] for member in members.tolist()})
         mean = float(confidence[members].mean())
         bins.append(ReliabilityBin(len(members), mean, share, share_interval(share, num_clusters)))
     return bins

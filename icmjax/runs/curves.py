@@ -95,7 +95,9 @@ class UtilityCurve(NamedTuple):
 
 def utility_curve(found: Found) -> UtilityCurve | None:
     """The curve of U; None where fewer than two steps have one."""
-    trace, num_steps = found.trace, len(found.trace["utility"])
+    trace, num_steps = found.trace, num_steps_of(found)
+    if num_steps < 2:
+        return None
     used, unit = used_by_step(trace)
     chains = trace["utility"].reshape(num_steps, trace["utility"].shape[1], -1)[:, :, 0]
     is_known = trace["num_labelled"].reshape(num_steps, -1).min(axis=1) == len(found.labels)
@@ -110,6 +112,11 @@ def utility_curve(found: Found) -> UtilityCurve | None:
     return UtilityCurve(used, unit, chains, best)
 
 
+def num_steps_of(found: Found) -> int:
+    """Steps whose U the trace tells; 0 for an algorithm of a caller's own that tells none."""
+    return len(found.trace.get("utility", ()))
+
+
 def used_by_step(trace: Mapping[str, np.ndarray]) -> tuple[np.ndarray, str]:
     """What was read up to every step, `[num_steps]`: tokens, or passes where no run told."""
     if TOKENS in trace and trace[TOKENS].any():
@@ -119,14 +126,11 @@ def used_by_step(trace: Mapping[str, np.ndarray]) -> tuple[np.ndarray, str]:
     ), "passes"
 
 
-def labels_by_step(trace: Mapping[str, np.ndarray]) -> np.ndarray:
-    """Labels after every step, of the coldest rung where there are rungs: int8 `[S, C, N]`."""
-    return trace["cold_labels"] if "cold_labels" in trace else trace["labels"]
-
-
-def label_shares(found: Found) -> np.ndarray:
-    """The share of claims that have each label after every step, `[S, Y]`."""
-    labels = labels_by_step(found.trace)
+def label_shares(found: Found) -> np.ndarray | None:
+    """The share of claims that have each label after every step, `[S, Y]`; None for no labels."""
+    labels = found.trace.get("cold_labels", found.trace.get("labels"))  # of the coldest rung
+    if labels is None:
+        return None
     options = range(len(found.options))
     return np.stack([np.mean(labels == option, axis=(1, 2)) for option in options], axis=1)
 
@@ -151,7 +155,7 @@ def readings(found: Found) -> np.ndarray:
         index = np.broadcast_to(found.labels[:, None].astype(int), (*logp.shape[:2], 1))
         own = np.take_along_axis(logp, index, axis=-1)[..., 0]
         log_odds = own - np.log(np.maximum(-np.expm1(own), 1e-300))
-    shown = labels_by_step(found.trace)[:, 0] != UNLABELLED
+    shown = found.trace["labels"][:, 0] != UNLABELLED
     # In a pass that shows all claims each is read without its own label.
     is_left_out = shown.all(axis=1, keepdims=True) | ~shown
     return np.where(is_left_out, log_odds, np.nan)

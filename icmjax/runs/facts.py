@@ -86,9 +86,8 @@ def accuracies(found: Found) -> list[Accuracy]:
         first = readings(found)[0]
         border = float(found.diagnostics.get("bias", 0.0))
         is_read = found._replace(is_held=found.is_held | np.isnan(first))
-        names = {"pass 1, no labels of its own shown": border}
-        if border:
-            names = {"pass 1, the model's own border": 0.0, "pass 1, border moved": border}
+        start = "given labels alone" if found.is_held.any() else "zero-shot"
+        names = {start: 0.0} | ({f"{start}, border moved": border} if border else {})
         pairs = [(name, (first > cut).astype(np.int8)) for name, cut in names.items()]
         rows += filter(None, (_accuracy(name, labels, is_read) for name, labels in pairs))
     counts = np.bincount(found.gold[found.is_judged], minlength=len(found.options))
@@ -124,7 +123,9 @@ def _own_warnings(run: RunRecord, found: Found) -> list[tuple[str, str]]:
         warnings.append((text, ""))
     num_groups = len(run.claims.groups)
     if num_groups < FEW_GROUPS:
-        text = f"The claims are of {num_groups} consistency groups: shares of so few say little."
+        low, high = map(three_digits, share_interval(0.5, num_groups))
+        text = f"The claims are of {num_groups} consistency groups. A share of so few is not well "
+        text += f"known: the 95 % interval of one half is {low} to {high}."
         warnings.append((text, ""))
     most = np.bincount(run.labels, minlength=len(found.options)).max() / len(run.labels)
     if most > 0.95:

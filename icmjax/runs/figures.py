@@ -6,6 +6,7 @@ import pathlib
 import re
 import warnings
 from collections.abc import Iterator, Sequence
+from typing import Any
 from xml.etree import ElementTree
 
 import matplotlib
@@ -17,7 +18,7 @@ from icmjax.errors import RunError, printable
 from icmjax.files import write_bytes
 from icmjax.runs.curves import Found
 from icmjax.runs.facts import three_digits
-from icmjax.runs.panels import BLUE, GRID, INK, MUTED, SERIES, Panel, panels_of
+from icmjax.runs.panels import BLUE, GRID, INK, MUTED, SERIES, Panel, mixing_text, panels_of
 from icmjax.steering import Condition
 
 WIDTH = 3.9  # inches of a panel
@@ -26,7 +27,7 @@ ABOVE_LEGEND = 24  # points, of a title
 COLOURS = {INK: "ink", MUTED: "muted", GRID: "grid"} | {
     colour: f"series-{number}" for number, colour in enumerate(SERIES)
 }
-STYLE = {
+STYLE: Any = {
     "text.parse_math": False,  # a path or an option may hold dollar signs
     "font.size": 10,
     "axes.spines.top": False,
@@ -61,17 +62,19 @@ def plot_search(found: Found, path: pathlib.Path, title: str = "") -> matplotlib
       RunError: the file cannot be written.
     """
     panels = panels_of(found)
-    num_columns = min(len(panels), 2)
+    num_columns = 3 if len(panels) % 3 == 0 else 2
     num_rows = -(-len(panels) // num_columns)
     with _styled():
         figure = matplotlib.figure.Figure((4.8 * num_columns, 3.3 * num_rows), layout="constrained")
-        grid = figure.subplots(num_rows, num_columns, squeeze=False).ravel()
-        for axes, panel in zip(grid, panels, strict=False):
+        grid = figure.add_gridspec(num_rows, num_columns)
+        for place, panel in enumerate(panels):
+            row, column = divmod(place, num_columns)
+            end = num_columns if place == len(panels) - 1 else column + 1  # no place is left empty
+            axes = figure.add_subplot(grid[row, column:end])
             panel.draw_fn(axes)
             axes.set_title(panel.title, pad=ABOVE_LEGEND)
-        for axes in grid[len(panels) :]:
-            axes.remove()
         figure.suptitle(printable(title, keep=""))
+        figure.supxlabel(mixing_text(found.diagnostics), fontsize="medium")
         _write(figure, path)
     return figure
 
@@ -121,11 +124,11 @@ def comparison_panel(conditions: Sequence[Condition], num_options: int) -> Panel
             elinewidth=1.4,
             clip_on=False,
         )
-        for place, mean in zip(places, means, strict=True):
+        for place, mean in enumerate(means.tolist()):
             axes.text(
                 1.02,
                 place,
-                three_digits(float(mean)),
+                three_digits(mean),
                 transform=axes.get_yaxis_transform(),
                 va="center",
             )

@@ -1,7 +1,7 @@
 """The panels of a run's figures: which ones there is something to show in, and what they draw."""
 
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import matplotlib.axes
@@ -14,19 +14,22 @@ from icmjax.runs.curves import (
     calibration,
     has_readings,
     label_shares,
+    num_steps_of,
     quantiles_by_pass,
     readings,
     used_by_step,
     utility_curve,
 )
+from icmjax.runs.facts import three_digits
 from icmjax.statistics import calibration_error
 
 INK, MUTED, GRID = "#222222", "#767676", "#dddddd"
 BLUE, RED = "#4477aa", "#cc3311"
 SERIES = (RED, BLUE, "#228833", "#997700", "#aa3377", "#33788e")  # by label option
 MARKERS = "ovs^DP"
+STYLES = ("--", "-", ":", "-.")
 MAX_NAME = 24  # characters of an option in a legend; the table has all of it
-MAX_LINE = 44  # characters of a legend's line
+MAX_LINE = 36  # characters of a legend's line
 
 
 class Panel(NamedTuple):
@@ -48,6 +51,20 @@ def option_name(found: Found, option: int) -> str:
     return textwrap.shorten(printable(found.options[option], keep=""), MAX_NAME, placeholder="…")
 
 
+def mixing_text(diagnostics: Mapping[str, Any]) -> str:
+    """What is known of ESS, R-hat and round trips, in one line; "" for nothing."""
+    said = {
+        "ess_utility": "ESS of U",
+        "r_hat_utility": "R-hat of U",
+        "num_round_trips": "round trips",
+        "min_ess_labels": "lowest ESS of labels",
+        "max_r_hat_labels": "highest R-hat of labels",
+        "num_disagreeing_claims": "claims that chains disagree on",
+    }
+    known = [(text, diagnostics.get(name)) for name, text in said.items()]
+    return ", ".join(f"{text} {three_digits(x)}" for text, x in known if x is not None)
+
+
 def legend_above(axes: matplotlib.axes.Axes, *entries: Sequence[Any]) -> None:
     """A legend that hides no data; of all that has a name, or of handles and their names."""
     handles, names = entries or axes.get_legend_handles_labels()
@@ -66,11 +83,11 @@ def _utility(found: Found) -> Panel | None:
         axes.plot(curve.used[-1:], curve.best[-1:], "o", color=BLUE, markersize=4)
         name = "coldest rung" if "cold_labels" in found.trace else "each chain"
         legend_above(axes, [best, lines[0]], ["best so far", name])
-        axes.set(xlabel=f"{curve.unit} read", ylabel="utility U")
+        axes.set(xlabel=curve.unit, ylabel="utility U")
         axes.xaxis.set_major_formatter(matplotlib.ticker.EngFormatter(sep=""))
 
-    first, last = curve.best[0], curve.best[-1]
-    caption = f"The best U went from {first:.3g} to {last:.3g} in {curve.used[-1]:,} {curve.unit}."
+    first, last = (three_digits(float(curve.best[step])) for step in (0, -1))
+    caption = f"The best U went from {first} to {last} in {curve.used[-1]:,} {curve.unit}."
     return Panel(f"Utility against {curve.unit}", caption, draw)
 
 
@@ -84,12 +101,11 @@ def _readings(found: Found) -> Panel | None:
     def draw(axes: matplotlib.axes.Axes) -> None:
         axes.axhline(0, color=GRID, linewidth=1)
         if bias:
-            axes.axhline(bias, color=MUTED, linewidth=1, linestyle="--", label="border of pass 1")
-        for option in np.unique(found.labels) if is_binary else [None]:
-            is_own = found.labels == option if is_binary else np.ones(len(found.labels), bool)
-            low, middle, high = quantiles_by_pass(values[:, is_own]).T
-            color = SERIES[option % len(SERIES)] if is_binary else BLUE
-            marker = MARKERS[option % len(MARKERS)] if is_binary else "o"
+            axes.axhline(bias, color=MUTED, linewidth=1, linestyle="--", label="border")
+        of_one_kind = found.labels if is_binary else np.ones_like(found.labels)
+        for option in np.unique(of_one_kind).tolist():
+            low, middle, high = quantiles_by_pass(values[:, of_one_kind == option]).T
+            color, marker = SERIES[option], MARKERS[option]
             axes.fill_between(passes, low, high, color=color, alpha=0.2, linewidth=0)
             name = f"labelled {option_name(found, option)}" if is_binary else "all claims"
             axes.plot(passes, middle, color=color, marker=marker, markersize=3.5, label=name)
@@ -99,23 +115,23 @@ def _readings(found: Found) -> Panel | None:
         axes.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(integer=True))
 
     caption = (
-        "Log-odds of the claims that each pass reads: pass 1 without demonstrations of the model's "
-        "own, the last one after all other labels, those between after a few. Lines are medians, "
-        "bands hold the middle 80 % of the claims."
+        "Log-odds of the claims that each pass reads: pass 1 shows no label that was found, the "
+        "last one all others, those between a few. Lines are medians over claims, bands hold the "
+        "middle 80 % of them."
     )
     return Panel("What each pass said", caption, draw)
 
 
 def _labelled(found: Found) -> Panel | None:
     """How many claims had a label, where U has no curve."""
-    if utility_curve(found) is not None or has_readings(found) or len(found.trace["utility"]) < 2:
+    if utility_curve(found) is not None or has_readings(found) or num_steps_of(found) < 2:
         return None
     used, unit = used_by_step(found.trace)
     counts = found.trace["num_labelled"].reshape(len(used), -1)
 
     def draw(axes: matplotlib.axes.Axes) -> None:
         axes.plot(used, counts.max(axis=1), color=BLUE, marker="o", markersize=3.5)
-        axes.set(xlabel=f"{unit} read", ylabel="claims with a label", ylim=(0, None))
+        axes.set(xlabel=unit, ylabel="claims with a label", ylim=(0, None))
         axes.yaxis.set_major_locator(matplotlib.ticker.MaxNLocator(integer=True))
 
     caption = "U is compared between whole labellings alone, and fewer than two steps had one."
@@ -124,22 +140,24 @@ def _labelled(found: Found) -> Panel | None:
 
 def _shares(found: Found) -> Panel | None:
     shares = label_shares(found)
-    if has_readings(found) or len(shares) < 2:
+    if has_readings(found) or shares is None or len(shares) < 2:
         return None
     used, unit = used_by_step(found.trace)
+    is_binary = len(found.options) == 2
 
     def draw(axes: matplotlib.axes.Axes) -> None:
-        for option, column in enumerate(shares.T):
-            color = SERIES[option % len(SERIES)]
-            style = "-" if option % 2 else "--"
+        for option in [1] if is_binary else range(len(found.options)):
+            style = STYLES[option % len(STYLES)]
             name = f"labelled {option_name(found, option)}"
-            axes.plot(used, column, color=color, linestyle=style, label=name)
+            color = SERIES[option % len(SERIES)]
+            axes.plot(used, shares[:, option], color=color, linestyle=style, label=name)
         legend_above(axes)
-        axes.set(ylim=(-0.02, 1.02), xlabel=f"{unit} read", ylabel="share of claims")
+        axes.set(ylim=(-0.02, 1.02), xlabel=unit, ylabel="share of claims")
         axes.xaxis.set_major_formatter(matplotlib.ticker.EngFormatter(sep=""))
 
     end = ", ".join(
-        f"{share:.3g} {option_name(found, option)}" for option, share in enumerate(shares[-1])
+        f"{three_digits(float(share))} {option_name(found, option)}"
+        for option, share in enumerate(shares[-1])
     )
     caption = f"The share of claims with each label, over all chains; at the end {end}."
     return Panel("Mix of labels", caption, draw)
@@ -163,8 +181,8 @@ def _rungs(found: Found) -> Panel | None:
         axes.xaxis.set_minor_formatter(matplotlib.ticker.NullFormatter())
 
     caption = (
-        f"{len(temperatures)} rungs. The rarest swap has a rate of {min(swaps):.3g}; "
-        f"{diagnostics['num_round_trips']} round trips between the hottest and the coldest rung."
+        f"{len(temperatures)} rungs; the rarest swap has a rate of {three_digits(min(swaps))}. "
+        f"How well it mixed: {mixing_text(diagnostics)}."
     )
     return Panel("Swaps and moves by temperature", caption, draw)
 
@@ -225,30 +243,30 @@ def _calibration(found: Found) -> Panel | None:
             confidence,
             shares,
             yerr=reach,
-            fmt="o-",
+            fmt="o",
             color=BLUE,
             markersize=4.5,
             clip_on=False,
             capsize=2,
             elinewidth=1,
-            label=f"labels, ECE {error:.3g}",
+            label=f"labels, ECE {three_digits(error)}",
         )
         for each in bins:
             axes.annotate(
                 str(each.num),
-                (each.confidence, 0.0),
-                (0, 2),
+                (each.confidence, -0.09),
                 ha="center",
-                textcoords="offset points",
+                va="center",
                 color=MUTED,
                 fontsize="small",
             )
         legend_above(axes)
-        axes.set(xlim=(-0.02, 1.04), ylim=(-0.04, 1.04))
+        axes.set(xlim=(-0.02, 1.04), ylim=(-0.15, 1.04))
         axes.set(xlabel="probability of the label", ylabel="share that is right")
 
     caption = (
-        f"Expected calibration error {error:.3g}, over {num} labels in {len(bins)} bins. Bars are "
-        "95 % Wilson intervals, each consistency group counted once; numbers are claims in a bin."
+        f"Expected calibration error {three_digits(error)}, over {num} labels in bins of 0.1. Bars "
+        "are 95 % Wilson intervals, each consistency group counted once; below stand the claims "
+        "in each bin."
     )
     return Panel("Calibration", caption, draw)

@@ -86,9 +86,13 @@ def pair_rows(claims: ClaimSet, labels: np.ndarray, rows: list[LabelRow]) -> lis
 
 def extremes(rows: list[LabelRow]) -> tuple[list[LabelRow], list[LabelRow]]:
     """The surest and the least sure of the labels that were found, a few of each."""
-    by_probability = sorted((row for row in rows if not row.held), key=lambda row: row.probability)
+    by_probability = sorted((row for row in rows if not row.held), key=_certainty)
     num = min(NUM_EXTREMES, len(by_probability) // 2)
     return by_probability[::-1][:num], by_probability[:num]
+
+
+def _certainty(row: LabelRow) -> tuple[float, float]:
+    return row.probability, abs(row.log_odds)
 
 
 def gold_in(folder: pathlib.Path, run: RunRecord) -> GoldLabels | None:

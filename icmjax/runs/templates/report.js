@@ -7,7 +7,9 @@
   const controls = document.getElementById("controls");
   const [search, byLabel, byKind, byPersona, count] =
     ["search", "by-label", "by-kind", "by-persona", "count"].map((id) => document.getElementById(id));
-  const texts = new Map([...body.rows].map((row) => [row, row.textContent.toLowerCase()]));
+  // Of numbers any digit would be found in many rows.
+  const textOf = (row) => [...row.querySelectorAll(".claim, .persona")].map((cell) => cell.textContent);
+  const texts = new Map([...body.rows].map((row) => [row, textOf(row).join(" ").toLowerCase()]));
 
   function filter() {
     const words = search.value.toLowerCase().split(/\s+/).filter(Boolean);
