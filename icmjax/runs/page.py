@@ -28,7 +28,7 @@ from icmjax.runs.facts import (
 from icmjax.runs.figures import comparison_svg, panel_svg
 from icmjax.runs.files import damage, read_file
 from icmjax.runs.panels import panels_of
-from icmjax.runs.reading import RunRecord, read_run
+from icmjax.runs.reading import ANSWERS, RunRecord, read_run
 from icmjax.runs.rows import answered_in, extremes, gold_in, label_rows, pair_rows
 
 PAGE = "report.html"
@@ -57,8 +57,8 @@ def report(folder: str | os.PathLike[str], gold: GoldLabels | None = None) -> pa
     folder = pathlib.Path(folder)
     run = read_run(folder)
     page = make_page(run, folder, gold)
-    has_answers = bool(answered_in(folder, run))
-    write_text(folder / PAGE, page, private=has_answers, error=RunError)
+    is_private = ANSWERS in run.manifest["files"]
+    write_text(folder / PAGE, page, private=is_private, error=RunError)
     return folder / PAGE
 
 
