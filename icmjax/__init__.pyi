@@ -33,6 +33,7 @@ from .prompts import TEMPLATES as TEMPLATES
 from .prompts import Template as Template
 from .runs import open_run as open_run
 from .runs import read_run as read_run
+from .runs import report as report
 from .runs import search_configuration as search_configuration
 from .scoring import make_scorer as make_scorer
 from .scoring import make_subset_scorer as make_subset_scorer

@@ -1,4 +1,4 @@
-"""Intervals and paired tests over independent units, such as personas, by `scipy.stats`."""
+"""Intervals, paired tests and calibration over independent units such as personas."""
 
 import math
 from collections.abc import Hashable, Sequence
@@ -66,6 +66,58 @@ def summarise(values: np.ndarray, seed: int = 0, level: float = 0.95) -> Summary
         rng=np.random.default_rng(seed),
     ).confidence_interval
     return Summary(num, mean, spread, float(interval.low), float(interval.high))
+
+
+class ReliabilityBin(NamedTuple):
+    """Predictions of like confidence, and how often they are right."""
+
+    num: int
+    confidence: float  # mean probability that was given to them
+    share: float  # of them that are right
+    interval: tuple[float, float]  # of the share, 95 %, each cluster counted once
+
+
+def reliability(
+    confidence: np.ndarray,
+    is_right: np.ndarray,
+    clusters: Sequence[Hashable] | None = None,
+    num_bins: int = 10,
+) -> list[ReliabilityBin]:
+    """Predictions in bins of equal width by their confidence; bins that hold none are left out.
+
+    Args:
+      confidence: `[n]`, the probability that each prediction was given, from 0 to 1.
+      is_right: bool `[n]`.
+      clusters: n names of what is right or wrong together, such as a claim and its opposite; None
+        where every prediction is one of its own.
+
+    Raises:
+      InputError: no predictions, or probabilities that are none.
+    """
+    confidence = _checked(confidence, "confidence")
+    if confidence.min() < 0 or confidence.max() > 1 + 1e-5:
+        found = f"{confidence.min()} to {confidence.max()}"
+        rule, remedy = "A confidence is from 0 to 1.", "give probabilities"
+        raise InputError(Fault(rule, found, "confidence", remedy))
+    index = np.minimum((confidence * num_bins).astype(int), num_bins - 1)
+    names = range(len(confidence)) if clusters is None else clusters
+    bins = []
+    for number in np.unique(index):
+        members = np.flatnonzero(index == number)
+        share = float(np.mean(np.asarray(is_right, bool)[members]))
+        num_clusters = len({names[member] for member in members.tolist()})
+        mean = float(confidence[members].mean())
+        bins.append(ReliabilityBin(len(members), mean, share, share_interval(share, num_clusters)))
+    return bins
+
+
+def calibration_error(bins: Sequence[ReliabilityBin]) -> float:
+    """Expected calibration error: the mean of |share right − confidence| over all predictions.
+
+    Of equal bins, weighed by what they hold (Guo et al., arXiv:1706.04599).
+    """
+    total = sum(each.num for each in bins)
+    return sum(each.num * abs(each.share - each.confidence) for each in bins) / total
 
 
 def share_interval(share: float, num: int, level: float = 0.95) -> tuple[float, float]:

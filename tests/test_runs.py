@@ -147,8 +147,12 @@ def test_what_a_run_folder_holds(tmp_path):
     assert record.claims == claims
     for name in ("labels", "log_odds", "marginals", "label_log_probs"):
         np.testing.assert_array_equal(getattr(record, name), getattr(result, name))
-    for name, field in record.trace.items():
-        np.testing.assert_array_equal(field, getattr(result.trace, name))
+    assert record.trace.keys() == {*result.trace._fields, "tokens"}
+    for name, field in (result.trace._asdict() | {"tokens": result.tokens}).items():
+        np.testing.assert_array_equal(record.trace[name], field)
+    kept = [json.loads(line) for line in (tmp_path / "run/gold.jsonl").read_text().splitlines()]
+    assert [row["id"] for row in kept] == [claim.id for claim in claims.claims]
+    assert [row["label"] for row in kept] == [1, 0] * 5 + [None, None]
 
     rows = [
         json.loads(line) for line in (tmp_path / "run" / run_folder.LABELS).read_text().splitlines()

@@ -363,7 +363,8 @@ def test_warnings_are_shown(run):
     summary["warnings"] = ["all labels are <one>"]
     files.write_sealed(run / "summary.json", summary)
     assert invoke("report", run).exit_code == 0
-    assert "Warning: all labels are &lt;one&gt;" in (run / "report.html").read_text()
+    page = (run / "report.html").read_text()
+    assert "<strong>Warning:</strong> all labels are &lt;one&gt;" in page
 
 
 def test_a_collapsed_search_warns(made, tmp_path, monkeypatch):

@@ -124,5 +124,6 @@ def command(
         pathlib.Path(demos) / "evaluation.json", pathlib.Path(demos) / "evaluation.png"
     )
     write_text(path, json.dumps(content, indent=1) + "\n", error=RunError)
-    icmjax.runs.plot_comparison(conditions, figure_path, f"{source.source}, {model.model}")
+    title = f"{source.source}, {model.model}"
+    icmjax.runs.plot_comparison(conditions, figure_path, title, len(queries.options))
     click.echo(printable(f"wrote {path} and {figure_path}"))

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import pathlib
-
 import click
 
 import icmjax
 from icmjax.cli.faults import reports_faults
-from icmjax.errors import RunError, printable
-from icmjax.files import write_text
-
-PAGE = "report.html"
+from icmjax.errors import printable
 
 
 @click.command("report")
@@ -19,8 +14,4 @@ PAGE = "report.html"
 @reports_faults
 def command(folder: str) -> None:
     """Write FOLDER/report.html: what was found, its figures, and every label."""
-    run = icmjax.read_run(folder)
-    path = pathlib.Path(folder) / PAGE
-    page = icmjax.runs.make_page(run, pathlib.Path(folder))
-    write_text(path, page, error=RunError)
-    click.echo(printable(f"wrote {path}"))
+    click.echo(printable(f"wrote {icmjax.report(folder)}"))

@@ -201,8 +201,9 @@ def label_claims(
         )
     lm = model.load(machine.mesh)
     scorer = recorded(ScorerOptions, options).make(lm, claims, model.template, machine)
+    plan = str(icmjax.scoring.describe(scorer, machine.memory_budget))
     if not place.quiet:
-        say(str(icmjax.scoring.describe(scorer, machine.memory_budget)))
+        say(plan)
     wording = icmjax.prompts.resolve_template(model.template, lm.default_template, claims)
     rng_key = jax.random.key(options["seed"])
     configuration = icmjax.search_configuration(
@@ -214,6 +215,7 @@ def label_claims(
         configuration,
         resume=place.resume,
         command=place.command,
+        plan=plan,
         options={**options, "template": wording.name},
         private_files=task.private_files,
     ) as run:
@@ -234,7 +236,9 @@ def label_claims(
         # After the results: a figure that cannot be drawn costs no search.
         if not os.path.lexists(run.path / FIGURE):
             title = f"{options['source']}, {options['algorithm']}"
-            icmjax.runs.plot_search(result, run.path / FIGURE, title)
+            is_held = icmjax.runs.held_fast(claims, configuration)
+            found = icmjax.runs.found_by(result, claims, task.gold, is_held)
+            icmjax.runs.plot_search(found, run.path / FIGURE, title)
     print_summary(summary, claims, place.out, place.is_json)
 
 

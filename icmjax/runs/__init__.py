@@ -1,12 +1,14 @@
 """Run folders, and what is made from them: tables, figures, pages, exports."""
 
+from icmjax.runs.curves import found_by, held_fast
 from icmjax.runs.export import FORMATS, export_dpo, export_prompt, export_sft, export_tree_order
+from icmjax.runs.figures import plot_comparison, plot_search
 from icmjax.runs.files import free_name, free_names
 from icmjax.runs.fingerprints import pytree_fingerprint, search_configuration
 from icmjax.runs.folder import Run, check_folder, open_run
-from icmjax.runs.page import make_page
+from icmjax.runs.page import make_page, report
 from icmjax.runs.reading import RunRecord, read_run
-from icmjax.runs.report import comparison_table, plot_comparison, plot_search
+from icmjax.runs.tables import comparison_table
 
 __all__ = [
     "FORMATS",
@@ -18,13 +20,16 @@ __all__ = [
     "export_prompt",
     "export_sft",
     "export_tree_order",
+    "found_by",
     "free_name",
     "free_names",
+    "held_fast",
     "make_page",
     "open_run",
     "plot_comparison",
     "plot_search",
     "pytree_fingerprint",
     "read_run",
+    "report",
     "search_configuration",
 ]

@@ -7,7 +7,8 @@ DIR/answers.jsonl       labels of people that the search holds fast, where it wa
 DIR/checkpoints/        the last states, and the trace of each block of steps
 DIR/labels.jsonl        one row a claim: its label, log-odds and marginal
 DIR/scores.npz          the arrays of the result, in full precision
-DIR/trace.npz           the algorithm's Info of every step
+DIR/trace.npz           the algorithm's Info of every step, and the tokens that it read
+DIR/gold.jsonl          gold labels by claim, where they are known: nothing but reports reads them
 DIR/summary.json        written last: its presence says that the search is complete
 DIR/.lock               held by the process that writes
 ```
@@ -55,11 +56,13 @@ from icmjax.runs.files import (
 from icmjax.runs.fingerprints import check_same
 from icmjax.runs.reading import (
     CLAIMS,
+    GOLD,
     LABELS,
     MANIFEST,
     RESULT_ARRAYS,
     SCORES,
     SUMMARY,
+    TOKENS,
     TRACE,
     read_run,
 )
@@ -127,7 +130,7 @@ class Run:
 
         Args:
           result: of the search.
-          gold: for the accuracy alone.
+          gold: for the accuracy and the report alone.
         """
         if self.is_complete:
             return read_sealed(self.path / SUMMARY)
@@ -135,8 +138,10 @@ class Run:
         contents = {
             LABELS: _label_rows(self._claims, result),
             SCORES: arrays_as_bytes(scores),
-            TRACE: arrays_as_bytes(result.trace._asdict()),
+            TRACE: arrays_as_bytes(result.trace._asdict() | {TOKENS: result.tokens}),
         }
+        if gold is not None:
+            contents[GOLD] = _gold_rows(self._claims, gold)
         summary = self._summarise(result, gold)
         summary["files"] = {name: digest_of(content) for name, content in contents.items()}
         summary["configuration"] = seal_of(self.manifest["configuration"])
@@ -195,6 +200,14 @@ def _label_rows(claims: ClaimSet, result: SearchResult) -> bytes:
     return "".join(rows).encode()
 
 
+def _gold_rows(claims: ClaimSet, gold: GoldLabels) -> bytes:
+    rows = zip(claims.claims, gold.labels.tolist(), strict=True)
+    return "".join(
+        json.dumps({"id": claim.id, "label": None if label == UNLABELLED else label}) + "\n"
+        for claim, label in rows
+    ).encode()
+
+
 @contextlib.contextmanager
 def open_run(
     path: str | os.PathLike[str],
@@ -203,6 +216,7 @@ def open_run(
     *,
     resume: bool = False,
     command: str | None = None,
+    plan: str | None = None,
     options: Mapping[str, Any] | None = None,
     private_files: Mapping[str, str] | None = None,
 ) -> Iterator[Run]:
@@ -215,6 +229,7 @@ def open_run(
       resume: go on with the search that the folder holds, rather than start one in a new folder. A
         run that is complete is opened too, and nothing but its lock is written.
       command: the command line, for the record.
+      plan: what a pass takes in this session, for the record.
       options: of the command, so that others can run it again.
       private_files: further files of the run by name, which its owner alone may read.
 
@@ -225,6 +240,7 @@ def open_run(
     """
     folder = pathlib.Path(path)
     check_folder(folder, resume)
+    session = environment(command) | ({} if plan is None else {"plan": plan})
     with writing(folder):
         is_new_folder = not folder.exists()
         folder.mkdir(parents=True, exist_ok=True)
@@ -232,12 +248,12 @@ def open_run(
         contents = {CLAIMS: (_claims_as_bytes(claims), False)}
         contents |= {name: (text.encode(), True) for name, text in (private_files or {}).items()}
         if resume:
-            run = _go_on(folder, claims, configuration, options, contents, command)
+            run = _go_on(folder, claims, configuration, options, contents, session)
         else:
             check_folder(folder, resume, is_locked=True)  # again: another may have been first
             run = None
         try:
-            yield run or _begin(folder, claims, configuration, options, contents, command)
+            yield run or _begin(folder, claims, configuration, options, contents, session)
         except BaseException:  # a Ctrl-C too leaves a folder in which a search may start
             is_kept = os.path.lexists(folder / SUMMARY) or resume
             if not is_kept and Checkpoints(folder / CHECKPOINTS, {}).is_empty:
@@ -272,9 +288,9 @@ def _begin(
     configuration: Mapping[str, Any],
     options: Mapping[str, Any] | None,
     contents: Mapping[str, tuple[bytes, bool]],
-    command: str | None,
+    session: Mapping[str, Any],
 ) -> Run:
-    manifest: dict[str, Any] = {"configuration": configuration, "sessions": [environment(command)]}
+    manifest: dict[str, Any] = {"configuration": configuration, "sessions": [session]}
     if options is not None:
         manifest["options"] = dict(options)
     manifest["files"] = {name: digest_of(content) for name, (content, _) in contents.items()}
@@ -291,7 +307,7 @@ def _go_on(
     configuration: Mapping[str, Any],
     options: Mapping[str, Any] | None,
     contents: Mapping[str, tuple[bytes, bool]],
-    command: str | None,
+    session: Mapping[str, Any],
 ) -> Run:
     manifest = read_sealed(folder / MANIFEST)
     check_same(folder / MANIFEST, manifest, configuration, options)
@@ -309,7 +325,7 @@ def _go_on(
     _sweep(folder)
     _sweep(folder / CHECKPOINTS)
     _complete_start(folder, contents)
-    manifest["sessions"].append(environment(command))
+    manifest["sessions"].append(session)
     write_sealed(folder / MANIFEST, manifest)
     return run
 

@@ -1,105 +1,141 @@
 """The page of a run: one HTML file that needs nothing else."""
 
 import base64
+import functools
+import hashlib
+import os
 import pathlib
+import re
 import zlib
-from typing import Any
 
 import jinja2
+import markupsafe
 
-from icmjax.errors import printable
-from icmjax.runs.files import damage, read_file
-from icmjax.runs.reading import RunRecord
-
-_PAGE = """<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<title>{{ title }}</title>
-<style>
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; color: #222; }
-table { border-collapse: collapse; margin: 1rem 0; }
-th, td { padding: .2rem .7rem; border-bottom: 1px solid #ddd; }
-th, td { text-align: left; vertical-align: top; }
-td.number { text-align: right; font-variant-numeric: tabular-nums; }
-tr.uncertain { background: #fff6dd; }
-.warning { background: #fde2e2; padding: .4rem .7rem; }
-img { max-width: 100%; }
-</style>
-</head>
-<body>
-<h1>{{ title }}</h1>
-<table>
-{% for name, value in facts %}<tr><th>{{ name }}</th><td>{{ value }}</td></tr>
-{% endfor %}</table>
-{% for warning in warnings %}<p class="warning">Warning: {{ warning }}</p>
-{% endfor %}
-{% for name, image in figures %}<h2>{{ name }}</h2>
-<img alt="{{ name }}" src="data:image/png;base64,{{ image }}">
-{% endfor %}
-<h2>Labels</h2>
-<p>Marked: claims whose label is less than 80 % probable.</p>
-<table>
-<tr><th>claim</th><th>persona</th><th>label</th><th>probability</th><th>log-odds</th></tr>
-{% for row in rows %}<tr{% if row.is_uncertain %} class="uncertain"{% endif %}>
-<td>{{ row.text }}</td><td>{{ row.persona }}</td><td>{{ row.label }}</td>
-<td class="number">{{ "%.2f"|format(row.marginal) }}</td>
-<td class="number">{{ "%+.2f"|format(row.log_odds) }}</td></tr>
-{% endfor %}</table>
-</body>
-</html>
-"""
-UNCERTAIN = 0.8
-SHOWN = (
-    "utility",
-    "mutual_predictability",
-    "num_inconsistent",
-    "num_claims",
-    "accuracy",
-    "num_accuracy_claims",
-    "num_tokens",
-    "wall_seconds",
+from icmjax._version import __version__
+from icmjax.claims import GoldLabels
+from icmjax.errors import RunError, printable
+from icmjax.files import write_text
+from icmjax.runs.curves import found_in
+from icmjax.runs.evaluations import EvaluationRecord, read_evaluations
+from icmjax.runs.facts import (
+    accuracies,
+    key_numbers,
+    sentences,
+    settings_of_run,
+    three_digits,
+    warnings_of,
 )
+from icmjax.runs.figures import comparison_svg, panel_svg
+from icmjax.runs.files import damage, read_file
+from icmjax.runs.panels import panels_of
+from icmjax.runs.reading import ANSWERS, RunRecord, read_run
+from icmjax.runs.rows import answered_in, extremes, gold_in, label_rows, pair_rows
+
+PAGE = "report.html"
+# What commands draw as PNG the page draws itself, in its own colours.
+DRAWN = re.compile(r"diagnostics\.png|evaluation(-\d+)?\.png")
+MANY_PAIRS = 64  # from which on they are folded away at first
 
 
-def make_page(run: RunRecord, folder: pathlib.Path) -> str:
-    """The HTML page of a complete run, with the figures that lie in its folder.
+def report(folder: str | os.PathLike[str], gold: GoldLabels | None = None) -> pathlib.Path:
+    """Write the page of a complete run into its folder: what was asked and found, and how.
+
+    The page is one HTML file that loads nothing. An earlier one is written over. Where the search
+    was given answers of people, the owner alone may read it, as the answers.
+
+    Args:
+      folder: of the run.
+      gold: gold labels of its claims, where the run keeps none.
+
+    Returns:
+      Where the page lies: `folder/report.html`.
 
     Raises:
-      RunError: a figure is no whole PNG.
+      RunError: the folder holds no complete run, files of it are damaged, or the page cannot be
+        written.
     """
-    configuration = run.manifest["configuration"]
-    facts: list[tuple[str, Any]] = [
-        ("model", configuration.get("model")),
-        ("algorithm", configuration["algorithm"]["name"]),
-    ]
-    facts += [(name, run.summary[name]) for name in SHOWN if run.summary.get(name) is not None]
-    figures = [
+    folder = pathlib.Path(folder)
+    run = read_run(folder)
+    page = make_page(run, folder, gold)
+    is_private = ANSWERS in run.manifest["files"]
+    write_text(folder / PAGE, page, private=is_private, error=RunError)
+    return folder / PAGE
+
+
+def make_page(run: RunRecord, folder: pathlib.Path, gold: GoldLabels | None = None) -> str:
+    """The HTML page of a complete run, with the evaluations and figures that lie in its folder.
+
+    Raises:
+      RunError: a file of the folder that the page shows is damaged.
+    """
+    found = found_in(run, gold_in(folder, run) or gold)
+    rows = label_rows(run, found, answered_in(folder, run))
+    evaluations = read_evaluations(folder)
+    questions = {row.question for row in rows}
+    surest, least_sure = extremes(rows)
+    asked, told = sentences(run, found)
+    environment = _environment()
+    script = environment.get_template("report.js").render()
+    return environment.get_template("report.html").render(
+        title=printable(folder.resolve().name, keep=""),
+        asked=asked,
+        told=told,
+        warnings=[printable(warning, keep="") for warning in warnings_of(run, found)],
+        numbers=key_numbers(run, found),
+        panels=[
+            (panel, markupsafe.Markup(panel_svg(panel, f"figure{number}")))
+            for number, panel in enumerate(panels_of(found))
+        ],
+        images=_images(folder),
+        accuracies=accuracies(found),
+        evaluations=[
+            (evaluation, _comparison(evaluation, number, len(run.claims.options)))
+            for number, evaluation in enumerate(evaluations)
+        ],
+        rows=rows,
+        question=questions.pop() if len(questions) == 1 else "",
+        has_personas=len(run.claims.personas) > 1,
+        has_gold=any(row.gold for row in rows),
+        has_held=any(row.held for row in rows),
+        options=[printable(option, keep="") for option in run.claims.options],
+        personas=[printable(persona, keep="") for persona in run.claims.personas],
+        surest=surest,
+        least_sure=least_sure,
+        pairs=pair_rows(run.claims, run.labels, rows),
+        many_pairs=MANY_PAIRS,
+        settings=settings_of_run(run),
+        version=__version__,
+        script=markupsafe.Markup(script),
+        script_digest=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+    )
+
+
+def _comparison(evaluation: EvaluationRecord, number: int, num_options: int) -> markupsafe.Markup:
+    drawn = comparison_svg(evaluation.conditions, num_options, f"comparison{number}")
+    return markupsafe.Markup(drawn)
+
+
+@functools.cache
+def _environment() -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("icmjax.runs"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["digits"] = three_digits
+    environment.filters["plain"] = lambda value: printable(str(value), keep="")
+    return environment
+
+
+def _images(folder: pathlib.Path) -> list[tuple[str, str]]:
+    """Other figures that somebody put into the folder: name, and PNG in base 64."""
+    return [
         (printable(path.stem, keep=""), base64.b64encode(_read_png(path)).decode())
         for path in sorted(folder.glob("*.png"))
+        if not DRAWN.fullmatch(path.name)
     ]
-    rows = [
-        {
-            "text": " / ".join(filter(None, (claim.question, claim.choice, claim.choice_2))),
-            "persona": claim.persona,
-            "label": run.claims.options[label],
-            # Of the label that is shown, which need not be the most probable one.
-            "marginal": float(marginal[label]),
-            "log_odds": float(log_odds),
-            "is_uncertain": marginal[label] < UNCERTAIN,
-        }
-        for claim, label, marginal, log_odds in zip(
-            run.claims.claims, run.labels, run.marginals, run.log_odds, strict=True
-        )
-    ]
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
-    return environment.from_string(_PAGE).render(
-        title=printable(f"{folder.resolve().name}: {len(rows)} claims", keep=""),
-        facts=facts,
-        warnings=run.summary.get("warnings", []),
-        figures=figures,
-        rows=rows,
-    )
 
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"

@@ -14,6 +14,8 @@ from icmjax.runs.files import bytes_as_arrays, damage, read_known, read_sealed, 
 
 MANIFEST, SUMMARY, LABELS = "manifest.json", "summary.json", "labels.jsonl"
 CLAIMS, SCORES, TRACE = "claims.jsonl", "scores.npz", "trace.npz"
+GOLD, ANSWERS = "gold.jsonl", "answers.jsonl"  # where there are any
+TOKENS = "tokens"  # in the trace, beside the fields of the algorithm's Info
 RESULT_ARRAYS = ("labels", "log_odds", "marginals", "label_log_probs")
 
 

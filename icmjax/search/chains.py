@@ -48,6 +48,7 @@ class ChainInfo(NamedTuple):
     num_labelled: Array  # int32 [C]
     num_violated: Array  # int32 [C]
     labels: Array  # int8 [C, N], after the step
+    label_log_probs: Array  # float32 [C, N, Y], of the pass; [C, 0, Y] where they are not kept
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,6 +75,7 @@ class ChainSearch:
     block_size: int = 16
 
     info_type: ClassVar[type] = ChainInfo
+    keeps_log_probs: ClassVar[bool] = False  # in the trace, of every pass
 
     def __post_init__(self) -> None:
         check_ranges(self, self._ranges())
@@ -241,6 +243,7 @@ class ChainSearch:
             num_labelled=jnp.sum(current.labels >= 0, axis=-1, dtype=jnp.int32),
             num_violated=current.num_violated,
             labels=current.labels,
+            label_log_probs=new.label_log_probs[:, : None if self.keeps_log_probs else 0],
         )
         return new_state, info
 

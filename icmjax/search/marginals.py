@@ -15,7 +15,7 @@ log-odds are averaged over such contexts, and more passes take noise away and ad
 
 import dataclasses
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -100,6 +100,8 @@ class Marginals(ChainSearch):
     num_shots: int = 4
     bias: Bias = "clusters"
     balance: float | None = None
+
+    keeps_log_probs: ClassVar[bool] = True
 
     def _ranges(self) -> dict[str, tuple[bool, str]]:
         balance = self.balance

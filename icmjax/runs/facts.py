@@ -1,0 +1,226 @@
+"""What a page says of its run in words and numbers, before it shows any figure."""
+
+import math
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from icmjax.errors import printable
+from icmjax.runs.curves import Found, calibration, has_readings, readings
+from icmjax.runs.reading import RunRecord
+from icmjax.statistics import calibration_error, share_interval
+
+SURE = 0.8  # probability from which on a label is called sure
+FEW_GROUPS = 30  # independent units, below which a share's 95 % interval can be wider than ± .18
+NEAR_EVEN = 0.9  # of the entropy of an even guess
+HIGH_R_HAT = 1.1
+MAXIMISES_U = ("ICM", "ParallelTempering", "Greedy")
+
+
+class Accuracy(NamedTuple):
+    """Agreement with gold of one way to label the run's own claims."""
+
+    name: str
+    accuracy: float
+    interval: tuple[float, float] | None  # 95 %, each consistency group counted once
+
+
+def three_digits(value: Any) -> str:
+    """A number for people: three significant digits, whole numbers in full, "–" for none."""
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return "–"
+    if isinstance(value, bool | str):
+        return str(value)
+    if isinstance(value, int | np.integer):
+        return f"{value:,}"
+    if math.isinf(value):
+        return "∞" if value > 0 else "−∞"
+    if abs(rounded := float(f"{value:.3g}")) >= 1000:
+        text = f"{rounded:,.0f}"
+    else:
+        text = f"{value:#.3g}".rstrip(".") if value else "0"
+    return text.replace("-", "−")
+
+
+def algorithm_of(run: RunRecord) -> str:
+    """The name of the algorithm's class; "" where a library's caller recorded none."""
+    return str(run.manifest["configuration"].get("algorithm", {}).get("name", ""))
+
+
+def sentences(run: RunRecord, found: Found) -> tuple[str, str]:
+    """What was asked, and what was found."""
+    configuration, summary = run.manifest["configuration"], run.summary
+    options = [f"“{printable(option, keep='')}”" for option in run.claims.options]
+    of = ", ".join(persona for persona in run.claims.personas if persona)
+    asked = f"Asked: which of {' and '.join([', '.join(options[:-1]), options[-1]])} fits each of "
+    asked += f"{three_digits(len(run.claims))} claims" + (f" of {of}" if of else "")
+    by = run.manifest.get("options", {}).get("algorithm") or algorithm_of(run)
+    asked += f", by {by} with the model {configuration.get('model') or 'of the scorer'}."
+    counts = np.bincount(run.labels, minlength=len(options))
+    said = [f"{option} for {num:,}" for option, num in zip(options, counts.tolist(), strict=True)]
+    num_sure = int((found.confidence >= SURE).sum())
+    told = f"Found: {', '.join(said)}, of which {num_sure:,} at a probability of {SURE} or more"
+    own = own_accuracy(found)
+    if own is not None and own.interval is not None:
+        low, high = map(three_digits, own.interval)
+        told += f"; {three_digits(own.accuracy)} of the labels agree with gold "
+        told += f"(95 % interval {low} to {high})"
+    elif summary.get("accuracy") is not None:
+        told += f"; {three_digits(summary['accuracy'])} of the labels agree with gold"
+    return printable(asked, keep=""), printable(f"{told}.", keep="")
+
+
+def own_accuracy(found: Found) -> Accuracy | None:
+    """How many found labels are gold; None where no gold label is known."""
+    return _accuracy("labels of this run", found.labels, found)
+
+
+def accuracies(found: Found) -> list[Accuracy]:
+    """The found labels beside what can be had without a search; empty without gold labels."""
+    own = own_accuracy(found)
+    if own is None:
+        return []
+    rows = [own]
+    if has_readings(found) and len(found.options) == 2:
+        first = readings(found)[0]
+        border = float(found.diagnostics.get("bias", 0.0))
+        is_read = found._replace(is_held=found.is_held | np.isnan(first))
+        start = "given labels alone" if found.is_held.any() else "zero-shot"
+        names = {start: 0.0} | ({f"{start}, border moved": border} if border else {})
+        pairs = [(name, (first > cut).astype(np.int8)) for name, cut in names.items()]
+        rows += filter(None, (_accuracy(name, labels, is_read) for name, labels in pairs))
+    counts = np.bincount(found.gold[found.is_judged], minlength=len(found.options))
+    constant = np.full_like(found.gold, counts.argmax())
+    commonest = printable(found.options[int(counts.argmax())], keep="")
+    rows += filter(None, [_accuracy(f"“{commonest}” for all", constant, found)])
+    return [*rows, Accuracy("an even guess", 1 / len(found.options), None)]
+
+
+def _accuracy(name: str, labels: np.ndarray, found: Found) -> Accuracy | None:
+    index = np.flatnonzero(found.is_judged)
+    if not len(index):
+        return None
+    share = float(np.mean((labels == found.gold)[index]))
+    return Accuracy(name, share, share_interval(share, len(np.unique(found.group_index[index]))))
+
+
+def warnings_of(run: RunRecord, found: Found) -> list[str]:
+    """What the search warned of, and what the run itself shows."""
+    recorded = [str(warning) for warning in run.summary.get("warnings", [])]
+    told = " ".join(recorded)
+    return recorded + [
+        text for text, is_told in _own_warnings(run, found) if not (is_told and is_told in told)
+    ]
+
+
+def _own_warnings(run: RunRecord, found: Found) -> list[tuple[str, str]]:
+    """Warnings, each with words by which a recorded one says the same."""
+    rules, diagnostics = run.claims.rules, found.diagnostics
+    warnings = []
+    if not len(rules.pairs) and algorithm_of(run) in MAXIMISES_U:
+        text = "No pair rule ties these claims, and the highest U may be one label for all: --rule."
+        warnings.append((text, ""))
+    num_groups = len(run.claims.groups)
+    if num_groups < FEW_GROUPS:
+        low, high = map(three_digits, share_interval(0.5, num_groups))
+        text = f"The claims are of {num_groups} consistency groups. A share of so few is not well "
+        text += f"known: the 95 % interval of one half is {low} to {high}."
+        warnings.append((text, ""))
+    most = np.bincount(run.labels, minlength=len(found.options)).max() / len(run.labels)
+    if most > 0.95:
+        warnings.append((f"{most:.0%} of the labels are the same one.", "are the same one"))
+    even = diagnostics.get("mean_marginal_entropy", 0.0) / math.log(len(found.options))
+    if even >= NEAR_EVEN:
+        text = f"The marginals are near even: their mean entropy is {even:.0%} of a guess's."
+        warnings.append((text, "marginals are near even"))
+    if run.summary.get("num_inconsistent"):
+        text = f"The labels violate {run.summary['num_inconsistent']:,} pairs."
+        warnings.append((text, "The labels violate"))
+    r_hat = diagnostics.get("max_r_hat_labels") or diagnostics.get("r_hat_utility") or 0.0
+    num_apart = diagnostics.get("num_disagreeing_claims", 0)
+    if r_hat > HIGH_R_HAT or num_apart:
+        text = f"Chains, or their halves, differ: highest R-hat {three_digits(r_hat or None)}, "
+        warnings.append((f"{text}{num_apart} claims that chains are sure of otherwise.", ""))
+    return warnings + [(text, "") for text in _of_gold(found)]
+
+
+def _of_gold(found: Found) -> list[str]:
+    """Whether found labels are better than one label for all, or than an even guess."""
+    rows = {row.name: row for row in accuracies(found)}
+    if not rows:
+        return []
+    own, constant = next(iter(rows.values())), list(rows.values())[-2]
+    chance = max(constant.accuracy, 1 / len(found.options))
+    if own.interval is not None and own.interval[0] <= chance:
+        return [
+            f"The accuracy of {three_digits(own.accuracy)} is not told from chance: its interval "
+            f"begins at {three_digits(own.interval[0])}, and {constant.name} is right of "
+            f"{three_digits(constant.accuracy)}."
+        ]
+    return []
+
+
+def key_numbers(run: RunRecord, found: Found) -> list[tuple[str, Any, str]]:
+    """The run's numbers: name, value, and what it is."""
+    summary, diagnostics = run.summary, found.diagnostics
+    bins = calibration(found)
+    own = own_accuracy(found)
+    # Of readings none is turned down.
+    acceptance = None if has_readings(found) else diagnostics.get("acceptance_rate")
+    numbers = [
+        (
+            "accuracy",
+            own.accuracy if own else summary.get("accuracy"),
+            "share of labels that are gold",
+        ),
+        ("calibration error", calibration_error(bins) if bins else None, "ECE, 10 bins"),
+        ("utility U", summary.get("utility"), "alpha · mutual predictability − violated pairs"),
+        ("mutual predictability", summary.get("mutual_predictability"), "nats a claim"),
+        ("violated pairs", summary.get("num_inconsistent"), f"of {len(run.claims.rules.pairs):,}"),
+        ("acceptance", acceptance, "share of moves that were accepted"),
+        ("ESS of U", diagnostics.get("ess_utility"), "effective sample size"),
+        ("R-hat of U", diagnostics.get("r_hat_utility"), "near 1 where chains agree"),
+        ("lowest ESS of labels", diagnostics.get("min_ess_labels"), "over claims"),
+        ("highest R-hat of labels", diagnostics.get("max_r_hat_labels"), "over claims"),
+        ("round trips", diagnostics.get("num_round_trips"), "hottest to coldest rung"),
+        ("passes", diagnostics.get("num_passes"), "of the scorer"),
+        ("tokens", summary.get("num_tokens"), "read by the scorer"),
+        ("seconds", summary.get("wall_seconds"), str(summary.get("device", ""))),
+    ]
+    return [(name, value, note) for name, value, note in numbers if value is not None]
+
+
+def settings_of_run(run: RunRecord) -> list[tuple[str, list[tuple[str, Any]]]]:
+    """Settings by heading: the sessions, the algorithm, the options and the scorer."""
+    configuration, manifest = run.manifest["configuration"], run.manifest
+    tables = []
+    sessions = manifest.get("sessions", [])
+    for number, session in enumerate(sessions, start=1):
+        heading = "Session" if len(sessions) == 1 else f"Session {number}"
+        tables.append((heading, _flat(session)))
+    tables.append(("Algorithm", _flat(configuration.get("algorithm", {}))))
+    given = {name: x for name, x in manifest.get("options", {}).items() if x is not None}
+    tables.append(("Options of the command", _flat(given)))
+    tables.append(
+        ("Claims", [*_flat(configuration.get("claims", {})), ("rule", run.claims.describe())])
+    )
+    tables.append(("Scorer", _flat(configuration.get("scorer", {}))))
+    return [(heading, rows) for heading, rows in tables if rows]
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    """Settings within settings by dotted names; equal ones in a list once."""
+    rows: list[tuple[str, Any]] = []
+    for name, value in values.items():
+        if isinstance(value, list) and value and isinstance(value[0], Mapping):
+            distinct = [each for n, each in enumerate(value) if each not in value[:n]]
+            for number, each in enumerate(distinct, start=1):
+                rows += _flat(each, f"{prefix}{name}.{number}.")
+        elif isinstance(value, Mapping):
+            rows += _flat(value, f"{prefix}{name}.")
+        elif isinstance(value, list):
+            rows.append((f"{prefix}{name}", ", ".join(map(three_digits, value))))
+        else:
+            rows.append((f"{prefix}{name}", value))
+    return rows
