@@ -18,6 +18,7 @@ COMMANDS = {
     "search": "Label claims without labels.",
     "score": "Print the utility of given labels.",
     "evaluate": "Steer with a run's labels on held-out claims.",
+    "predict": "Label more claims by a run's labels, without gold labels.",
     "ask": "Choose the claims of a run to ask a human about.",
     "answer": "Search again with a human's answers held fast.",
     "export": "Write a run's labelled claims for other tools.",
