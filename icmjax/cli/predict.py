@@ -71,7 +71,7 @@ def command(
     if calibrated:
         log_probs = icmjax.calibrate(log_probs, claims.rules)
     labels = log_probs.argmax(-1).astype(np.int8)
-    rows = icmjax.runs.jsonl(
+    rows = icmjax.runs.label_rows(
         claims, labels, icmjax.search.log_odds_of(log_probs, labels), np.exp(log_probs)
     )
     path, is_new = icmjax.runs.write_new(
