@@ -31,6 +31,7 @@ from .lm import load_lm as load_lm
 from .persona_world import load_task as load_task
 from .prompts import TEMPLATES as TEMPLATES
 from .prompts import Template as Template
+from .runs import export as export
 from .runs import open_run as open_run
 from .runs import read_run as read_run
 from .runs import report as report
@@ -53,5 +54,6 @@ from .search import search_together as search_together
 from .steering import Evaluation as Evaluation
 from .steering import Scores as Scores
 from .steering import calibrate as calibrate
+from .steering import compare as compare
 from .steering import evaluate as evaluate
 from .steering import make_steerer as make_steerer

@@ -19,6 +19,7 @@ COMMANDS = {
     "search": "Label claims without labels.",
     "score": "Print the utility of given labels.",
     "evaluate": "Steer with a run's labels on held-out claims.",
+    "predict": "Label more claims by a run's labels, without gold labels.",
     "ask": "Choose the claims of a run to ask a human about.",
     "answer": "Search again with a human's answers held fast.",
     "export": "Write a run's labelled claims for other tools.",
@@ -42,6 +43,9 @@ EXAMPLES = {
     ],
     "evaluate": [
         "icmjax evaluate --model Qwen/Qwen3-0.6B-Base --demos runs/japan --claims japan_test.csv"
+    ],
+    "predict": [
+        "icmjax predict --model Qwen/Qwen3-0.6B-Base --demos runs/japan --claims japan_new.csv"
     ],
     "ask": ["icmjax ask runs/japan --budget 4"],
     "answer": ["icmjax answer runs/japan --labels runs/japan/questions.jsonl"],

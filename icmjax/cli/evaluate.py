@@ -4,54 +4,27 @@ from __future__ import annotations
 
 import json
 import pathlib
-from typing import TYPE_CHECKING
 
 import click
 
 import icmjax
 from icmjax.cli.config import config_option
+from icmjax.cli.demonstrations import held_out, no_gold, template_of
 from icmjax.cli.faults import reports_faults
 from icmjax.cli.inputs import gold_of
 from icmjax.cli.machine import memory_bytes, memory_option, mesh_option, read_mesh
 from icmjax.cli.options import ClaimsOptions, ModelOptions, claims_options, model_options
-from icmjax.errors import ClaimsError, Fault, RunError, printable
+from icmjax.errors import RunError, printable
 from icmjax.files import write_text
-
-if TYPE_CHECKING:
-    from icmjax.claims import ClaimSet, GoldLabels
 
 INTERVAL = (
     "accuracy_interval: Wilson, 95 %, each of num_groups consistency groups counted once; "
     "draws: of random labels, or one"
 )
-
-
-def _held_out(
-    demonstrations: ClaimSet, queries: ClaimSet, gold: GoldLabels, source: str
-) -> tuple[ClaimSet, GoldLabels]:
-    """The claims that the demonstrations do not answer; says on stderr how many they do.
-
-    Raises:
-      ClaimsError: no claim is left.
-    """
-    kept = icmjax.steering.held_out(demonstrations, queries)
-    num_known = len(queries) - len(kept)
-    if not len(kept):
-        raise ClaimsError(
-            Fault(
-                "Held-out claims are not among the demonstrations.",
-                f"all {num_known} are, or are the opposite of one",
-                source,
-                "give claims of other questions",
-            )
-        )
-    if num_known:
-        click.echo(
-            f"left out {num_known} of {len(queries)} claims: they are among the demonstrations, "
-            "or are the opposite of one",
-            err=True,
-        )
-    return queries.select(kept), gold.select(kept)
+NO_GOLD = (
+    "no row for gold labels of the demonstrations: --gold FILE adds it, from the file that the run "
+    "was searched over, with its labels"
+)
 
 
 @click.command("evaluate")
@@ -84,20 +57,19 @@ def command(
     run = icmjax.read_run(demos)
     asked, asked_gold = source.read()
     if asked_gold is None:
-        raise ClaimsError(
-            Fault("Held-out claims have gold labels.", "none", source.source, "add a column label")
-        )
-    queries, gold = _held_out(run.claims, asked, asked_gold, source.source)
+        raise no_gold(source.source)
+    queries, gold = held_out(run.claims, asked, asked_gold, source.source)
     labellings = {
         "random labels": icmjax.steering.random_labels(seed, draws, run.claims),
         "search labels": run.labels,
     }
     if gold_source is not None:
         labellings["gold labels"] = gold_of(run.claims, gold_source)
+    else:
+        click.echo(NO_GOLD, err=True)
     lm = model.load(read_mesh(mesh))
-    template = model.template or run.manifest.get("options", {}).get("template")
-    conditions = icmjax.steering.compare(
-        lm, run.claims, labellings, queries, gold, template, memory_budget
+    conditions = icmjax.compare(
+        lm, run.claims, labellings, queries, gold, template_of(model, run), memory_budget
     )
     click.echo(icmjax.runs.comparison_table(conditions))
     rows = [

@@ -2,24 +2,33 @@
 
 from __future__ import annotations
 
-import pathlib
 import sys
+from typing import TYPE_CHECKING
 
 import click
 
 import icmjax
+from icmjax.cli.demonstrations import held_out, no_gold
 from icmjax.cli.faults import reports_faults
 from icmjax.cli.inputs import recorded_options
-from icmjax.cli.options import ModelOptions, recorded
-from icmjax.errors import RunError, printable
-from icmjax.files import write_text
+from icmjax.cli.options import (
+    ClaimsOptions,
+    ModelOptions,
+    optional_claims_options,
+    recorded,
+)
+from icmjax.errors import Fault, InputError, printable
 
-EXPORT_FILES = {
-    "prompt": "prompt.txt",
-    "sft": "sft.jsonl",
-    "dpo": "dpo.jsonl",
-    "tree-order": "tree_order.jsonl",
-}
+if TYPE_CHECKING:
+    import numpy as np
+
+    from icmjax import ClaimSet, GoldLabels
+    from icmjax.runs import RunRecord
+
+# Spelt out, so that help and mistakes import nothing.
+EXPORT_FORMATS = ("prompt", "sft", "dpo", "tree-order", "lm-eval", "inspect", "hf", "arviz")
+ASKING = ("lm-eval", "inspect")
+UNWORDED = ("tree-order", "hf", "arviz")
 
 
 @click.command("export")
@@ -28,35 +37,78 @@ EXPORT_FILES = {
     "--format",
     "form",
     required=True,
-    type=click.Choice(list(EXPORT_FILES)),
-    help="A prompt to put queries after; rows for fine-tuning; or an order for prefix caches.",
+    type=click.Choice(EXPORT_FORMATS),
+    help="A prompt to put queries after; rows for fine-tuning; an order for prefix caches; a task "
+    "for lm-eval or Inspect; a data set of Hugging Face; the samples of a search for ArviZ.",
 )
+@click.option("--out", type=click.Path(), help="By default in FOLDER, under a name that is free.")
+@click.option("--template", help="Of the texts; by default the one that the run had.")
+@optional_claims_options
 @reports_faults
-def command(folder: str, form: str) -> None:
-    """Write a run's labelled claims in a form that other tools take."""
-    from icmjax import runs
+def command(
+    folder: str, form: str, out: str | None, template: str | None, source: ClaimsOptions
+) -> None:
+    """Write a run's labelled claims in a form that other tools take.
 
+    lm-eval and inspect ask about the claims of --claims, which have gold labels. Claims that are
+    among the run's, and opposites of these, are left out. What is there is never written over.
+    """
+    _check(form, source, template)
     run = icmjax.read_run(folder)
+    if form == "tree-order" or (form not in UNWORDED and template is None):
+        recorded_options(run, folder)
+    queries, gold = _questions(run, source) if form in ASKING else (None, None)
+    orders = _tree_orders(run, folder) if form == "tree-order" else None
+    path, is_new = icmjax.export(
+        folder, form, out, queries=queries, gold=gold, template=template, orders=orders
+    )
+    click.echo(printable(f"wrote {path}" if is_new else f"{path} is there already, the same"))
+
+
+def _check(form: str, source: ClaimsOptions, template: str | None) -> None:
+    """Refuse options that say nothing of the format, and a task that asks about no claims.
+
+    Raises:
+      InputError: all faults found.
+    """
+    faults = []
+    if form in ASKING and source.source is None:
+        rule, remedy = f"The format {form} asks about held-out claims.", "give --claims FILE"
+        faults.append(Fault(rule, "none", "--claims", remedy))
+    others = source._replace(source="")
+    is_given = others != ClaimsOptions("", None, None, "auto", False)
+    if form not in ASKING and (source.source is not None or is_given):
+        rule = f"The formats that ask about other claims are {' and '.join(ASKING)}."
+        found = "--claims, --persona, --limit, --rule or --hard"
+        faults.append(Fault(rule, found, f"--format {form}", "leave it out"))
+    if form in UNWORDED and template is not None:
+        rule, found = "A template is of texts.", f"--template {template}"
+        faults.append(Fault(rule, found, f"--format {form}", "leave it out"))
+    if faults:
+        raise InputError(faults)
+
+
+def _questions(run: RunRecord, source: ClaimsOptions) -> tuple[ClaimSet, GoldLabels]:
+    """The claims to ask about; says on stderr how many have no gold label."""
+    claims, gold = source.read()
+    if gold is None or (gold.labels == icmjax.UNLABELLED).all():
+        raise no_gold(source.source)
+    claims, gold = held_out(run.claims, claims, gold, source.source)
+    num_unknown = int((gold.labels == icmjax.UNLABELLED).sum())
+    if num_unknown:
+        click.echo(f"left out {num_unknown} claims that have no gold label", err=True)
+    return claims, gold
+
+
+def _tree_orders(run: RunRecord, folder: str) -> np.ndarray:
     options = recorded_options(run, folder)
-    path = pathlib.Path(folder) / EXPORT_FILES[form]
-    if form == "tree-order":
-        model = recorded(ModelOptions, options)
-        scorer = icmjax.make_scorer(
-            model.load(),
-            run.claims,
-            "tree",
-            model.template,
-            options["leave"],
-            memory_budget=sys.maxsize,  # of a scorer that tells its order and reads nothing
-        )
-        text = runs.export_tree_order(run.claims, run.labels, scorer.demonstration_orders())
-    else:
-        template = icmjax.prompts.get_template(options["template"]).for_options(run.claims.options)
-        export = {
-            "prompt": runs.export_prompt,
-            "sft": runs.export_sft,
-            "dpo": runs.export_dpo,
-        }[form]
-        text = export(run.claims, run.labels, template)
-    write_text(path, text, error=RunError)
-    click.echo(printable(f"wrote {path}"))
+    model = recorded(ModelOptions, options)
+    scorer = icmjax.make_scorer(
+        model.load(),
+        run.claims,
+        "tree",
+        model.template,
+        options["leave"],
+        memory_budget=sys.maxsize,  # of a scorer that tells its order and reads nothing
+    )
+    return scorer.demonstration_orders()

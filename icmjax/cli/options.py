@@ -272,10 +272,7 @@ model_options = grouped(
 optional_model_options = grouped(
     "model", ModelOptions, click.option("--model", help=MODEL_HELP), *_OF_MODELS
 )
-claims_options = grouped(
-    "source",
-    ClaimsOptions,
-    click.option("--claims", "source", required=True, help=CLAIMS_HELP),
+_OF_CLAIMS = (
     click.option("--persona", help="Take this persona's claims alone."),
     click.option("--limit", type=int, help="Take the first so many claims."),
     click.option(
@@ -286,6 +283,18 @@ claims_options = grouped(
         help="Pair rule within a consistency group; auto: what the file's columns or texts say.",
     ),
     click.option("--hard", "is_hard", is_flag=True, help="Keep the rule instead of paying for it."),
+)
+claims_options = grouped(
+    "source",
+    ClaimsOptions,
+    click.option("--claims", "source", required=True, help=CLAIMS_HELP),
+    *_OF_CLAIMS,
+)
+optional_claims_options = grouped(
+    "source",
+    ClaimsOptions,
+    click.option("--claims", "source", help=f"Claims to ask about. {CLAIMS_HELP}"),
+    *_OF_CLAIMS,
 )
 scorer_options = grouped(
     "scoring",

@@ -5,6 +5,7 @@ from icmjax.prompts.templates import TEMPLATES, Template, get_template, resolve_
 from icmjax.prompts.tokens import (
     TokenizedClaims,
     check_prompt_lengths,
+    check_template,
     pad_tokens,
     prompt_lengths,
     row_faults,
@@ -19,6 +20,7 @@ __all__ = [
     "Template",
     "TokenizedClaims",
     "check_prompt_lengths",
+    "check_template",
     "encoder_of",
     "get_template",
     "num_alike",

@@ -75,7 +75,7 @@ def tokenize_together(
     Args, errors: as of `tokenize_claims`.
     """
     for claims in claim_sets:
-        _check_template(claims, template)
+        check_template(claims, template)
     together = [claim for claims in claim_sets for claim in claims.claims]
     wording = Wording(
         preamble=template.preamble_text(claim_sets[0].preamble),
@@ -207,7 +207,13 @@ def pad_tokens(rows: Sequence[Tokens]) -> tuple[np.ndarray, np.ndarray]:
     return tokens, lengths
 
 
-def _check_template(claims: ClaimSet, template: Template) -> None:
+def check_template(claims: ClaimSet, template: Template) -> None:
+    """Refuses a template that cannot word the claims or their labels.
+
+    Raises:
+      PromptError: it lacks label forms of an option, or compares two responses of which a claim has
+        one; all faults found.
+    """
     where = f"template {template.name!r}"
     faults = []
     if len(template.label_forms) != len(claims.options) or not all(template.label_forms):

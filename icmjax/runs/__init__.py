@@ -1,12 +1,14 @@
 """Run folders, and what is made from them: tables, figures, pages, exports."""
 
 from icmjax.runs.curves import found_by, held_fast
-from icmjax.runs.export import FORMATS, export_dpo, export_prompt, export_sft, export_tree_order
+from icmjax.runs.exports import FORMATS, export
 from icmjax.runs.figures import plot_comparison, plot_search
 from icmjax.runs.files import free_name, free_names
 from icmjax.runs.fingerprints import pytree_fingerprint, search_configuration
 from icmjax.runs.folder import Run, check_folder, open_run
+from icmjax.runs.jsonl import as_jsonl, label_rows
 from icmjax.runs.page import make_page, report
+from icmjax.runs.places import write_new
 from icmjax.runs.reading import RunRecord, read_run
 from icmjax.runs.tables import comparison_table
 
@@ -14,16 +16,15 @@ __all__ = [
     "FORMATS",
     "Run",
     "RunRecord",
+    "as_jsonl",
     "check_folder",
     "comparison_table",
-    "export_dpo",
-    "export_prompt",
-    "export_sft",
-    "export_tree_order",
+    "export",
     "found_by",
     "free_name",
     "free_names",
     "held_fast",
+    "label_rows",
     "make_page",
     "open_run",
     "plot_comparison",
@@ -32,4 +33,5 @@ __all__ = [
     "read_run",
     "report",
     "search_configuration",
+    "write_new",
 ]

@@ -84,13 +84,16 @@ def free_name(path: str | os.PathLike[str]) -> pathlib.Path:
 
 def free_names(*paths: str | os.PathLike[str]) -> list[pathlib.Path]:
     """As `free_name`, with one number for files that belong together."""
+    names = numbered_names(*paths)
+    return next(group for group in names if not any(map(os.path.lexists, group)))
+
+
+def numbered_names(*paths: str | os.PathLike[str]) -> Iterator[list[pathlib.Path]]:
+    """The paths, then all with the number 2 before their suffixes, then 3, and so on."""
     first = [pathlib.Path(path) for path in paths]
-    numbered = (
-        [path.with_name(f"{path.stem}-{n}{path.suffix}") for path in first]
-        for n in itertools.count(2)
-    )
-    choices = itertools.chain([first], numbered)
-    return next(names for names in choices if not any(map(os.path.lexists, names)))
+    yield first
+    for n in itertools.count(2):
+        yield [path.with_name(f"{path.stem}-{n}{path.suffix}") for path in first]
 
 
 def digest_of(content: bytes) -> dict[str, Any]:

@@ -23,7 +23,6 @@ and the summary hold digests of themselves and of the files that belong to them.
 
 import contextlib
 import datetime
-import json
 import os
 import pathlib
 import platform
@@ -54,6 +53,7 @@ from icmjax.runs.files import (
     writing,
 )
 from icmjax.runs.fingerprints import check_same
+from icmjax.runs.jsonl import as_jsonl, label_rows
 from icmjax.runs.reading import (
     CLAIMS,
     GOLD,
@@ -135,8 +135,9 @@ class Run:
         if self.is_complete:
             return read_sealed(self.path / SUMMARY)
         scores = {name: getattr(result, name) for name in RESULT_ARRAYS}
+        rows = label_rows(self._claims, result.labels, result.log_odds, result.marginals)
         contents = {
-            LABELS: _label_rows(self._claims, result),
+            LABELS: as_jsonl(rows).encode(),
             SCORES: arrays_as_bytes(scores),
             TRACE: arrays_as_bytes(result.trace._asdict() | {TOKENS: result.tokens}),
         }
@@ -187,24 +188,10 @@ class Run:
         return float(np.mean((labels == gold.labels)[is_counted])), int(is_counted.sum())
 
 
-def _label_rows(claims: ClaimSet, result: SearchResult) -> bytes:
-    is_binary = len(claims.options) == 2
-    rows = []
-    for index, claim in enumerate(claims.claims):
-        row: dict[str, Any] = {k: v for k, v in claim._asdict().items() if v is not None}
-        marginals = result.marginals[index].tolist()
-        row["label"] = int(result.labels[index])
-        row["log_odds"] = float(result.log_odds[index])
-        row["marginal"] = marginals[1] if is_binary else marginals
-        rows.append(json.dumps(row, ensure_ascii=False) + "\n")
-    return "".join(rows).encode()
-
-
 def _gold_rows(claims: ClaimSet, gold: GoldLabels) -> bytes:
     rows = zip(claims.claims, gold.labels.tolist(), strict=True)
-    return "".join(
-        json.dumps({"id": claim.id, "label": None if label == UNLABELLED else label}) + "\n"
-        for claim, label in rows
+    return as_jsonl(
+        {"id": claim.id, "label": None if label == UNLABELLED else label} for claim, label in rows
     ).encode()
 
 

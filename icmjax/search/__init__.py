@@ -21,7 +21,15 @@ from icmjax.search.greedy import Greedy
 from icmjax.search.hosts import listens_for_preemption
 from icmjax.search.icm import ICM
 from icmjax.search.ladder import Ladder
-from icmjax.search.loop import SearchResult, TokenCounter, run_block, run_search, start
+from icmjax.search.loop import (
+    SearchResult,
+    TokenCounter,
+    log_odds_of,
+    mean_entropy,
+    run_block,
+    run_search,
+    start,
+)
 from icmjax.search.marginals import Marginals
 from icmjax.search.moves import assignment_scores, best_assignment
 from icmjax.search.replicas import InformedMoves
@@ -64,7 +72,9 @@ __all__ = [
     "have_one_shape",
     "labels_of",
     "listens_for_preemption",
+    "log_odds_of",
     "make_units",
+    "mean_entropy",
     "metropolis_accept",
     "run_block",
     "run_search",

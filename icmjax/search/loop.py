@@ -180,7 +180,7 @@ def make_result(
     }
     return SearchResult(
         labels=labels,
-        log_odds=_log_odds(logp, labels),
+        log_odds=log_odds_of(logp, labels),
         marginals=marginals,
         utility=float(labelling.utility),
         label_log_probs=logp,
@@ -311,7 +311,11 @@ def mean_entropy(marginals: np.ndarray) -> float:
     return float(scipy.special.entr(np.asarray(marginals, np.float64)).sum(axis=-1).mean())
 
 
-def _log_odds(logp: np.ndarray, labels: np.ndarray) -> np.ndarray:
+def log_odds_of(logp: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """What a result says of labels int8 `[N]` with log-probs `[N, Y]`: float32 `[N]`, nats.
+
+    log P(True) − log P(False) of two options; of more, the own label against all others.
+    """
     odds = np.asarray(label_log_odds(jnp.asarray(logp)))
     if logp.shape[-1] == 2:
         return odds[:, 1]

@@ -4,7 +4,7 @@ from icmjax.steering.calibration import calibrate
 from icmjax.steering.chat import chat_zero_shot
 from icmjax.steering.comparison import Condition, compare, held_out, random_labels
 from icmjax.steering.generation import continuation_likelihood, generate
-from icmjax.steering.in_context import evaluate, fill_up, make_steerer
+from icmjax.steering.in_context import check_same_kind, evaluate, fill_up, make_steerer
 from icmjax.steering.scores import Evaluation, Scores, auc, score_predictions
 
 __all__ = [
@@ -14,6 +14,7 @@ __all__ = [
     "auc",
     "calibrate",
     "chat_zero_shot",
+    "check_same_kind",
     "compare",
     "continuation_likelihood",
     "evaluate",

@@ -128,6 +128,20 @@ def make_steerer(
       InputError: they differ, or a template is unknown.
       PromptError: as of `tokenize_claims`.
     """
+    check_same_kind(demonstrations, queries)
+    chosen = resolve_template(template, lm.default_template, demonstrations)
+    shown, asked = tokenize_together(
+        [demonstrations, queries], chosen, lm.tokenizer, lm.config.vocab_size
+    )
+    return Steerer(lm, fill_up(shown), fill_up(asked), memory_budget)
+
+
+def check_same_kind(demonstrations: ClaimSet, queries: ClaimSet) -> None:
+    """Refuses claim sets of different options or preambles, which no prompt shows together.
+
+    Raises:
+      InputError: they differ.
+    """
     faults = [
         Fault(
             f"Demonstrations and queries have the same {name}.",
@@ -140,11 +154,6 @@ def make_steerer(
     ]
     if faults:
         raise InputError(faults)
-    chosen = resolve_template(template, lm.default_template, demonstrations)
-    shown, asked = tokenize_together(
-        [demonstrations, queries], chosen, lm.tokenizer, lm.config.vocab_size
-    )
-    return Steerer(lm, fill_up(shown), fill_up(asked), memory_budget)
 
 
 def fill_up(claims: TokenizedClaims) -> TokenizedClaims:

@@ -1,0 +1,54 @@
+"""A run's labelled claims before other claims: what commands that steer with them share."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+import icmjax
+from icmjax.cli.options import ModelOptions
+from icmjax.errors import ClaimsError, Fault
+
+if TYPE_CHECKING:
+    from icmjax import ClaimSet, GoldLabels
+    from icmjax.runs import RunRecord
+
+
+def held_out(
+    demonstrations: ClaimSet, queries: ClaimSet, gold: GoldLabels, source: str
+) -> tuple[ClaimSet, GoldLabels]:
+    """The claims that the demonstrations do not answer; says on stderr how many they do.
+
+    Raises:
+      ClaimsError: no claim is left.
+    """
+    kept = icmjax.steering.held_out(demonstrations, queries)
+    num_known = len(queries) - len(kept)
+    if not len(kept):
+        raise ClaimsError(
+            Fault(
+                "Held-out claims are not among the demonstrations.",
+                f"all {num_known} are, or are the opposite of one",
+                source,
+                "give claims of other questions",
+            )
+        )
+    if num_known:
+        click.echo(
+            f"left out {num_known} of {len(queries)} claims: they are among the demonstrations, "
+            "or are the opposite of one",
+            err=True,
+        )
+    return queries.select(kept), gold.select(kept)
+
+
+def no_gold(source: str) -> ClaimsError:
+    """The error about held-out claims of a file that has no labels."""
+    remedy = "add a column label; icmjax predict labels claims without"
+    return ClaimsError(Fault("Held-out claims have gold labels.", "none", source, remedy))
+
+
+def template_of(model: ModelOptions, run: RunRecord) -> str | None:
+    """The name of the template that was asked for, else the one that the run had."""
+    return model.template or run.manifest.get("options", {}).get("template")
