@@ -36,7 +36,8 @@ from icmjax.errors import Preempted, printable
 if TYPE_CHECKING:
     import numpy as np
 
-    from icmjax import ClaimSet, GoldLabels
+    from icmjax import ClaimSet, GoldLabels, LanguageModel
+    from icmjax.search import Algorithm, RunStore
 
 FIGURE = "diagnostics.png"
 # A run records its options, but for those that say where it lies and how it is watched.
@@ -54,6 +55,7 @@ class Place(NamedTuple):
     resume: bool
     quiet: bool
     command: str  # that started it
+    tell_fn: Callable[[int, int], None] | None = None  # told the steps taken, and of how many
 
     @property
     def going_on(self) -> str:
@@ -64,6 +66,23 @@ class Place(NamedTuple):
     def has_begun(self) -> bool:
         """Whether there is a search that can be resumed, or a complete one."""
         return os.path.lexists(pathlib.Path(self.out) / "manifest.json")
+
+
+class Watched(NamedTuple):
+    """A run that tells of every block of steps that it keeps."""
+
+    run: RunStore
+    tell_fn: Callable[[int, int], None]
+    num_all: int
+
+    def save(self, state: Any, info: Any, num_steps: int, account: Any) -> None:
+        """Keep what the run keeps, then tell."""
+        self.run.save(state, info, num_steps, account)
+        self.tell_fn(num_steps, max(num_steps, self.num_all))
+
+    def restore(self, *arguments: Any) -> Any:
+        """What the run restores."""
+        return self.run.restore(*arguments)
 
 
 class Task(NamedTuple):
@@ -151,12 +170,14 @@ def label_claims(
     place: Place,
     machine: Machine,
     stop_fn: Callable[[], bool],
+    lm: LanguageModel | None = None,
 ) -> None:
     """Search for the labels of a task, and print the summary.
 
     Args:
       options: those of the command `search`, as a run records them.
       stop_fn: says whether the search is to end after the block that is running.
+      lm: the options' model, where it is read already.
 
     Raises:
       InputError: the options, the claims, the model or the folder are not usable.
@@ -165,8 +186,7 @@ def label_claims(
     import jax
 
     model = recorded(ModelOptions, options)
-    utility = recorded(UtilityOptions, options)
-    chosen = make_algorithm(options["algorithm"], utility, _algorithm_fields(options))
+    chosen = recorded_algorithm(options)
     icmjax.runs.check_folder(place.out, place.resume)
     claims = task.claims
     if not place.quiet:
@@ -183,7 +203,7 @@ def label_claims(
             "--rule ties them, and --algorithm marginals does not maximise U",
             err=True,
         )
-    lm = model.load(machine.mesh)
+    lm = model.load(machine.mesh) if lm is None else lm
     scorer = recorded(ScorerOptions, options).make(lm, claims, model.template, machine)
     if not place.quiet:
         click.echo(str(icmjax.scoring.describe(scorer, machine.memory_budget)), err=True)
@@ -201,6 +221,7 @@ def label_claims(
         options={**options, "template": wording.name},
         private_files=task.private_files,
     ) as run:
+        num_all, tell_fn = chosen.num_steps(len(claims)), place.tell_fn
         result = icmjax.run_search(
             scorer,
             claims.rules,
@@ -208,7 +229,7 @@ def label_claims(
             rng_key,
             clamped=task.clamped,
             groups=claims.group_index,
-            run=run,
+            run=run if tell_fn is None else Watched(run, tell_fn, num_all),
             progress=not place.quiet,
             stop_fn=stop_fn,
         )
@@ -218,6 +239,16 @@ def label_claims(
             title = f"{options['source']}, {options['algorithm']}"
             icmjax.runs.plot_search(result, run.path / FIGURE, title)
     _print(summary)
+
+
+def recorded_algorithm(options: Mapping[str, Any]) -> Algorithm:
+    """The algorithm of the options that a run records.
+
+    Raises:
+      InputError: see `make_algorithm`.
+    """
+    fields = _algorithm_fields(options)
+    return make_algorithm(options["algorithm"], recorded(UtilityOptions, options), fields)
 
 
 def _algorithm_fields(options: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Run folders, and what is made from them: tables, figures, pages, exports."""
 
 from icmjax.runs.export import FORMATS, export_dpo, export_prompt, export_sft, export_tree_order
-from icmjax.runs.files import free_name, free_names
+from icmjax.runs.files import free_name, free_names, lock
 from icmjax.runs.fingerprints import pytree_fingerprint, search_configuration
 from icmjax.runs.folder import Run, check_folder, open_run
 from icmjax.runs.page import make_page
@@ -20,6 +20,7 @@ __all__ = [
     "export_tree_order",
     "free_name",
     "free_names",
+    "lock",
     "make_page",
     "open_run",
     "plot_comparison",

@@ -19,7 +19,7 @@ from icmjax.search.hosts import listens_for_preemption
 from icmjax.search.icm import ICM
 from icmjax.search.ladder import Ladder
 from icmjax.search.loop import SearchResult, TokenCounter, run_block, run_search, start
-from icmjax.search.marginals import Marginals
+from icmjax.search.marginals import ONE_SIDED, Marginals
 from icmjax.search.moves import assignment_scores, best_assignment
 from icmjax.search.replicas import InformedMoves
 from icmjax.search.schedule import TemperingSchedule
@@ -32,6 +32,7 @@ from icmjax.search.warm_start import Start
 __all__ = [
     "BIASES",
     "ICM",
+    "ONE_SIDED",
     "Account",
     "Algorithm",
     "Bootstrap",
