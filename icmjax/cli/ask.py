@@ -7,7 +7,7 @@ import functools
 import pathlib
 import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import click
@@ -46,9 +46,14 @@ class Round:
         return recorded(ModelOptions, options).load(self.machine.mesh)
 
     def choose(
-        self, budget: int, selector: str | None, seed: int, file: Questionnaire
+        self,
+        budget: int,
+        selector: str | None,
+        seed: int,
+        first: Sequence[int],
+        without: Sequence[int],
     ) -> Questions:
-        """The claims to ask about: what the file has without an answer first, new ones after it."""
+        """The claims to ask about, some of them first, without the groups of others."""
         import jax
 
         claims = self.run.claims
@@ -68,8 +73,8 @@ class Round:
             found=self.run,
             algorithm=algorithm,
             clamped=clamped_labels(self.run),
-            first=file.open,
-            without=file.closed,
+            first=first,
+            without=without,
             rng_key=jax.random.key(seed),
         )
 
@@ -157,7 +162,7 @@ def command(
     recorded_options(this.run, folder)  # without which there is no search after the answers
     with icmjax.runs.lock(pathlib.Path(folder)):
         file = icmjax.feedback.Questionnaire(pathlib.Path(folder) / QUESTIONS, this.run.claims)
-        asked = this.choose(budget, selector, seed, file)
+        asked = this.choose(budget, selector, seed, file.open, file.closed)
         file.add(asked.questions)
         file.write()
         name = printable(pathlib.Path(folder).resolve().name, keep="")
@@ -189,7 +194,7 @@ def _write(this: Round, budget: int, selector: str | None, seed: int, out: str) 
     """Write the questions to a file; those that are there stay, answered or not."""
     file = icmjax.feedback.Questionnaire(out, this.run.claims)
     num_kept, num_answered = len(file), len(file.answered)
-    asked = this.choose(budget, selector, seed, file)
+    asked = this.choose(budget, selector, seed, [], [*file.open, *file.closed])
     rows = file.add(asked.questions)
     file.write()
     for row in rows:

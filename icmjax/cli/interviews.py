@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 WORDS = {"u": "unsure", "unsure": "unsure", "s": "skip", "skip": "skip"}
 BACK = ("b", "back")
+NOTHING = "no question has an answer: there is nothing to search with"
 
 
 def ask_on_page(interview: Interview, search_fn: Callable[[], None], opens_browser: bool) -> None:
@@ -32,16 +33,20 @@ def ask_on_page(interview: Interview, search_fn: Callable[[], None], opens_brows
         click.echo("Every answer is saved at once. Ctrl-C ends it, and loses none.")
         if opens_browser and has_screen():
             webbrowser.open(server.url)
-        if interview.wait():
+        is_refused = False
+        if not interview.wait():
+            click.echo(NOTHING)
+        else:
             try:
                 search_fn()
             except InputError as error:
+                is_refused = True
                 interview.tell("failed", message=str(error))
                 click.echo(f"error: {error}", err=True)
-                interview.wait_for_close()
-                sys.exit(2)
-        click.echo("The page says what changed, until it is ended there.")
+        click.echo("The page says what came of it, until it is ended there.")
         interview.wait_for_close()
+    if is_refused:
+        sys.exit(2)
 
 
 def has_screen() -> bool:
@@ -69,7 +74,7 @@ def ask_in_terminal(interview: Interview, search_fn: Callable[[], None]) -> None
         open_ones = [place for place, reply in enumerate(interview.replies) if reply is None]
         number = min(open_ones, default=0) if is_last else number + 1
     if not interview.wait():
-        click.echo("no question has an answer: there is nothing to search with")
+        click.echo(NOTHING)
         return
     search_fn()
     for line in lines_of(interview.state()["changes"]):

@@ -159,9 +159,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             self.send_error(HTTPStatus.LENGTH_REQUIRED)
             return None
         if int(length) > MAX_BODY:
-            # What is read off lets the browser see the answer; more than that is cut off.
-            self.rfile.read(min(int(length), 16 * MAX_BODY))
             self.send_error(HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
+            # A browser that is cut off while it still sends would not see the answer.
+            self.rfile.read(min(int(length), 16 * MAX_BODY))
             return None
         try:
             body = json.loads(self.rfile.read(int(length)))

@@ -130,6 +130,18 @@ function row(cells) {
   return line;
 }
 
+function turnedItem(change) {
+  const item = document.createElement("li");
+  const claim = document.createElement("p");
+  claim.textContent = change.claim;
+  const turn = document.createElement("p");
+  turn.className = "turn";
+  const cause = change.is_given ? "by your answers" : "by the search";
+  turn.textContent = `${change.before} → ${change.after}, ${cause}`;
+  item.append(claim, turn);
+  return item;
+}
+
 function percent(share) {
   return `${Math.round(100 * share)} %`;
 }
@@ -153,9 +165,7 @@ function showChanges() {
       `Right: of the ${accuracy.num_claims} labels that the search was free to choose, by the gold labels.`;
   }
   by("turned").replaceChildren(
-    ...changes.turned.map((change) =>
-      row([change.claim, change.before, change.after, change.is_given ? "your answers" : "the search"]),
-    ),
+    ...changes.turned.map(turnedItem),
   );
   by("turned-part").hidden = turned === 0;
   by("warnings").replaceChildren(
