@@ -219,6 +219,16 @@ def test_others_are_refused(served):
     assert served.interview.replies[0] == 1
 
 
+def test_an_address_leads_to_the_page_once(served):
+    place = "/" + served.server.once_url.split("/", 3)[3]
+    assert served.request("GET", place, Host="evil.example").status == 403
+    assert served.request("POST", place + "reply", b"{}").status == 403
+    first, second = (served.request("GET", place) for _ in range(2))
+    assert (first.status, first.headers["Location"]) == (303, f"/{served.server.token}/")
+    assert second.status == 403
+    assert "Location" not in second.headers
+
+
 def test_a_reply_is_small_and_means_something(served, tmp_path):
     assert served.reply(b"x" * (MAX_BODY + 1)).status == 413
     assert served.reply(**{"Content-Length": str(10**12)}, body=b"").status == 413

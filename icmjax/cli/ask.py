@@ -21,6 +21,7 @@ from icmjax.cli.inputs import clamped_labels, gold_of_run, recorded_options
 from icmjax.cli.interviews import ask_in_terminal, ask_on_page
 from icmjax.cli.machine import Machine, machine_options
 from icmjax.cli.options import SELECTORS, ModelOptions, ScorerOptions, recorded
+from icmjax.cli.preemption import PREEMPTED
 from icmjax.cli.search import Place, recorded_algorithm, says_how_to_go_on
 from icmjax.errors import Fault, InputError, printable
 
@@ -168,7 +169,7 @@ def command(
         name = printable(pathlib.Path(folder).resolve().name, keep="")
         interview = icmjax.feedback.Interview(name, asked, file)
         search_fn = functools.partial(this.search, interview, file)
-        with _says_what_is_saved(interview, file):
+        with _says_what_is_saved(interview, file, folder):
             if terminal:
                 ask_in_terminal(interview, search_fn)
             else:
@@ -176,7 +177,7 @@ def command(
 
 
 @contextlib.contextmanager
-def _says_what_is_saved(interview: Interview, file: Questionnaire) -> Iterator[None]:
+def _says_what_is_saved(interview: Interview, file: Questionnaire, folder: str) -> Iterator[None]:
     """Let Ctrl-C end the command with status 130, and a line that says what was saved."""
     try:
         yield
@@ -188,6 +189,11 @@ def _says_what_is_saved(interview: Interview, file: Questionnaire) -> Iterator[N
             printable(f"\ninterrupted; {kept}; open ones come first in\n  {again}"), err=True
         )
         sys.exit(INTERRUPTED)
+    except SystemExit as ended:
+        if ended.code in (INTERRUPTED, PREEMPTED):  # the search, which has said what it kept
+            answer = shlex.join(["icmjax", "answer", folder, "--labels", str(file.path)])
+            click.echo(printable(f"the answers are in {file.path}, for\n  {answer}"), err=True)
+        raise
 
 
 def _write(this: Round, budget: int, selector: str | None, seed: int, out: str) -> None:

@@ -32,7 +32,7 @@ def ask_on_page(interview: Interview, search_fn: Callable[[], None], opens_brows
         click.echo(f"answer {len(interview.replies)} questions at\n  {server.url}")
         click.echo("Every answer is saved at once. Ctrl-C ends it, and loses none.")
         if opens_browser and has_screen():
-            webbrowser.open(server.url)
+            webbrowser.open(server.once_url)
         is_refused = False
         if not interview.wait():
             click.echo(NOTHING)

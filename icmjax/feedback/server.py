@@ -58,6 +58,8 @@ class PageServer(http.server.ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.interview = interview
         self.token = secrets.token_urlsafe(32)
+        self._tickets = [secrets.token_urlsafe(32)]
+        self._lock = threading.Lock()
 
     @property
     def hosts(self) -> tuple[str, str]:
@@ -68,6 +70,20 @@ class PageServer(http.server.ThreadingHTTPServer):
     def url(self) -> str:
         """The address of the page, with its token."""
         return f"http://{self.hosts[0]}/{self.token}/"
+
+    @property
+    def once_url(self) -> str:
+        """An address that leads there once: all users of a machine see what a browser is given."""
+        (ticket,) = self._tickets
+        return f"http://{self.hosts[0]}/{ticket}/"
+
+    def takes_ticket(self, token: str) -> bool:
+        """Whether a token is that of the address that leads there once; then it is used up."""
+        with self._lock:
+            is_known = [hmac.compare_digest(token.encode(), own.encode()) for own in self._tickets]
+            if any(is_known):
+                self._tickets.clear()
+            return any(is_known)
 
     def server_bind(self) -> None:
         """Bind, without asking a name server for the machine's name as the library does."""
@@ -142,15 +158,21 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             self._answer_json(self.server.interview.state())
 
     def _place(self) -> str | None:
-        """What is asked for, behind the token; None where the request was refused."""
+        """What is asked for, behind the token; None where the request was answered already."""
         if self.headers.get("Host") not in self.server.hosts:
             self.send_error(HTTPStatus.FORBIDDEN, "another host")
             return None
         token, _, place = self.path.removeprefix("/").partition("/")
-        if not hmac.compare_digest(token.encode(), self.server.token.encode()):
+        if hmac.compare_digest(token.encode(), self.server.token.encode()):
+            return place
+        if self.command == "GET" and self.server.takes_ticket(token):
+            self.send_response(HTTPStatus.SEE_OTHER)
+            self.send_header("Location", f"/{self.server.token}/")
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+        else:
             self.send_error(HTTPStatus.FORBIDDEN, "another token")
-            return None
-        return place
+        return None
 
     def _body(self) -> dict[str, Any] | None:
         """The JSON object of a request; None where the request was refused."""
