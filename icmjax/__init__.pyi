@@ -26,6 +26,8 @@ from .claims import load_gold as load_gold
 from .claims import write_claims as write_claims
 from .devices import use_cores as use_cores
 from .errors import InputError as InputError
+from .feedback import answer as answer
+from .feedback import ask as ask
 from .lm import LanguageModel as LanguageModel
 from .lm import load_lm as load_lm
 from .persona_world import load_task as load_task

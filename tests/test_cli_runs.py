@@ -24,6 +24,11 @@ def invoke(*arguments: object):
     return CliRunner().invoke(main, [str(argument) for argument in arguments])
 
 
+def ask(run, budget, *options):
+    """Write questions into the run's folder."""
+    return invoke("ask", run, "--budget", budget, "--out", run / "questions.jsonl", *options)
+
+
 def read_rows(path):
     return [json.loads(line) for line in path.read_text().splitlines()]
 
@@ -87,7 +92,7 @@ def run(made, tmp_path):
     ],
 )
 def test_ask_writes_the_most_uncertain_claims(run, selector):
-    result = invoke("ask", run, "--budget", 2, "--selector", selector, "--devices", 2)
+    result = ask(run, 2, "--selector", selector, "--devices", 2)
     assert result.exit_code == 0, result.output
     rows = read_rows(run / "questions.jsonl")
     assert len({row["consistency_id"] for row in rows}) == 2  # one a group
@@ -98,10 +103,10 @@ def test_ask_writes_the_most_uncertain_claims(run, selector):
 
 def test_what_the_machine_lacks_is_refused(run):
     for options in (("--devices", 99), ("--memory-budget", 0.00001), ("--batch-size", 10**6)):
-        result = invoke("ask", run, "--budget", 1, "--selector", "zero_shot_entropy", *options)
+        result = ask(run, 1, "--selector", "zero_shot_entropy", *options)
         assert result.exit_code == 2, result.output
         assert options[0][2:8] in result.output.replace("_", "-")
-    invoke("ask", run, "--budget", 1, "--selector", "margin")
+    ask(run, 1, "--selector", "margin")
     (row,) = read_rows(run / "questions.jsonl")
     answers = write_rows(run / "questions.jsonl", [row | {"label": 1}])
     result = invoke("answer", run, "--labels", answers, "--memory-budget", 0.00001)
@@ -110,7 +115,7 @@ def test_what_the_machine_lacks_is_refused(run):
 
 
 def test_answers_are_held_fast_with_what_they_imply(run):
-    invoke("ask", run, "--budget", 2, "--selector", "margin")
+    ask(run, 2, "--selector", "margin")
     rows = read_rows(run / "questions.jsonl")
     before = {row["id"]: row["label"] for row in read_rows(run / "labels.jsonl")}
     told = {row["id"]: 1 - before[row["id"]] for row in rows}  # the human disagrees
@@ -125,7 +130,7 @@ def test_answers_are_held_fast_with_what_they_imply(run):
         opposite = f"c{int(id_[1]) ^ 1}"
         assert after[opposite] == 1 - label  # implied by the pair's rule
     # Asking again leaves answered pairs out; answering otherwise is refused.
-    result = invoke("ask", run / "answered", "--budget", 1, "--selector", "margin")
+    result = ask(run / "answered", 1, "--selector", "margin")
     (asked,) = read_rows(run / "answered/questions.jsonl")
     assert asked["id"] not in told
     changed = [row | {"label": 1 - told[row["id"]]} for row in rows]
@@ -136,7 +141,7 @@ def test_answers_are_held_fast_with_what_they_imply(run):
 
 
 def test_a_single_answer_is_enough(run):
-    invoke("ask", run, "--budget", 1)
+    ask(run, 1)
     (row,) = read_rows(run / "questions.jsonl")
     answers = write_rows(run / "questions.jsonl", [row | {"label": 1}])
     options = "--out", run / "next", "--quiet", "--devices", 2
@@ -147,7 +152,7 @@ def test_a_single_answer_is_enough(run):
 
 
 def test_answers_to_other_claims_are_refused(run):
-    invoke("ask", run, "--budget", 1)
+    ask(run, 1)
     (row,) = read_rows(run / "questions.jsonl")
     for change, expected in (
         ({"id": "c9", "label": 1}, "c9"),
@@ -162,7 +167,7 @@ def test_answers_to_other_claims_are_refused(run):
 
 
 def test_more_questions_than_groups(run):
-    result = invoke("ask", run, "--budget", 4)
+    result = ask(run, 4)
     assert result.exit_code == 2
     assert "3 groups" in result.output
 
@@ -259,7 +264,7 @@ def test_a_run_of_the_library_records_no_options(run):
 def test_random_selection_is_by_seed(run):
     chosen = []
     for seed in (0, 0, 1, 2, 3, 4):
-        invoke("ask", run, "--budget", 2, "--selector", "random", "--seed", seed)
+        ask(run, 2, "--selector", "random", "--seed", seed)
         chosen.append([row["id"] for row in read_rows(run / "questions.jsonl")])
         (run / "questions.jsonl").unlink()
     assert chosen[0] == chosen[1]

@@ -33,6 +33,7 @@ def log_probs(true: list[float]) -> np.ndarray:
 def test_every_selector_reads_its_own_evidence():
     evidence = Evidence(
         zero_shot=log_probs([0.5, 0.9, 0.99]),
+        unbiased=log_probs([0.1, 0.5, 0.8]),
         leave_one_out=log_probs([0.99, 0.45, 0.2]),
         marginals=np.exp(log_probs([0.9, 0.95, 0.6])),
         expected_gain=np.array([1.0, -2.0, 0.0]),
@@ -43,6 +44,7 @@ def test_every_selector_reads_its_own_evidence():
     }
     assert orders | {"random": None} == {
         "zero_shot_entropy": [0, 1, 2],
+        "unbiased_entropy": [1, 2, 0],
         "leave_one_out_entropy": [1, 2, 0],
         "marginal_entropy": [2, 0, 1],
         "margin": [1, 2, 0],

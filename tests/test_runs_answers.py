@@ -27,6 +27,11 @@ def invoke(*arguments: object):
         return CliRunner().invoke(main, words)
 
 
+def ask(run, budget, *options):
+    """Write questions into the run's folder."""
+    return invoke("ask", run, "--budget", budget, "--out", run / "questions.jsonl", *options)
+
+
 def read_rows(path):
     return [json.loads(line) for line in path.read_text().splitlines()]
 
@@ -86,30 +91,30 @@ def answered(run, label=1):
 
 def test_asking_again_keeps_what_was_answered(run):
     path = run / "questions.jsonl"
-    assert invoke("ask", run, "--budget", 2, "--selector", "margin").exit_code == 0
+    assert ask(run, 2, "--selector", "margin").exit_code == 0
     first, second = read_rows(path)
     assert path.stat().st_mode & 0o777 == 0o600
     filled = [first | {"label": "True", "note": "sure"}, second]
     write_rows(path, filled)
-    result = invoke("ask", run, "--budget", 1, "--selector", "margin")
+    result = ask(run, 1, "--selector", "margin")
     assert result.exit_code == 0, result.output
     assert "kept 2 earlier questions, 1 of them answered" in result.output
     rows = read_rows(path)
     assert rows[:2] == filled
     assert len({row["consistency_id"] for row in rows}) == 3
     assert rows[2]["label"] is None
-    result = invoke("ask", run, "--budget", 1, "--selector", "margin")
+    result = ask(run, 1, "--selector", "margin")
     assert result.exit_code == 2  # no group is left
     assert read_rows(path) == rows
     write_rows(path, [{"id": "somebody else's", "label": 1}])
-    assert invoke("ask", run, "--budget", 1, "--selector", "margin").exit_code == 2
+    assert ask(run, 1, "--selector", "margin").exit_code == 2
     assert read_rows(path) == [{"id": "somebody else's", "label": 1}]
 
 
 def test_the_selector_is_zero_shot_entropy_by_default(run):
     texts = []
     for options in ((), ("--selector", "zero_shot_entropy"), ("--selector", "margin")):
-        assert invoke("ask", run, "--budget", 3, *options).exit_code == 0
+        assert ask(run, 3, *options).exit_code == 0
         texts.append([row["uncertainty"] for row in read_rows(run / "questions.jsonl")])
         (run / "questions.jsonl").unlink()
     assert texts[0] == texts[1] != texts[2]
@@ -121,7 +126,7 @@ def test_claims_steer_no_terminal(made, tmp_path):
     options = *search_options(made, tmp_path / "run"), "--claims", tmp_path / "claims.jsonl"
     result = invoke("search", *options)
     assert result.exit_code == 0, result.output
-    result = invoke("ask", tmp_path / "run", "--budget", 3, "--selector", "margin")
+    result = ask(tmp_path / "run", 3, "--selector", "margin")
     assert result.exit_code == 0, result.output
     assert "\x1b" not in result.output
     assert "\\x1b[2J" in result.output
@@ -138,7 +143,7 @@ def test_scores_that_are_no_numbers_are_refused(made, run, tmp_path):
     manifest["options"]["model"] = str(tmp_path / "model")
     files.write_sealed(run / "manifest.json", manifest)
     for selector in ("zero_shot_entropy", "expected_gain"):
-        result = invoke("ask", run, "--budget", 1, "--selector", selector)
+        result = ask(run, 1, "--selector", selector)
         assert result.exit_code == 2, result.output
         assert "claim 'Japan0'" in result.output
     assert not (run / "questions.jsonl").exists()
@@ -266,7 +271,7 @@ def test_a_run_is_used_from_another_folder(run, tmp_path, monkeypatch):
     """The search was given `model` and `claims.jsonl`, relative to a folder that is not this."""
     monkeypatch.chdir(tmp_path)
     for arguments in (
-        ("ask", "run", "--budget", 1, "--selector", "zero_shot_entropy"),
+        ("ask", "run", "--budget", 1, "--out", "run/questions.jsonl"),
         ("export", "run", "--format", "tree-order"),
         ("answer", "run", "--labels", answered(run), "--quiet"),
         ("report", "run"),

@@ -1,58 +1,115 @@
-"""`icmjax ask`: choose the claims of a run to ask a human about."""
+"""`icmjax ask`: ask a human about the claims that matter most, and search with the answers."""
 
 from __future__ import annotations
 
-import json
-import os
+import contextlib
+import functools
 import pathlib
 import shlex
-from typing import TYPE_CHECKING, Any
+import sys
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import click
 
 import icmjax
+from icmjax.cli import report
+from icmjax.cli.answer import default_target, search_with_answers
+from icmjax.cli.commands import INTERRUPTED
 from icmjax.cli.faults import reports_faults
-from icmjax.cli.inputs import clamped_labels, read_answer_rows, recorded_options
+from icmjax.cli.inputs import clamped_labels, gold_of_run, recorded_options
+from icmjax.cli.interviews import ask_in_terminal, ask_on_page
 from icmjax.cli.machine import Machine, machine_options
-from icmjax.cli.options import SELECTORS, ModelOptions, ScorerOptions, UtilityOptions, recorded
-from icmjax.errors import RunError, printable
-from icmjax.files import write_text
+from icmjax.cli.options import SELECTORS, ModelOptions, ScorerOptions, recorded
+from icmjax.cli.preemption import PREEMPTED
+from icmjax.cli.search import Place, recorded_algorithm, says_how_to_go_on
+from icmjax.errors import Fault, InputError, printable
 
 if TYPE_CHECKING:
-    import numpy as np
-
-    from icmjax import ClaimSet
-    from icmjax.feedback import Evidence
+    from icmjax import LanguageModel
+    from icmjax.feedback import Interview, Questionnaire, Questions
     from icmjax.runs import RunRecord
 
 QUESTIONS = "questions.jsonl"
-NEEDS_MODEL = ("zero_shot_entropy", "expected_gain")
 
 
-def _evidence(run: RunRecord, folder: str, selector: str, machine: Machine) -> Evidence:
-    """What a selector reads; the model is loaded only where it has to be."""
-    import jax.numpy as jnp
+class Round:
+    """A round of questions about the claims of a run."""
 
-    evidence = icmjax.feedback.Evidence(leave_one_out=run.label_log_probs, marginals=run.marginals)
-    if selector not in NEEDS_MODEL:
-        return evidence
-    options = recorded_options(run, folder)
-    model = recorded(ModelOptions, options)
-    scoring = recorded(ScorerOptions, options)
-    scorer = scoring.make(model.load(machine.mesh), run.claims, model.template, machine)
-    checked = icmjax.scoring.checked_scores
-    if selector == "zero_shot_entropy":
-        unlabelled = jnp.full(len(run.claims), icmjax.UNLABELLED, jnp.int8)
-        return evidence._replace(zero_shot=checked(scorer(unlabelled), run.claims))
-    gains = icmjax.feedback.expected_gain(
-        scorer,
-        run.labels,
-        run.label_log_probs,
-        run.claims.rules,
-        *recorded(UtilityOptions, options),
-        clamped_labels(run),
-    )
-    return evidence._replace(expected_gain=checked(gains[:, None], run.claims)[:, 0])
+    def __init__(self, folder: str, machine: Machine):
+        self.folder, self.machine = folder, machine
+        self.run: RunRecord = icmjax.read_run(folder)
+
+    @functools.cached_property
+    def lm(self) -> LanguageModel:
+        """The run's model, read when it is first needed, and kept for the search."""
+        options = recorded_options(self.run, self.folder)
+        return recorded(ModelOptions, options).load(self.machine.mesh)
+
+    def choose(
+        self,
+        budget: int,
+        selector: str | None,
+        seed: int,
+        first: Sequence[int],
+        without: Sequence[int],
+    ) -> Questions:
+        """The claims to ask about, some of them first, without the groups of others."""
+        import jax
+
+        claims = self.run.claims
+        reads = None if selector is None else icmjax.feedback.READS[selector]
+        scorer = algorithm = None
+        if selector is None or reads in icmjax.feedback.NEEDS_MODEL:
+            options = recorded_options(self.run, self.folder)
+            algorithm = recorded_algorithm(options)
+            template = recorded(ModelOptions, options).template
+            scoring = recorded(ScorerOptions, options)
+            scorer = scoring.make(self.lm, claims, template, self.machine)
+        return icmjax.ask(
+            scorer,
+            claims,
+            budget,
+            selector,
+            found=self.run,
+            algorithm=algorithm,
+            clamped=clamped_labels(self.run),
+            first=first,
+            without=without,
+            rng_key=jax.random.key(seed),
+        )
+
+    def search(self, interview: Interview, file: Questionnaire) -> None:
+        """Search with the answers of a file held fast, and tell the interview what changed."""
+        target = default_target(pathlib.Path(self.folder))
+        words = ["icmjax", "answer", self.folder, "--labels", str(file.path), "--out", str(target)]
+
+        def tell(num_steps: int, num_all: int) -> None:
+            interview.tell("searching", num_steps=num_steps, num_all=num_all)
+
+        place = Place(str(target), False, False, shlex.join(words), tell)
+        with says_how_to_go_on(place) as stop_fn:
+            answers = icmjax.feedback.read_answers(str(file.path), self.run.claims)
+            search_with_answers(
+                self.run,
+                self.folder,
+                answers,
+                str(file.path),
+                place,
+                self.machine,
+                stop_fn,
+                vars(self).get("lm"),
+            )
+        self._tell_changes(interview, target)
+
+    def _tell_changes(self, interview: Interview, target: pathlib.Path) -> None:
+        click.get_current_context().invoke(report.command, folder=str(target))
+        new, claims = icmjax.read_run(target), self.run.claims
+        gold = gold_of_run(claims, recorded_options(self.run, self.folder))
+        labels = self.run.labels, new.labels
+        changes = icmjax.feedback.changes_between(claims, *labels, clamped_labels(new), gold)
+        interview.report = target / report.PAGE
+        interview.tell("done", changes=changes, warnings=list(new.summary["warnings"]))
 
 
 @click.command("ask")
@@ -60,56 +117,97 @@ def _evidence(run: RunRecord, folder: str, selector: str, machine: Machine) -> E
 @click.option("--budget", type=int, required=True, help="How many claims to ask about.")
 @click.option(
     "--selector",
-    default="zero_shot_entropy",
-    show_default=True,
     type=click.Choice(SELECTORS),
-    help="What makes a claim worth asking about.",
+    help="What makes a claim worth asking about. By default zero_shot_entropy: four such answers "
+    "add +.035 [.018, .056] to held-out accuracy over four about random claims (p .005; rare and "
+    "unseen groups of the bundled model). Where the model says one label of nearly all claims, and "
+    "the search took that off, unbiased_entropy. On real models none has been shown to be better.",
 )
 @click.option("--seed", default=0, show_default=True, help="Of the selector random.")
+@click.option("--terminal", is_flag=True, help="Ask in the terminal instead of on a page.")
+@click.option("--no-browser", is_flag=True, help="Print the address of the page, open no browser.")
+@click.option(
+    "--out",
+    type=click.Path(),
+    help="Ask nothing: write the questions to this file, JSONL or CSV, for `icmjax answer`.",
+)
 @reports_faults
 @machine_options
-def command(folder: str, budget: int, selector: str, seed: int, machine: Machine) -> None:
-    """Choose the claims of a run to ask a human about, and write FOLDER/questions.jsonl.
+def command(
+    folder: str,
+    budget: int,
+    selector: str | None,
+    seed: int,
+    terminal: bool,
+    no_browser: bool,
+    out: str | None,
+    machine: Machine,
+) -> None:
+    """Ask a human about the claims of a run that matter most, then search with the answers.
 
-    Questions that are there stay, answered or not, and new ones are added.
+    A page on this machine asks, one claim at a time. Its address is printed, and a browser is
+    opened where there is one and the output is a terminal. Each answer is kept at once, in
+    FOLDER/questions.jsonl. After the last one the search runs again with the answers held fast,
+    into FOLDER/answered, and the page shows what changed.
+
+    Answers of earlier rounds stay. Questions that are still open come first, and count.
     """
-    import jax
-    import numpy as np
+    if out is not None and (terminal or no_browser):
+        rule, remedy = "Questions are written to a file or asked.", "leave one of the options out"
+        found = "--terminal" if terminal else "--no-browser"
+        raise InputError(Fault(rule, f"--out and {found}", "--out", remedy))
+    this = Round(folder, machine)
+    if out is not None:
+        _write(this, budget, selector, seed, out)
+        return
+    recorded_options(this.run, folder)  # without which there is no search after the answers
+    with icmjax.runs.lock(pathlib.Path(folder)):
+        file = icmjax.feedback.Questionnaire(pathlib.Path(folder) / QUESTIONS, this.run.claims)
+        asked = this.choose(budget, selector, seed, file.open, file.closed)
+        file.add(asked.questions)
+        file.write()
+        name = printable(pathlib.Path(folder).resolve().name, keep="")
+        interview = icmjax.feedback.Interview(name, asked, file)
+        search_fn = functools.partial(this.search, interview, file)
+        with _says_what_is_saved(interview, file, folder):
+            if terminal:
+                ask_in_terminal(interview, search_fn)
+            else:
+                ask_on_page(interview, search_fn, opens_browser=not no_browser)
 
-    run = icmjax.read_run(folder)
-    path = pathlib.Path(folder) / QUESTIONS
-    earlier = read_answer_rows(str(path), run.claims) if os.path.lexists(path) else {}
-    evidence = _evidence(run, folder, selector, machine)
-    values = icmjax.feedback.uncertainty(selector, evidence, len(run.claims), jax.random.key(seed))
-    # What was asked is closed as what was answered is, whatever the answer will be.
-    closed = clamped_labels(run)
-    closed[list(earlier)] = np.maximum(closed[list(earlier)], 0)
-    asked = icmjax.feedback.choose_claims(values, run.claims.group_index, budget, closed)
-    rows = _question_rows(run.claims, asked, values)
-    kept = [row for rows_of_claim in earlier.values() for row, _ in rows_of_claim]
-    text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in [*kept, *rows])
-    write_text(path, text, private=True, error=RunError)
+
+@contextlib.contextmanager
+def _says_what_is_saved(interview: Interview, file: Questionnaire, folder: str) -> Iterator[None]:
+    """Let Ctrl-C end the command with status 130, and a line that says what was saved."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        num = sum(reply is not None for reply in interview.replies)
+        kept = f"{num} of {len(interview.replies)} questions done, answers saved in {file.path}"
+        again = shlex.join(["icmjax", *sys.argv[1:]])
+        click.echo(
+            printable(f"\ninterrupted; {kept}; open ones come first in\n  {again}"), err=True
+        )
+        sys.exit(INTERRUPTED)
+    except SystemExit as ended:
+        if ended.code in (INTERRUPTED, PREEMPTED):  # the search, which has said what it kept
+            answer = shlex.join(["icmjax", "answer", folder, "--labels", str(file.path)])
+            click.echo(printable(f"the answers are in {file.path}, for\n  {answer}"), err=True)
+        raise
+
+
+def _write(this: Round, budget: int, selector: str | None, seed: int, out: str) -> None:
+    """Write the questions to a file; those that are there stay, answered or not."""
+    file = icmjax.feedback.Questionnaire(out, this.run.claims)
+    num_kept, num_answered = len(file), len(file.answered)
+    asked = this.choose(budget, selector, seed, [], [*file.open, *file.closed])
+    rows = file.add(asked.questions)
+    file.write()
     for row in rows:
         claim = printable(f"{row['question']} {row['choice']}".rstrip(), keep="")
         click.echo(f"{row['uncertainty']:.3f}  {claim}")
-    if kept:
-        num_answered = sum(any(label >= 0 for _, label in given) for given in earlier.values())
-        click.echo(f"kept {len(kept)} earlier questions, {num_answered} of them answered")
-    answer = shlex.join(["icmjax", "answer", folder, "--labels", str(path)])
-    click.echo(printable(f"wrote {path}: set the labels, then {answer}"))
-
-
-def _question_rows(claims: ClaimSet, asked: np.ndarray, values: np.ndarray) -> list[dict[str, Any]]:
-    return [
-        {
-            "id": claim.id,
-            "persona": claim.persona,
-            "consistency_id": claim.consistency_id,
-            "question": claim.question,
-            "choice": claim.choice,
-            **({} if claim.choice_2 is None else {"choice_2": claim.choice_2}),
-            "label": None,
-            "uncertainty": round(float(values[index]), 6),
-        }
-        for index, claim in ((index, claims.claims[index]) for index in asked)
-    ]
+    if num_kept:
+        click.echo(f"kept {num_kept} earlier questions, {num_answered} of them answered")
+    answer = shlex.join(["icmjax", "answer", this.folder, "--labels", out])
+    click.echo(asked.about)
+    click.echo(printable(f"wrote {out}: set the labels, then {answer}"))

@@ -20,7 +20,7 @@ COMMANDS = {
     "score": "Print the utility of given labels.",
     "evaluate": "Steer with a run's labels on held-out claims.",
     "predict": "Label more claims by a run's labels, without gold labels.",
-    "ask": "Choose the claims of a run to ask a human about.",
+    "ask": "Ask a human about the claims of a run that matter most.",
     "answer": "Search again with a human's answers held fast.",
     "export": "Write a run's labelled claims for other tools.",
     "report": "Write the page of a run.",

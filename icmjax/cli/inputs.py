@@ -1,9 +1,8 @@
-"""What commands read: claims, labels, answers, and the options that a run recorded."""
+"""What commands read: claims, labels, and the options that a run recorded."""
 
 from __future__ import annotations
 
 import os
-import pathlib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +13,6 @@ if TYPE_CHECKING:
     import numpy as np
 
     from icmjax import ClaimSet, GoldLabels
-    from icmjax.claims import Claim
     from icmjax.runs import RunRecord
 
 
@@ -56,23 +54,6 @@ def place_of(name: str) -> str:
     return os.path.abspath(name) if os.path.exists(name) else name
 
 
-def differing_fields(values: Mapping[str, Any], claim: Claim) -> list[str]:
-    """Which parts of a claim's text other values contradict; what they leave blank they do not.
-
-    Args:
-      values: by the names of a `Claim`'s fields.
-    """
-
-    def text(value: Any) -> str:
-        return "" if value is None else str(value).strip()
-
-    return [
-        name
-        for name in ("question", "choice", "choice_2")
-        if text(values.get(name)) not in ("", text(getattr(claim, name)))
-    ]
-
-
 def read_labels(path: str, claims: ClaimSet, is_part: bool = False) -> np.ndarray:
     """The labels of claims from a file with the same ids, in any order: int8 `[N]`.
 
@@ -105,7 +86,7 @@ def read_labels(path: str, claims: ClaimSet, is_part: bool = False) -> np.ndarra
             "give the labels of this very claim file",
         )
         for id_ in asked.keys() & found.keys()
-        for name in differing_fields(found[id_]._asdict(), asked[id_])
+        for name in icmjax.feedback.differing_fields(found[id_]._asdict(), asked[id_])
     ]
     if gold is None:
         faults.append(Fault("A label file has labels.", "none", path, "label its claims"))
@@ -114,55 +95,6 @@ def read_labels(path: str, claims: ClaimSet, is_part: bool = False) -> np.ndarra
     assert gold is not None
     by_id = dict(zip((claim.id for claim in labelled.claims), gold.labels, strict=True))
     return np.array([by_id[claim.id] for claim in claims.claims], np.int8)
-
-
-def read_answers(path: str, claims: ClaimSet) -> np.ndarray:
-    """Answers to some of the claims, from rows with `id` and `label`: int8 `[N]`, -1 elsewhere.
-
-    Raises:
-      ClaimsError: as `read_answer_rows`; or no row has a label.
-    """
-    import numpy as np
-
-    answers = np.full(len(claims), icmjax.UNLABELLED, np.int8)
-    for index, rows in read_answer_rows(path, claims).items():
-        answers[index] = max(label for _, label in rows)
-    if (answers == icmjax.UNLABELLED).all():
-        remedy = "set `label` in the rows of questions.jsonl"
-        raise ClaimsError(Fault("An answer has a label.", "none", path, remedy))
-    return answers
-
-
-def read_answer_rows(path: str, claims: ClaimSet) -> dict[int, list[tuple[Mapping[str, Any], int]]]:
-    """Rows with `id` and `label` as they stand, and their labels, -1 for none; by claim index.
-
-    Raises:
-      ClaimsError: a row is not about one of the claims, has another label than its options, or
-        contradicts another row.
-    """
-    faults: list[Fault] = []
-    index = {claim.id: number for number, claim in enumerate(claims.claims)}
-    given: dict[int, list[tuple[Mapping[str, Any], int]]] = {}
-    for row in icmjax.claims.read_rows(pathlib.Path(path), faults):
-        id_ = str(row.values.get("id"))
-        label = icmjax.claims.label_index(row.values.get("label"), claims.options)
-        if id_ not in index or differing_fields(row.values, claims.claims[index[id_]]):
-            found = f"claim {id_!r}, which is not among them or says something else"
-            remedy = "answer the rows of questions.jsonl, and change their labels alone"
-            faults.append(Fault("Answers are to claims of the run.", found, row.where, remedy))
-        elif label is None:
-            found, remedy = repr(row.values.get("label")), f"one of {', '.join(claims.options)}"
-            faults.append(Fault("A label is one of the options.", found, row.where, remedy))
-        else:
-            earlier = [other for _, other in given.get(index[id_], []) if other >= 0]
-            if label >= 0 and any(other != label for other in earlier):
-                both = f"{claims.options[earlier[0]]} and {claims.options[label]} of claim {id_!r}"
-                remedy = "keep one of the two rows"
-                faults.append(Fault("A claim has one answer.", both, row.where, remedy))
-            given.setdefault(index[id_], []).append((row.values, label))
-    if faults:
-        raise ClaimsError(faults)
-    return given
 
 
 def gold_of_run(claims: ClaimSet, options: Mapping[str, Any]) -> GoldLabels | None:

@@ -32,6 +32,7 @@ QUANTIZATIONS = ("int8", "int4")
 METHODS = ("tree", "sequential", "blockwise", "chain_rule")
 SELECTORS = (
     "zero_shot_entropy",
+    "unbiased_entropy",
     "leave_one_out_entropy",
     "marginal_entropy",
     "margin",

@@ -38,7 +38,8 @@ from icmjax.files import write_text
 if TYPE_CHECKING:
     import numpy as np
 
-    from icmjax import ClaimSet, GoldLabels
+    from icmjax import ClaimSet, GoldLabels, LanguageModel
+    from icmjax.search import Algorithm, RunStore
 
 FIGURE = "diagnostics.png"
 # A run records its options, but for those that say where it lies and how it is watched.
@@ -65,6 +66,7 @@ class Place(NamedTuple):
     command: str  # that started it
     is_json: bool = False
     config: str | None = None  # the file of the options that are in force
+    tell_fn: Callable[[int, int], None] | None = None  # told the steps taken, and of how many
 
     @property
     def going_on(self) -> str:
@@ -75,6 +77,23 @@ class Place(NamedTuple):
     def has_begun(self) -> bool:
         """Whether there is a search that can be resumed, or a complete one."""
         return os.path.lexists(pathlib.Path(self.out) / "manifest.json")
+
+
+class Watched(NamedTuple):
+    """A run that tells of every block of steps that it keeps."""
+
+    run: RunStore
+    tell_fn: Callable[[int, int], None]
+    num_all: int
+
+    def save(self, state: Any, info: Any, num_steps: int, account: Any) -> None:
+        """Keep what the run keeps, then tell."""
+        self.run.save(state, info, num_steps, account)
+        self.tell_fn(num_steps, max(num_steps, self.num_all))
+
+    def restore(self, *arguments: Any) -> Any:
+        """What the run restores."""
+        return self.run.restore(*arguments)
 
 
 class Task(NamedTuple):
@@ -169,12 +188,14 @@ def label_claims(
     place: Place,
     machine: Machine,
     stop_fn: Callable[[], bool],
+    lm: LanguageModel | None = None,
 ) -> None:
     """Search for the labels of a task, and print the summary.
 
     Args:
       options: those of the command `search`, as a run records them.
       stop_fn: says whether the search is to end after the block that is running.
+      lm: the options' model, where it is read already.
 
     Raises:
       InputError: the options, the claims, the model or the folder are not usable.
@@ -183,8 +204,7 @@ def label_claims(
     import jax
 
     model = recorded(ModelOptions, options)
-    utility = recorded(UtilityOptions, options)
-    chosen = make_algorithm(options["algorithm"], utility, _algorithm_fields(options))
+    chosen = recorded_algorithm(options)
     icmjax.runs.check_folder(place.out, place.resume)
     claims = task.claims
     if not place.quiet:
@@ -199,7 +219,7 @@ def label_claims(
             "warning: no pair rule ties these claims, and the highest U may be one label for all; "
             "--rule ties them, and --algorithm marginals does not maximise U"
         )
-    lm = model.load(machine.mesh)
+    lm = model.load(machine.mesh) if lm is None else lm
     scorer = recorded(ScorerOptions, options).make(lm, claims, model.template, machine)
     plan = str(icmjax.scoring.describe(scorer, machine.memory_budget))
     if not place.quiet:
@@ -221,6 +241,7 @@ def label_claims(
     ) as run:
         if place.config is not None and not os.path.lexists(run.path / FILE):
             write_text(run.path / FILE, place.config, error=RunError)
+        num_all, tell_fn = chosen.num_steps(len(claims)), place.tell_fn
         result = icmjax.run_search(
             scorer,
             claims.rules,
@@ -228,7 +249,7 @@ def label_claims(
             rng_key,
             clamped=task.clamped,
             groups=claims.group_index,
-            run=run,
+            run=run if tell_fn is None else Watched(run, tell_fn, num_all),
             progress=not place.quiet,
             stop_fn=stop_fn,
         )
@@ -240,6 +261,16 @@ def label_claims(
             found = icmjax.runs.found_by(result, claims, task.gold, is_held)
             icmjax.runs.plot_search(found, run.path / FIGURE, title)
     print_summary(summary, claims, place.out, place.is_json)
+
+
+def recorded_algorithm(options: Mapping[str, Any]) -> Algorithm:
+    """The algorithm of the options that a run records.
+
+    Raises:
+      InputError: see `make_algorithm`.
+    """
+    fields = _algorithm_fields(options)
+    return make_algorithm(options["algorithm"], recorded(UtilityOptions, options), fields)
 
 
 def _algorithm_fields(options: Mapping[str, Any]) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from icmjax.search import Scorer
 
 Selector = Literal[
     "zero_shot_entropy",  # of P(label | claim), before any search
+    "unbiased_entropy",  # the same, less what the model says of all claims alike
     "leave_one_out_entropy",  # of P(label | claim, all other labels)
     "marginal_entropy",  # of how often a tempered search had each label
     "margin",  # how close the two most probable labels are, given all other labels
@@ -31,6 +32,7 @@ class Evidence(NamedTuple):
     """What is known of N claims without asking; None where it was not computed."""
 
     zero_shot: np.ndarray | None = None  # float32 [N, Y], label log-probs without demonstrations
+    unbiased: np.ndarray | None = None  # float32 [N, Y], the same less the border of the two labels
     leave_one_out: np.ndarray | None = None  # float32 [N, Y], label log-probs at the found labels
     marginals: np.ndarray | None = None  # float32 [N, Y], probabilities
     expected_gain: np.ndarray | None = None  # float32 [N], of `expected_gain`
@@ -39,6 +41,7 @@ class Evidence(NamedTuple):
 # Which evidence a selector reads.
 READS: dict[str, str | None] = {
     "zero_shot_entropy": "zero_shot",
+    "unbiased_entropy": "unbiased",
     "leave_one_out_entropy": "leave_one_out",
     "marginal_entropy": "marginals",
     "margin": "leave_one_out",

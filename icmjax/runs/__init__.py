@@ -3,7 +3,7 @@
 from icmjax.runs.curves import found_by, held_fast
 from icmjax.runs.exports import FORMATS, export
 from icmjax.runs.figures import plot_comparison, plot_search
-from icmjax.runs.files import free_name, free_names
+from icmjax.runs.files import free_name, free_names, lock
 from icmjax.runs.fingerprints import pytree_fingerprint, search_configuration
 from icmjax.runs.folder import Run, check_folder, open_run
 from icmjax.runs.jsonl import as_jsonl, label_rows
@@ -25,6 +25,7 @@ __all__ = [
     "free_names",
     "held_fast",
     "label_rows",
+    "lock",
     "make_page",
     "open_run",
     "plot_comparison",

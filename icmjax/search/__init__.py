@@ -30,7 +30,7 @@ from icmjax.search.loop import (
     run_search,
     start,
 )
-from icmjax.search.marginals import Marginals
+from icmjax.search.marginals import ONE_SIDED, Marginals
 from icmjax.search.moves import assignment_scores, best_assignment
 from icmjax.search.replicas import InformedMoves
 from icmjax.search.schedule import TemperingSchedule
@@ -43,6 +43,7 @@ from icmjax.search.warm_start import Start
 __all__ = [
     "BIASES",
     "ICM",
+    "ONE_SIDED",
     "Account",
     "Algorithm",
     "Bootstrap",

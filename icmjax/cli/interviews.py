@@ -1,0 +1,131 @@
+"""Questions asked on a page or in the terminal."""
+
+from __future__ import annotations
+
+import os
+import sys
+import webbrowser
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import click
+
+import icmjax
+from icmjax.errors import InputError, printable
+
+if TYPE_CHECKING:
+    from icmjax.feedback import Interview
+
+WORDS = {"u": "unsure", "unsure": "unsure", "s": "skip", "skip": "skip"}
+BACK = ("b", "back")
+NOTHING = "no question has an answer: there is nothing to search with"
+
+
+def ask_on_page(interview: Interview, search_fn: Callable[[], None], opens_browser: bool) -> None:
+    """Serve the page until the person ends it there; the search runs in this thread.
+
+    Args:
+      search_fn: searches with the answers, and tells the interview.
+      opens_browser: whether a browser is opened, where there is one to see.
+    """
+    with icmjax.feedback.serve_page(interview) as server:
+        click.echo(f"answer {len(interview.replies)} questions at\n  {server.url}")
+        click.echo("Every answer is saved at once. Ctrl-C ends it, and loses none.")
+        if opens_browser and has_screen():
+            webbrowser.open(server.once_url)
+        is_refused = False
+        if not interview.wait():
+            click.echo(NOTHING)
+        else:
+            try:
+                search_fn()
+            except InputError as error:
+                is_refused = True
+                interview.tell("failed", message=str(error))
+                click.echo(f"error: {error}", err=True)
+        click.echo("The page says what came of it, until it is ended there.")
+        interview.wait_for_close()
+    if is_refused:
+        sys.exit(2)
+
+
+def has_screen() -> bool:
+    """Whether somebody sees a browser that is opened: a console's would take the terminal."""
+    is_watched = sys.stdout.isatty()
+    is_graphical = sys.platform == "darwin" or "DISPLAY" in os.environ
+    return is_watched and (is_graphical or "WAYLAND_DISPLAY" in os.environ)
+
+
+def ask_in_terminal(interview: Interview, search_fn: Callable[[], None]) -> None:
+    """Ask by prompts, search, and print what changed.
+
+    Raises:
+      KeyboardInterrupt: Ctrl-C, or the input ends before the last answer.
+    """
+    click.echo(interview.asked.about)
+    number = 0
+    while None in interview.replies:
+        given = _prompt(interview, number)
+        if given is None:
+            number = max(number - 1, 0)
+            continue
+        interview.reply(number, given)
+        is_last = number + 1 == len(interview.replies)
+        open_ones = [place for place, reply in enumerate(interview.replies) if reply is None]
+        number = min(open_ones, default=0) if is_last else number + 1
+    if not interview.wait():
+        click.echo(NOTHING)
+        return
+    search_fn()
+    for line in lines_of(interview.state()["changes"]):
+        click.echo(printable(line, keep=""))
+
+
+def _prompt(interview: Interview, number: int) -> Any:
+    """A reply to one question, asked for until it is one; None to go back."""
+    question, replies = interview.asked.questions[number], interview.replies
+    claim, options = question.claim, interview.options
+    persona = f", {claim.persona}" if claim.persona else ""
+    texts = [f"\n{number + 1} of {len(replies)}{persona}", claim.question, claim.choice]
+    texts += [] if claim.choice_2 is None else ["rather than", claim.choice_2]
+    for text in [*texts, f"({question.why})"]:
+        if text.strip():
+            click.echo(printable(text))
+    keys = interview.keys
+    named = {name.strip().lower(): option for option, name in enumerate(options)}
+    shown = [
+        " or ".join([*(key for key, other in keys.items() if other == option), options[option]])
+        for option in interview.order
+    ]
+    choices = printable(", ".join([*shown, "u unsure", "s skip", "b back"]), keep="")
+    while True:
+        try:
+            text = click.prompt(choices, prompt_suffix=": ").strip().lower()
+        except click.Abort:
+            raise KeyboardInterrupt from None
+        for known in (named, keys, WORDS):
+            if text in known:
+                return known[text]
+        if text in BACK:
+            return None
+        click.echo("no such answer")
+
+
+def lines_of(changes: Mapping[str, Any]) -> list[str]:
+    """What a search with answers changed, in lines."""
+    num_all, turned = changes["num_claims"], changes["turned"]
+    lines = [f"{len(turned)} of {num_all} labels turned; {changes['num_given']} are held fast"]
+    for change in turned:
+        by = "by the answers" if change["is_given"] else "by the search"
+        lines.append(f"  {change['before']} -> {change['after']}, {by}: {change['claim']}")
+    for share in changes["shares"]:
+        before, after = (share[name] / num_all for name in ("before", "after"))
+        lines.append(f"{share['option']}: {before:.0%} of the labels before, {after:.0%} now")
+    accuracy = changes["accuracy"]
+    if accuracy is not None:
+        before, after = (f"{accuracy[name]:.0%}" for name in ("before", "after"))
+        lines.append(
+            f"right: {before} before, {after} now, of the {accuracy['num_claims']} labels that the "
+            "search was free to choose"
+        )
+    return lines

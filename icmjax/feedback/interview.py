@@ -1,0 +1,143 @@
+"""One round of questions to a person: what is asked and answered, and what becomes of it."""
+
+import pathlib
+import threading
+from typing import Any, Literal
+
+from icmjax.claims import BINARY_OPTIONS
+from icmjax.errors import Fault, InputError
+from icmjax.feedback.asking import Questions
+from icmjax.feedback.questionnaire import Questionnaire
+
+Phase = Literal["asking", "searching", "done", "nothing", "failed"]
+Reply = int | Literal["unsure", "skip"]  # an option, or none
+TAKEN = "bus"  # keys for back, unsure and skip
+
+
+class Interview:
+    """Questions, the replies so far, and the search after them; for several threads.
+
+    A page or a terminal replies. Whoever asks waits for the last reply, searches, and tells.
+    """
+
+    def __init__(self, name: str, asked: Questions, file: Questionnaire):
+        """Begin a round; the file has all of its questions.
+
+        Args:
+          name: of the run, for people.
+        """
+        self.name, self.asked, self._file = name, asked, file
+        self.replies: list[Reply | None] = [None] * len(asked.questions)
+        self._phase: Phase = "asking"
+        self._told: dict[str, Any] = {}
+        self.report: pathlib.Path | None = None  # the page of the new run
+        self._lock = threading.Lock()
+        self._is_through, self._is_closed = threading.Event(), threading.Event()
+
+    @property
+    def options(self) -> tuple[str, ...]:
+        """What can be answered."""
+        return self._file.claims.options
+
+    @property
+    def order(self) -> list[int]:
+        """The options as they are shown: True before False, others as they are."""
+        numbers = list(range(len(self.options)))
+        return numbers[::-1] if self.options == BINARY_OPTIONS else numbers
+
+    @property
+    def keys(self) -> dict[str, int]:
+        """The options by what is typed for them: a number, or a first letter that is theirs alone.
+
+        The number is the place, unless options are numbers themselves.
+        """
+        names = [option.strip().lower() for option in self.options]
+        if any(name.isdecimal() for name in names):
+            return {name: option for option, name in enumerate(names)}
+        keys = {str(place): option for place, option in enumerate(self.order, start=1)}
+        first = [name[:1] for name in names]
+        for option, letter in enumerate(first):
+            if letter.isalpha() and letter not in TAKEN and first.count(letter) == 1:
+                keys[letter] = option
+        return keys
+
+    @property
+    def num_labels(self) -> int:
+        """How many questions of this round have a label."""
+        return sum(isinstance(reply, int) for reply in self.replies)
+
+    def reply(self, number: Any, reply: Any) -> None:
+        """Keep the reply to a question in the file; the last one ends the round.
+
+        Args:
+          number: of the question, from 0.
+          reply: the index of an option; "unsure", after which nobody asks again; or "skip".
+
+        Raises:
+          InputError: there is no such question or option, or the round is over.
+          RunError: the file cannot be written; the reply does not count.
+        """
+        is_option = type(reply) is int and 0 <= reply < len(self.options)
+        faults = []
+        if type(number) is not int or not 0 <= number < len(self.replies):
+            rule, remedy = "A reply is to a question of the round.", "reload the page"
+            faults.append(Fault(rule, repr(number), "question", remedy))
+        if not is_option and reply not in ("unsure", "skip"):
+            rule, remedy = "A reply is an option, unsure or skip.", "reload the page"
+            faults.append(Fault(rule, repr(reply), "reply", remedy))
+        if faults:
+            raise InputError(faults)
+        with self._lock:
+            if self._phase != "asking":
+                rule, remedy = "Replies come before the search.", "ask again, of the new run"
+                raise InputError(Fault(rule, self._phase, "reply", remedy))
+            label = reply if isinstance(reply, int) else None
+            self._file.give(self.asked.questions[number].claim_index, label, reply == "unsure")
+            self._file.write()
+            self.replies[number] = reply
+            if None not in self.replies:
+                self._phase = "searching" if self.num_labels else "nothing"
+                self._is_through.set()
+
+    def tell(self, phase: Phase, **told: Any) -> None:
+        """Say where the search is: `num_steps` of `num_all`, a `message`, or `changes`."""
+        with self._lock:
+            self._phase, self._told = phase, told
+
+    def state(self) -> dict[str, Any]:
+        """All that a page shows, as JSON."""
+        with self._lock:
+            return {
+                "name": self.name,
+                "options": list(self.options),
+                "order": self.order,
+                "keys": self.keys,
+                "about": self.asked.about,
+                "questions": [
+                    {
+                        "persona": question.claim.persona,
+                        "question": question.claim.question,
+                        "choice": question.claim.choice,
+                        "choice_2": question.claim.choice_2,
+                        "why": question.why,
+                        "reply": reply,
+                    }
+                    for question, reply in zip(self.asked.questions, self.replies, strict=True)
+                ],
+                "phase": self._phase,
+                "has_report": self.report is not None,
+                **self._told,
+            }
+
+    def wait(self) -> bool:
+        """Wait for the last reply; whether there is anything to search with."""
+        self._is_through.wait()
+        return self._phase != "nothing"
+
+    def close(self) -> None:
+        """Let go of whoever waits for the person to have read what became of it."""
+        self._is_closed.set()
+
+    def wait_for_close(self) -> None:
+        """Wait until the person has read what became of it."""
+        self._is_closed.wait()
