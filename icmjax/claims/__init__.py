@@ -1,6 +1,7 @@
 """Claims about a persona: files, schemas, pair rules, gold labels; on the host, without a model."""
 
 from icmjax.claims.claim_set import BINARY_OPTIONS, UNLABELLED, Claim, ClaimSet, GoldLabels
+from icmjax.claims.columns import parse_columns
 from icmjax.claims.consistency import (
     RULES,
     PairRules,
@@ -11,13 +12,8 @@ from icmjax.claims.consistency import (
     violated_pairs,
 )
 from icmjax.claims.files import read_rows
-from icmjax.claims.loading import (
-    claims_from_rows,
-    gold_from_rows,
-    label_index,
-    load_claims,
-    load_gold,
-)
+from icmjax.claims.labels import label_index
+from icmjax.claims.loading import claims_from_rows, gold_from_rows, load_claims, load_gold
 from icmjax.claims.writing import write_claims
 
 __all__ = [
@@ -37,6 +33,7 @@ __all__ = [
     "load_claims",
     "load_gold",
     "no_rules",
+    "parse_columns",
     "read_rows",
     "violated_pairs",
     "write_claims",

@@ -1,20 +1,18 @@
-"""Claims, their gold labels and their pair rules: loading and checking, on the host.
+"""Claims, their gold labels and their pair rules: made of rows and checked, on the host.
 
 Gold labels are read by a call of their own, so that no search can see them.
 """
 
 import difflib
-import math
-import pathlib
-import re
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from icmjax.claims.claim_set import BINARY_OPTIONS, UNLABELLED, Claim, ClaimSet, GoldLabels
+from icmjax.claims.claim_set import UNLABELLED, Claim, ClaimSet, GoldLabels
+from icmjax.claims.columns import check_columns
 from icmjax.claims.consistency import Rule, select_rules
-from icmjax.claims.files import Row, read_rows, rows_from_mappings
+from icmjax.claims.labels import label_hint, label_index, label_options
 from icmjax.claims.rules import (
     check_limit,
     check_ties,
@@ -22,13 +20,15 @@ from icmjax.claims.rules import (
     declared_rules,
     spelt_out_rules,
 )
-from icmjax.claims.schemas import Fields, Schema, find_schema, read_fields
-from icmjax.claims.texts import is_blank, kind_and_value, short, surrogate
+from icmjax.claims.schemas import Fields, Schema, read_fields
+from icmjax.claims.surveys import SURVEY_COLUMNS
+from icmjax.claims.tables import Source, Table, read_table
+from icmjax.claims.texts import kind_and_value, short, surrogate
 from icmjax.errors import ClaimsError, Fault
 
 
 def load_claims(
-    path: str | pathlib.Path,
+    path: Source,
     persona: str | None = None,
     rule: Rule | str = "auto",
     limit: int | None = None,
@@ -36,11 +36,14 @@ def load_claims(
     hard: bool = False,
     options: Sequence[str] | None = None,
     preamble: str | None = None,
+    columns: Mapping[str, str] | None = None,
 ) -> ClaimSet:
-    """Load claims, without their labels, from a JSON list, JSONL, CSV, Parquet or text file.
+    """Load claims, without their labels, from a file, a folder, the hub or memory.
 
     Args:
-      path: the file; its columns decide on its schema (see `icmjax.claims.schemas`).
+      path: a JSON list, JSONL, CSV, TSV, Parquet or text file; a folder or `hf:OWNER/NAME`, which
+        the library datasets reads; a frame of pandas, or an iterable of mappings. Its columns
+        decide on its schema (see `icmjax.claims.schemas` and `icmjax.claims.surveys`).
       persona: whose claims to load; None for all.
       rule: the pair rule between the claims of one consistency group; "auto" for the one that
         the schema declares or, else, that the options' texts show. A group of one claim is free
@@ -49,13 +52,12 @@ def load_claims(
       hard: whether the rule is kept by construction, rather than paid for.
       options: the label options, from false to true; None for the file's own, or False and True.
       preamble: text before the first demonstration; None for the file's own, or none.
+      columns: names of our columns to those of the file, where these differ.
 
     Raises:
       ClaimsError: the file or the arguments are not usable; it lists all faults found.
     """
-    faults: list[Fault] = []
-    path = pathlib.Path(path)
-    table = _Table(read_rows(path, faults), str(path), path.stem, faults)
+    table = read_table(path, columns)
     return _make_claims(table, persona, rule, limit, hard, options, preamble)
 
 
@@ -68,9 +70,10 @@ def claims_from_rows(
     hard: bool = False,
     options: Sequence[str] | None = None,
     preamble: str | None = None,
+    columns: Mapping[str, str] | None = None,
     source: str = "rows",
 ) -> ClaimSet:
-    """As `load_claims`, from rows in memory: a list of dicts or a Hugging Face `Dataset`.
+    """As `load_claims`, from rows in memory: dicts, a Hugging Face `Dataset`, a frame of pandas.
 
     Args:
       rows: mappings from column to value.
@@ -80,19 +83,20 @@ def claims_from_rows(
       hard: whether the rule is kept by construction.
       options: the label options.
       preamble: text before the first demonstration.
+      columns: names of our columns to those of the rows.
       source: what messages call the rows.
     """
-    faults: list[Fault] = []
-    table = _Table(rows_from_mappings(rows, source, faults), source, source, faults)
+    table = read_table(rows, columns, source)
     return _make_claims(table, persona, rule, limit, hard, options, preamble)
 
 
 def load_gold(
-    path: str | pathlib.Path,
+    path: Source,
     persona: str | None = None,
     limit: int | None = None,
     *,
     options: Sequence[str] | None = None,
+    columns: Mapping[str, str] | None = None,
 ) -> GoldLabels | None:
     """The gold labels of the claims that `load_claims` returns for the same arguments.
 
@@ -105,10 +109,7 @@ def load_gold(
     Raises:
       ClaimsError: the file is not usable, or labels are outside of the options.
     """
-    faults: list[Fault] = []
-    path = pathlib.Path(path)
-    table = _Table(read_rows(path, faults), str(path), path.stem, faults)
-    return _make_gold(table, persona, limit, options)
+    return _make_gold(read_table(path, columns), persona, limit, options)
 
 
 def gold_from_rows(
@@ -117,30 +118,26 @@ def gold_from_rows(
     limit: int | None = None,
     *,
     options: Sequence[str] | None = None,
+    columns: Mapping[str, str] | None = None,
     source: str = "rows",
 ) -> GoldLabels | None:
     """As `load_gold`, from rows in memory."""
-    faults: list[Fault] = []
-    table = _Table(rows_from_mappings(rows, source, faults), source, source, faults)
-    return _make_gold(table, persona, limit, options)
+    return _make_gold(read_table(rows, columns, source), persona, limit, options)
 
 
-class _Table(NamedTuple):
-    """The rows of one source and the faults found while reading them."""
-
-    rows: list[Row]
-    name: str  # what messages call it
-    stem: str  # the file's name without folder and suffix
-    faults: list[Fault]
-
-
-def _read_table(table: _Table) -> tuple[Schema, list[Fields]]:
+def _read_table(table: Table) -> tuple[Schema, list[Fields]]:
     """Every row's fields, once nothing is wrong with any of them."""
     if not table.rows and not table.faults:
         remedy = "give at least two claims"
         raise ClaimsError(Fault("A claim set has claims.", "no row", table.name, remedy))
-    schema = find_schema(table.rows, table.stem)
-    fields = read_fields(table.rows, schema, table.stem, table.faults) if table.rows else []
+    if table.schema is None:
+        raise ClaimsError(table.faults)
+    fault = check_columns(table.rows, table.schema, SURVEY_COLUMNS) if table.rows else None
+    fields = []
+    if fault is not None:
+        table.faults.append(fault)
+    else:
+        fields = read_fields(table.rows, table.schema, table.stem, table.faults)
     first_seen: dict[str, str] = {}
     for row in fields:
         if row.id in first_seen:
@@ -151,11 +148,11 @@ def _read_table(table: _Table) -> tuple[Schema, list[Fields]]:
         first_seen.setdefault(row.id, row.where)
     if table.faults:
         raise ClaimsError(table.faults)
-    return schema, fields
+    return table.schema, fields
 
 
 def _make_claims(
-    table: _Table,
+    table: Table,
     persona: str | None,
     rule: str,
     limit: int | None,
@@ -164,7 +161,7 @@ def _make_claims(
     preamble: str | None,
 ) -> ClaimSet:
     schema, fields = _read_table(table)
-    label_options = _label_options(table, schema, options)
+    chosen = label_options(options, _of_all_rows(table, schema, "label_options", list), table.name)
     own_preamble = _of_all_rows(table, schema, "preamble", str)
     own_template = _of_all_rows(table, schema, "template", str)
     # Pairs of claims that are left out are never made: their number grows with the square.
@@ -172,11 +169,11 @@ def _make_claims(
     rows = [fields[index] for index in kept]
     if schema.is_written and rule == "auto":
         ids = [row.id for row in fields]
-        spelt_out = spelt_out_rules(table.rows, ids, len(label_options), hard)
+        spelt_out = spelt_out_rules(table.rows, ids, len(chosen), hard)
         rules, name, source = select_rules(spelt_out, kept), None, "spelt out in the file"
     else:
         name, source = choose_rule(rule, schema, rows, table.name)
-        rules = declared_rules(name, rows, len(label_options), hard)
+        rules = declared_rules(name, rows, len(chosen), hard)
         check_ties(rule, rows, table.name)
     whole = ClaimSet(
         claims=tuple(
@@ -186,7 +183,7 @@ def _make_claims(
         rules=rules,
         template=own_template if schema.is_written else schema.template,
         preamble=_preamble(table, (own_preamble or "") if preamble is None else preamble),
-        options=label_options,
+        options=chosen,
         rule=name,
         rule_source=source,
     )
@@ -197,22 +194,22 @@ def _make_claims(
 
 
 def _make_gold(
-    table: _Table, persona: str | None, limit: int | None, options: Sequence[str] | None
+    table: Table, persona: str | None, limit: int | None, options: Sequence[str] | None
 ) -> GoldLabels | None:
     schema, fields = _read_table(table)
-    label_options = _label_options(table, schema, options)
+    chosen = label_options(options, _of_all_rows(table, schema, "label_options", list), table.name)
     labels = np.full(len(fields), UNLABELLED, np.int8)
     for index, row in enumerate(table.rows):
         value = row.values.get(schema.label)
-        label = label_index(value, label_options)
+        label = label_index(value, chosen)
         if label is None:
-            names = ", ".join(label_options)
+            names = ", ".join(chosen)
             table.faults.append(
                 Fault(
                     rule=f"A label is one of {names}, the index of one, or null for none.",
                     found=kind_and_value(value),
                     where=f"{row.where}:{schema.label}",
-                    remedy=_label_hint(value, label_options),
+                    remedy=label_hint(value, chosen),
                 )
             )
         else:
@@ -223,75 +220,7 @@ def _make_gold(
     return GoldLabels(selected) if np.any(selected != UNLABELLED) else None
 
 
-def label_index(value: Any, options: tuple[str, ...]) -> int | None:
-    """The index of a label's option, UNLABELLED where there is none, None where it is no label.
-
-    A number is the option of that name where options are numbers, and an index elsewhere. It means
-    the same whether a file has it as a number or, as CSV does, as text.
-    """
-    if value is None or (isinstance(value, float) and math.isnan(value)):
-        return UNLABELLED
-    if isinstance(value, bool):
-        return int(value) if options == BINARY_OPTIONS else None
-    if isinstance(value, str):
-        if value in options:
-            return options.index(value)
-        text = value.strip()
-        if not text:
-            return UNLABELLED
-        names = [option.strip() for option in options]
-        if text in names:
-            return names.index(text)
-        if options == BINARY_OPTIONS and text.lower() in ("false", "true"):
-            return int(text.lower() == "true")
-        number = _INDEX.fullmatch(text)
-        value = int(number[1]) if number else None
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    if not isinstance(value, int):
-        return None
-    # On a scale whose options are numbers, a number is the option of that name.
-    named = {option.strip(): index for index, option in enumerate(options)}
-    if any(name.isdecimal() for name in named):
-        return named.get(str(value))
-    return value if 0 <= value < len(options) else None
-
-
-_INDEX = re.compile(r"0*([0-9]{1,3})(?:\.0*)?")  # whole, as 1 or 1.0
-_MAX_OPTIONS = 128  # labels are int8
-_TRUE_WORDS = {"yes", "y", "t", "agree", "agreed", "correct", "right", "support"}
-_FALSE_WORDS = {"no", "n", "f", "disagree", "disagreed", "incorrect", "wrong", "oppose"}
-
-
-def _label_hint(value: Any, options: tuple[str, ...]) -> str:
-    word = value.strip().lower() if isinstance(value, str) else ""
-    is_true, is_false = word in _TRUE_WORDS, word in _FALSE_WORDS
-    if options == BINARY_OPTIONS and (is_true or is_false):
-        return (
-            "write True for labels such as yes and agree, False for no and disagree; or name the "
-            'options, false first, such as options=("No", "Yes")'
-        )
-    return "mend the label, or name the options"
-
-
-def _label_options(table: _Table, schema: Schema, options: Sequence[str] | None) -> tuple[str, ...]:
-    own_options = _of_all_rows(table, schema, "label_options", list)
-    asked = (options,) if isinstance(options, str) else options
-    chosen = tuple(asked or own_options or BINARY_OPTIONS)
-    is_named = all(isinstance(option, str) and not is_blank(option) for option in chosen)
-    is_distinct = is_named and len({option.strip() for option in chosen}) == len(chosen)
-    is_text = is_named and surrogate("".join(chosen)) is None
-    if len(chosen) < 2 or not (is_distinct and is_text):
-        remedy = "name at least two, from false to true"
-        found = short(chosen, 200)
-        raise ClaimsError(Fault("Label options are distinct names.", found, table.name, remedy))
-    if len(chosen) > _MAX_OPTIONS:
-        rule, remedy = f"There are at most {_MAX_OPTIONS} label options.", "name fewer"
-        raise ClaimsError(Fault(rule, str(len(chosen)), table.name, remedy))
-    return chosen
-
-
-def _preamble(table: _Table, preamble: str) -> str:
+def _preamble(table: Table, preamble: str) -> str:
     half = surrogate(preamble)
     if half is None:
         return preamble
@@ -300,7 +229,7 @@ def _preamble(table: _Table, preamble: str) -> str:
     raise ClaimsError(fault)
 
 
-def _of_all_rows(table: _Table, schema: Schema, column: str, kind: type) -> Any:
+def _of_all_rows(table: Table, schema: Schema, column: str, kind: type) -> Any:
     """The one value that a column of a written file has in all rows; None in other files."""
     if not schema.is_written:
         return None
@@ -324,7 +253,7 @@ def _of_all_rows(table: _Table, schema: Schema, column: str, kind: type) -> Any:
 
 
 def _selection(
-    table: _Table, fields: Sequence[Fields], persona: str | None, limit: int | None
+    table: Table, fields: Sequence[Fields], persona: str | None, limit: int | None
 ) -> list[int]:
     """Indices of all claims of a persona, once at least two of them are within the limit."""
     if limit is not None and limit < 2:

@@ -46,6 +46,7 @@ PAIR_RULES = (
     "none",
     "exactly_one_true",
     "not_both_true",
+    "one_answer",
     "asymmetric_preference",
     "same_answer_same_label",
 )
