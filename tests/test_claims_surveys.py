@@ -1,10 +1,13 @@
 """Published survey and preference tables: which claims their rows make, and what ties these."""
 
+import contextlib
 import json
 import random
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from icmjax.claims import (
     UNLABELLED,
@@ -15,7 +18,7 @@ from icmjax.claims import (
     load_gold,
     write_claims,
 )
-from icmjax.claims.surveys import find_survey
+from icmjax.claims.surveys import SURVEYS, find_survey
 from icmjax.errors import ClaimsError
 
 COUNTRIES = "brazil britain france indonesia japan jordan lebanon russia turkey".split()
@@ -290,3 +293,28 @@ def test_any_order_of_rows_gives_the_same_claims():
     before = texts(rows)
     random.Random(0).shuffle(rows)
     assert texts(rows) == before
+
+
+CELLS = st.recursive(
+    st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=6))
+    | st.sampled_from(["\ud800", b"\xff"])
+    | st.builds(lambda: 10**5000),
+    lambda cells: st.one_of(
+        st.lists(cells, max_size=3), st.dictionaries(st.text(max_size=3), cells, max_size=3)
+    ),
+    max_leaves=6,
+)
+
+
+@pytest.mark.parametrize("number", range(len(SURVEYS)))
+def test_any_cells_are_claims_or_a_fault(number):
+    names = [*SURVEYS[number].recognised_by, "annotator_country", "persona", "label", "country"]
+
+    @settings(max_examples=25, deadline=None)
+    @given(st.lists(st.fixed_dictionaries(dict.fromkeys(names, CELLS)), min_size=1, max_size=3))
+    def check(rows):
+        for read in (claims_from_rows, gold_from_rows):
+            with contextlib.suppress(ClaimsError):
+                read(rows)
+
+    check()

@@ -13,7 +13,13 @@ from icmjax.claims.consistency import (
 )
 from icmjax.claims.files import read_rows
 from icmjax.claims.labels import label_index
-from icmjax.claims.loading import claims_from_rows, gold_from_rows, load_claims, load_gold
+from icmjax.claims.loading import (
+    claims_from_rows,
+    gold_from_rows,
+    load_claims,
+    load_gold,
+    load_personas,
+)
 from icmjax.claims.writing import write_claims
 
 __all__ = [
@@ -32,6 +38,7 @@ __all__ = [
     "label_index",
     "load_claims",
     "load_gold",
+    "load_personas",
     "no_rules",
     "parse_columns",
     "read_rows",

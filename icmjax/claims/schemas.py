@@ -139,7 +139,7 @@ def _as_text(value: Any) -> str | None:
     return value if isinstance(value, str) else None
 
 
-def _as_id(value: Any) -> str | None:
+def as_id(value: Any) -> str | None:
     """Ids are compared as text; a whole float is what a table with gaps makes of an integer."""
     if isinstance(value, float) and value.is_integer():
         value = int(value)
@@ -149,13 +149,13 @@ def _as_id(value: Any) -> str | None:
 
 
 def _as_answer(value: Any) -> str | None:
-    return str(value) if isinstance(value, float) else _as_id(value)
+    return str(value) if isinstance(value, float) else as_id(value)
 
 
 _MAX_BITS = 4096  # of an id; Python refuses to write integers of some thousand digits
 _KINDS = {
-    "id": ("text or a whole number", _as_id),
-    "consistency_id": ("text or a whole number", _as_id),
+    "id": ("text or a whole number", as_id),
+    "consistency_id": ("text or a whole number", as_id),
     "answer": ("text or a number", _as_answer),
 }
 

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from icmjax.claims.files import Row
 from icmjax.claims.labels import label_index
-from icmjax.claims.schemas import PERSONA_COLUMNS, PLAIN_COLUMNS, Schema
+from icmjax.claims.schemas import PERSONA_COLUMNS, PLAIN_COLUMNS, Schema, as_id
 from icmjax.claims.texts import is_blank, kind_and_value, short
 from icmjax.claims.wording import country_claim, country_people
 from icmjax.errors import Fault
@@ -112,7 +112,7 @@ def _of_persona(number: int, row: Row, source: str, faults: list[Fault]) -> Iter
     for index in _answers(options):
         label: Any = None if chosen == -1 else index == chosen
         if chosen is None:
-            label = f"{given!r}, none of the question's options"
+            label = f"{short(given)}, none of the question's options"
         yield {
             "id": f"{number}-{index}",
             "persona": persona,
@@ -125,21 +125,23 @@ def _of_persona(number: int, row: Row, source: str, faults: list[Fault]) -> Iter
 
 def _of_statement(number: int, row: Row, source: str, faults: list[Fault]) -> Iterator[dict]:
     """Of Anthropic's persona files: that somebody of the persona would say it."""
-    persona = row.values.get("persona") or source
+    persona = _text_of(row, "persona") or source
     if is_blank(persona):
         rule = "A file of persona statements says whose they are."
         remedy = "name one file, which is called after its persona, or add a column persona"
         faults.append(Fault(rule, "no column persona", row.where, remedy))
         return
-    who = row.values.get("who") or f'Somebody of the persona "{re.sub("[-_]", " ", str(persona))}"'
+    who = _text_of(row, "who") or f'Somebody of the persona "{re.sub("[-_]", " ", persona)}"'
     answer = row.values.get("answer_matching_behavior")
-    word = answer.strip().lower() if isinstance(answer, str) else answer
+    statement = _text_of(row, "statement")
+    known = {"yes": True, "no": False, "": None}
+    word = answer.strip().lower() if isinstance(answer, str) else None
     yield {
         "id": str(number),
         "persona": persona,
         "consistency_id": number,
-        "choice": f'{who} would say: "{row.values.get("statement")}"',
-        "label": {"yes": True, "no": False, "": None}.get(word, answer),
+        "choice": f'{who} would say: "{statement}"' if statement else row.values.get("statement"),
+        "label": answer if word is None else known.get(word, answer),
     }
 
 
@@ -150,16 +152,14 @@ def _of_votes(number: int, row: Row, source: str, faults: list[Fault]) -> Iterat
     because leaving them out would tell which one it is.
     """
     del source, faults
-    name = row.values.get("annotator_country")
-    country = name.title() if isinstance(name, str) and name.islower() else name
-    persona = "" if is_blank(country) else country_people(str(country))
-    preferred = str(row.values.get("first_turn_preferred_response") or "").strip().lower()[-1:]
+    name = _text_of(row, "annotator_country")
+    preferred = _text_of(row, "first_turn_preferred_response").strip().lower()[-1:]
     responses = {letter: row.values.get(f"first_turn_response_{letter}") for letter in "abcd"}
     there = [letter for letter, text in responses.items() if not is_blank(text)]
     for one, other in itertools.combinations(there, 2):
         yield from _both_orders(
             f"{number}-{one}{other}",
-            persona,
+            country_people(name.title() if name.islower() else name),
             row.values.get("first_turn_prompt"),
             (responses[one], responses[other]),
             None if preferred not in (one, other) else preferred == one,
@@ -172,12 +172,11 @@ def _of_triplet(number: int, row: Row, source: str, faults: list[Fault]) -> Iter
     The two come in the order of their texts, which does not tell which one is preferred.
     """
     del source, faults
-    country = row.values.get("country")
     pref, dispref = row.values.get("pref"), row.values.get("dispref")
-    is_first = str(pref) <= str(dispref)
+    is_first = _text_of(row, "pref") <= _text_of(row, "dispref")
     yield from _both_orders(
-        str(row.values.get("id") or number),
-        "" if is_blank(country) else country_people(str(country)),
+        as_id(row.values.get("id")) or str(number),
+        country_people(_text_of(row, "country")),
         row.values.get("prompt"),
         (pref, dispref) if is_first else (dispref, pref),
         is_first,
@@ -209,12 +208,19 @@ def _of_text(column: str) -> Unfold:
     return rename
 
 
+def _text_of(row: Row, column: str) -> str:
+    """The text of a cell; "" where it has none."""
+    value = row.values.get(column)
+    return value if isinstance(value, str) and not is_blank(value) else ""
+
+
 def _options(row: Row, faults: list[Fault]) -> list[str]:
     """The options of a question: a list, or as CSV has it a list's text."""
     options = _literal(row.values.get("options"))
     is_list = isinstance(options, list | tuple) and len(options) >= 2
-    if is_list and all(isinstance(option, str | int | float) for option in options):
-        return [str(option) for option in options]
+    texts = [as_id(option) for option in options] if is_list else [None]
+    if None not in texts:
+        return [text for text in texts if text is not None]
     rule, remedy = "A question has a list of two options or more.", "mend the row or drop it"
     found = kind_and_value(row.values.get("options"))
     faults.append(Fault(rule, found, f"{row.where}:options", remedy))

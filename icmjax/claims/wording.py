@@ -10,7 +10,9 @@ def country_claim(country: str, option: str) -> str:
 
 
 def country_people(country: str) -> str:
-    """The people of a country, as the subject of a claim."""
+    """The people of a country, as the subject of a claim; "" for no country."""
+    if not country:
+        return ""
     name = country.partition(" (")[0].strip() or country
     return f"People from {with_article(name)}"
 
