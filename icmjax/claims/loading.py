@@ -141,7 +141,7 @@ def load_personas(
     """
     table = check_table(read_table(path, columns), options)
     labels = gold_labels(table)
-    present = sorted({row.persona for row in table.fields if not is_blank(row.persona)})
+    present = dict.fromkeys(row.persona for row in table.fields if not is_blank(row.persona))
     wanted = list(dict.fromkeys(present if personas is None else personas))
     if not wanted:
         remedy = "leave personas out, or map a column as --columns persona=NAME"

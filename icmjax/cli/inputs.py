@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from icmjax import ClaimSet, GoldLabels
     from icmjax.claims import Claim
+    from icmjax.cli.options import ClaimsOptions
     from icmjax.runs import RunRecord
 
 
@@ -61,6 +62,34 @@ def read_claims(
             )
         )
     return icmjax.load_task(source)
+
+
+def read_personas(
+    source: ClaimsOptions, personas: str
+) -> dict[str, tuple[ClaimSet, GoldLabels | None]]:
+    """The claims and, apart, the gold labels of several personas of a source, by persona.
+
+    Args:
+      source: of the claims.
+      personas: names with commas between, or "all".
+
+    Raises:
+      InputError: see `icmjax.load_personas`; or the source or its options name one persona.
+    """
+    if source.persona is not None or icmjax.persona_world.is_task_name(source.source):
+        found = source.source if source.persona is None else f"--persona {source.persona}"
+        rule, remedy = "Several personas are those of one source.", "leave out --personas"
+        raise ClaimsError(Fault(rule, f"{found}, which is one", "--personas", remedy))
+    columns = None if source.columns is None else icmjax.claims.parse_columns(source.columns)
+    return icmjax.load_personas(
+        source.source,
+        None if personas == "all" else split_names(personas, "--personas"),
+        source.rule,
+        source.limit,
+        hard=source.is_hard,
+        options=split_names(source.label_options, "--options"),
+        columns=columns,
+    )
 
 
 def split_names(text: str | Sequence[str] | None, where: str) -> Sequence[str] | None:

@@ -295,6 +295,9 @@ claims_options = grouped(
         "False,True.",
     ),
 )
+personas_option = click.option(
+    "--personas", help="all, or names as A,B: each persona's claims by themselves."
+)
 scorer_options = grouped(
     "scoring",
     ScorerOptions,

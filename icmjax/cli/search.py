@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
-import pathlib
 import shlex
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any
 
 import click
 
 import icmjax
 from icmjax.cli.faults import reports_faults, shows_run_warnings
 from icmjax.cli.inputs import place_of, read_labels
+from icmjax.cli.labelling import Place, Task, algorithm_of, describe, has_begun, prepare
 from icmjax.cli.machine import OPTIONS, Machine, joins_hosts, machine_options
 from icmjax.cli.options import (
     ClaimsOptions,
@@ -24,60 +23,26 @@ from icmjax.cli.options import (
     UtilityOptions,
     algorithm_options,
     claims_options,
-    make_algorithm,
     model_options,
+    personas_option,
     recorded,
     scorer_options,
     utility_options,
 )
+from icmjax.cli.personas import label_personas
 from icmjax.cli.preemption import PREEMPTED, notices_sigterm
 from icmjax.errors import Preempted, printable
 
-if TYPE_CHECKING:
-    import numpy as np
-
-    from icmjax import ClaimSet, GoldLabels
-
-FIGURE = "diagnostics.png"
 # A run records its options, but for those that say where it lies and how it is watched.
-NOT_RECORDED = ("out", "resume", "resume_if_begun", "quiet", "clamp", *OPTIONS)
-GROUPS = (ModelOptions, ClaimsOptions, ScorerOptions, UtilityOptions)
-MAXIMISES_U = ("icm", "tempering", "greedy")
+NOT_RECORDED = ("out", "resume", "resume_if_begun", "quiet", "clamp", "personas", *OPTIONS)
 OF_DIAGNOSTICS = ("label_shares", "mean_marginal_entropy")  # that are printed too
 NOT_PRINTED = ("diagnostics", "versions", "warnings", "files", "configuration")
-
-
-class Place(NamedTuple):
-    """Where a search is kept, and how it is watched."""
-
-    out: str
-    resume: bool
-    quiet: bool
-    command: str  # that started it
-
-    @property
-    def going_on(self) -> str:
-        """The command that goes on with the search."""
-        return self.command if self.resume else f"{self.command} --resume"
-
-    @property
-    def has_begun(self) -> bool:
-        """Whether there is a search that can be resumed, or a complete one."""
-        return os.path.lexists(pathlib.Path(self.out) / "manifest.json")
-
-
-class Task(NamedTuple):
-    """What is searched, with what is known of it."""
-
-    claims: ClaimSet
-    gold: GoldLabels | None
-    clamped: np.ndarray | None
-    private_files: Mapping[str, str]  # kept in the run, for its owner alone to read
 
 
 @click.command("search")
 @model_options
 @claims_options
+@personas_option
 @scorer_options
 @utility_options
 @algorithm_options
@@ -98,6 +63,7 @@ def command(
     scoring: ScorerOptions,
     utility: UtilityOptions,
     machine: Machine,
+    personas: str | None,
     clamp: str | None,
     out: str,
     resume: bool,
@@ -105,19 +71,26 @@ def command(
     quiet: bool,
     **others: Any,
 ) -> None:
-    """Label claims without labels; write DIR/labels.jsonl, summary.json and diagnostics.png."""
-    resume |= resume_if_begun and os.path.lexists(pathlib.Path(out) / "manifest.json")
+    """Label claims without labels; write DIR/labels.jsonl, summary.json and diagnostics.png.
+
+    With --personas the claims of each persona are labelled by themselves, into a folder of its
+    name in DIR, and DIR/summary.csv has a row for each.
+    """
+    resume |= resume_if_begun and has_begun(out)
     place = Place(out, resume, quiet, shlex.join(["icmjax", *sys.argv[1:]]))
     with says_how_to_go_on(place) as stop_fn:
-        icmjax.runs.check_folder(out, resume)
-        claims, gold = source.read()
-        is_part = source.persona is not None or source.limit is not None
-        clamped = None if clamp is None else read_labels(clamp, claims, is_part)
         options = click.get_current_context().params | {
             "model": place_of(model.model),
             "source": place_of(source.source),
         }
         kept = {name: value for name, value in options.items() if name not in NOT_RECORDED}
+        if personas is not None:
+            label_personas(source, personas, clamp, kept, place, machine, stop_fn)
+            return
+        icmjax.runs.check_folder(out, resume)
+        claims, gold = source.read()
+        is_part = source.persona is not None or source.limit is not None
+        clamped = None if clamp is None else read_labels(clamp, claims, is_part)
         label_claims(Task(claims, gold, clamped, {}), kept, place, machine, stop_fn)
 
 
@@ -162,67 +135,14 @@ def label_claims(
       InputError: the options, the claims, the model or the folder are not usable.
       Preempted: the search ended as it was asked to.
     """
-    import jax
-
-    model = recorded(ModelOptions, options)
-    utility = recorded(UtilityOptions, options)
-    chosen = make_algorithm(options["algorithm"], utility, _algorithm_fields(options))
+    algorithm = algorithm_of(options)
     icmjax.runs.check_folder(place.out, place.resume)
-    claims = task.claims
+    describe(task.claims, options["algorithm"], place)
+    lm = recorded(ModelOptions, options).load(machine.mesh)
+    search = prepare(task, options, lm, machine)
     if not place.quiet:
-        click.echo(printable(claims.describe()), err=True)
-    if len(claims.personas) > 1:
-        click.echo(
-            f"warning: claims of {len(claims.personas)} personas are one search, in which each is "
-            "predicted from the others; --persona takes one",
-            err=True,
-        )
-    if options["algorithm"] in MAXIMISES_U and not len(claims.rules.pairs):
-        click.echo(
-            "warning: no pair rule ties these claims, and the highest U may be one label for all; "
-            "--rule ties them, and --algorithm marginals does not maximise U",
-            err=True,
-        )
-    lm = model.load(machine.mesh)
-    scorer = recorded(ScorerOptions, options).make(lm, claims, model.template, machine)
-    if not place.quiet:
-        click.echo(str(icmjax.scoring.describe(scorer, machine.memory_budget)), err=True)
-    wording = icmjax.prompts.resolve_template(model.template, lm.default_template, claims)
-    rng_key = jax.random.key(options["seed"])
-    configuration = icmjax.search_configuration(
-        scorer, claims, chosen, rng_key, model=model.model, clamped=task.clamped
-    )
-    with icmjax.open_run(
-        place.out,
-        claims,
-        configuration,
-        resume=place.resume,
-        command=place.command,
-        options={**options, "template": wording.name},
-        private_files=task.private_files,
-    ) as run:
-        result = icmjax.run_search(
-            scorer,
-            claims.rules,
-            chosen,
-            rng_key,
-            clamped=task.clamped,
-            groups=claims.group_index,
-            run=run,
-            progress=not place.quiet,
-            stop_fn=stop_fn,
-        )
-        summary = run.write_results(result, task.gold)
-        # After the results: a figure that cannot be drawn costs no search.
-        if not os.path.lexists(run.path / FIGURE):
-            title = f"{options['source']}, {options['algorithm']}"
-            icmjax.runs.plot_search(result, run.path / FIGURE, title)
-    _print(summary)
-
-
-def _algorithm_fields(options: Mapping[str, Any]) -> dict[str, Any]:
-    others = {"algorithm", "seed"}.union(*(kind._fields for kind in GROUPS))
-    return {name: value for name, value in options.items() if name not in others}
+        click.echo(str(icmjax.scoring.describe(search.scorer, machine.memory_budget)), err=True)
+    _print(search.run_alone(place, algorithm, stop_fn))
 
 
 def _print(summary: Mapping[str, Any]) -> None:

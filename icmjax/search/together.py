@@ -92,11 +92,10 @@ def search_together(
         num_begun += size
         check_scores(host_state.is_nonfinite)
         for persona, search in enumerate(searches):
-            search.take(*_part((host_state, info), persona), time.perf_counter() - started)
+            own_state, own_info = _part(host_state, persona), _part(info, persona)
+            search.take(own_state, own_info, time.perf_counter() - started)
     seconds = time.perf_counter() - started
-    return [
-        search.result(_part(state, persona), seconds) for persona, search in enumerate(searches)
-    ]
+    return [search.result(_part(state, each), seconds) for each, search in enumerate(searches)]
 
 
 class _Search:
