@@ -353,6 +353,9 @@ def test_claims_without_ids_are_tied_to_none():
     claims = claims_from_rows(rows)
     assert claims.describe() == "6 claims, no pair rule"
     assert len(claims.groups) == 6
+    # Another file numbers its rows alike, and has other claims of the same questions.
+    others = claims_from_rows([row | {"choice": f"{row['choice']} Or not."} for row in rows])
+    assert icmjax.steering.held_out(claims, others).tolist() == list(range(6))
     some = [*ROWS[:3], ROWS[3] | {"consistency_id": None}]
     (fault,) = faults_of(claims_from_rows, some)
     assert fault.where == "rows:row 3:consistency_id"

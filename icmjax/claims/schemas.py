@@ -4,6 +4,7 @@ A schema is one row of a table. It is recognised by its columns, and in one case
 It reads no label: that a row has one is all it passes on.
 """
 
+import hashlib
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -121,14 +122,16 @@ def _read_row(
             faults.append(Fault(rule, found, f"{row.where}:{column}", remedy))
         return text
 
-    choice_2 = read("choice_2")
+    choice, choice_2 = read("choice"), read("choice_2")
+    # Of claims that nothing ties. Rows of other files, which have other texts, have other ids.
+    alone = f"{index}-{hashlib.sha256(choice.encode('utf-8', 'replace')).hexdigest()[:8]}"
     fields = Fields(
         where=row.where,
         id=read("id", str(index)),
         persona=read("persona"),
-        consistency_id=read("consistency_id", default=str(index)),
+        consistency_id=read("consistency_id", default=alone),
         question=read("question"),
-        choice=read("choice"),
+        choice=choice,
         choice_2=None if is_blank(choice_2) else choice_2,
         answer=read("answer").strip() or None,
     )
