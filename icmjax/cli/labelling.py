@@ -81,10 +81,11 @@ def algorithm_of(options: Mapping[str, Any]) -> Algorithm:
     return make_algorithm(options["algorithm"], utility, _algorithm_fields(options))
 
 
-def describe(claims: ClaimSet, algorithm: str, place: Place) -> None:
-    """Say on stderr what is searched, and what is odd about it."""
+def describe(claims: ClaimSet, algorithm: str, place: Place, name: str = "") -> None:
+    """Say on stderr what is searched, and what is odd about it; of which of several searches."""
+    whose = f"{name}: " if name else ""
     if not place.quiet:
-        click.echo(printable(claims.describe()), err=True)
+        click.echo(printable(whose + claims.describe()), err=True)
     if len(claims.personas) > 1:
         click.echo(
             f"warning: claims of {len(claims.personas)} personas are one search, in which each is "
@@ -93,8 +94,8 @@ def describe(claims: ClaimSet, algorithm: str, place: Place) -> None:
         )
     if algorithm in MAXIMISES_U and not len(claims.rules.pairs):
         click.echo(
-            "warning: no pair rule ties these claims, and the highest U may be one label for all; "
-            "--rule ties them, and --algorithm marginals does not maximise U",
+            f"warning: {printable(whose)}no pair rule ties these claims, and the highest U may be "
+            "one label for all; --rule ties them, and --algorithm marginals does not maximise U",
             err=True,
         )
 

@@ -15,7 +15,7 @@ import click
 
 import icmjax
 from icmjax.cli.inputs import read_labels, read_personas
-from icmjax.cli.labelling import Place, Search, Task, algorithm_of, has_begun, prepare
+from icmjax.cli.labelling import Place, Search, Task, algorithm_of, describe, has_begun, prepare
 from icmjax.cli.machine import Machine
 from icmjax.cli.options import ClaimsOptions, ModelOptions, recorded
 from icmjax.errors import Fault, InputError, Preempted, RunError, printable
@@ -69,11 +69,10 @@ def label_personas(
     members = _members(source, personas, clamp, options, place)
     done = {each.persona: summary for each in members if (summary := _complete(each)) is not None}
     left = [each for each in members if each.persona not in done]
-    if not place.quiet:
-        for each in left:
-            click.echo(printable(f"{each.persona}: {each.task.claims.describe()}"), err=True)
-        if len(left) < len(members):
-            click.echo(f"{len(members) - len(left)} complete already", err=True)
+    for each in left:
+        describe(each.task.claims, options["algorithm"], place, each.persona)
+    if len(left) < len(members) and not place.quiet:
+        click.echo(f"{len(members) - len(left)} complete already", err=True)
     if left:
         lm = recorded(ModelOptions, options).load(machine.mesh)
         done |= _label_all(left, lm, machine, algorithm, stop_fn)
