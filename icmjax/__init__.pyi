@@ -23,6 +23,7 @@ from .claims import count_violations as count_violations
 from .claims import gold_from_rows as gold_from_rows
 from .claims import load_claims as load_claims
 from .claims import load_gold as load_gold
+from .claims import load_personas as load_personas
 from .claims import write_claims as write_claims
 from .devices import use_cores as use_cores
 from .errors import InputError as InputError

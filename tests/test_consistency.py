@@ -53,8 +53,11 @@ def test_with_three_options_only_the_last_one_is_true(rule, num_allowed):
     assert is_allowed.sum() == num_allowed
 
 
+OF_PAIRS = [rule for rule in RULES if rule not in ("none", "one_answer")]
+
+
 @pytest.mark.parametrize("num_options", [2, 3, 4])
-@pytest.mark.parametrize("rule", RULES[1:])
+@pytest.mark.parametrize("rule", OF_PAIRS)
 @pytest.mark.parametrize("is_same_answer", [False, True])
 def test_rules_do_not_depend_on_which_claim_comes_first(rule, num_options, is_same_answer):
     table = penalty_table(rule, num_options, is_same_answer)
@@ -62,7 +65,19 @@ def test_rules_do_not_depend_on_which_claim_comes_first(rule, num_options, is_sa
     assert (table == 0).any(), "a rule that nothing satisfies"
 
 
-@pytest.mark.parametrize("rule", ["none", "exactly_one"])
+@pytest.mark.parametrize("num_options", [2, 3])
+def test_one_answer_is_the_only_true_one_of_two_and_of_more_at_most_one(num_options):
+    rules = rules_from_groups("one_answer", [[0, 1], [2, 3, 4], [5]], num_options, is_hard=True)
+    assert rules.pairs.tolist() == [[0, 1], [2, 3], [2, 4], [3, 4]]
+    of_two, of_more = (
+        penalty_table(rule, num_options) for rule in ("exactly_one_true", "not_both_true")
+    )
+    np.testing.assert_array_equal(rules.penalties, [of_two, of_more, of_more, of_more])
+    assert rules.is_hard.all()
+    assert len(rules_from_groups("one_answer", [[0]], num_options).pairs) == 0
+
+
+@pytest.mark.parametrize("rule", ["none", "exactly_one", "one_answer"])
 def test_there_is_no_table_without_a_rule(rule):
     with pytest.raises(ValueError, match="rule must be one of"):
         penalty_table(rule)

@@ -11,7 +11,7 @@ from scorers import TableScorer, table_scorer
 
 import icmjax
 from icmjax.claims import PairRules
-from icmjax.errors import ClaimsError, InputError, ScoreError
+from icmjax.errors import ClaimsError, InputError, Preempted, ScoreError
 from icmjax.search import (
     ICM,
     Bootstrap,
@@ -137,6 +137,54 @@ def test_each_has_its_own_target():
     ):
         assert_same(found, run_search(scorer, rule, own, key, progress=False))
         assert ((found.trace.labels != target).sum(-1) == num_errors).all()
+
+
+class Store:
+    """A run store of one search, in memory."""
+
+    def __init__(self):
+        self.saved = []
+
+    def save(self, state, info, num_steps, account):
+        self.saved.append((state, info, num_steps, account))
+
+    def restore(self, like, last_step=None):
+        del like, last_step
+        if not self.saved:
+            return None
+        state, _, _, account = self.saved[-1]
+        return state, [info._asdict() for _, info, _, _ in self.saved], account
+
+
+@pytest.mark.parametrize("num_blocks", [1, 2])
+def test_each_goes_on_alone_from_what_all_kept_together(num_blocks):
+    scorers, rules, keys = make_searches(is_hard=False)
+    algorithm, stores, asked = ALGORITHMS[0], [Store() for _ in scorers], []
+
+    def stop():
+        asked.append(None)
+        return len(asked) > num_blocks
+
+    with pytest.raises(Preempted) as ended:
+        search_together(scorers, rules, algorithm, keys, runs=stores, stop_fn=stop)
+    assert all(len(store.saved) == num_blocks for store in stores)
+    assert {store.saved[-1][2] for store in stores} == {ended.value.num_steps}
+    for store, scorer, rule, key in zip(stores, scorers, rules, keys, strict=True):
+        found = run_search(scorer, rule, algorithm, key, run=store, progress=False)
+        assert_same(found, run_search(scorer, rule, algorithm, key, progress=False))
+
+
+def test_groups_are_those_of_each():
+    """ICM draws whole groups, which no rule need tie."""
+    scorers, _, keys = make_searches()
+    free = [
+        PairRules(np.zeros((0, 2), np.int32), np.zeros((0, 2, 2), np.float32), np.zeros(0, bool))
+    ]
+    groups = [np.arange(6) // 2] * 3
+    results = search_together(scorers, free * 3, ALGORITHMS[0], keys, groups=groups)
+    for found, scorer, key in zip(results, scorers, keys, strict=True):
+        alone = run_search(scorer, free[0], ALGORITHMS[0], key, groups=groups[0], progress=False)
+        assert_same(found, alone)
 
 
 def test_what_cannot_run_together_is_refused():

@@ -1,6 +1,7 @@
 """Claims about a persona: files, schemas, pair rules, gold labels; on the host, without a model."""
 
 from icmjax.claims.claim_set import BINARY_OPTIONS, UNLABELLED, Claim, ClaimSet, GoldLabels
+from icmjax.claims.columns import parse_columns
 from icmjax.claims.consistency import (
     RULES,
     PairRules,
@@ -11,12 +12,13 @@ from icmjax.claims.consistency import (
     violated_pairs,
 )
 from icmjax.claims.files import read_rows
+from icmjax.claims.labels import label_index
 from icmjax.claims.loading import (
     claims_from_rows,
     gold_from_rows,
-    label_index,
     load_claims,
     load_gold,
+    load_personas,
 )
 from icmjax.claims.writing import write_claims
 
@@ -36,7 +38,9 @@ __all__ = [
     "label_index",
     "load_claims",
     "load_gold",
+    "load_personas",
     "no_rules",
+    "parse_columns",
     "read_rows",
     "violated_pairs",
     "write_claims",

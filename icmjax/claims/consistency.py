@@ -18,6 +18,7 @@ Rule = Literal[
     "none",  # labels are free
     "exactly_one_true",  # two opposite options of one question
     "not_both_true",  # answers that exclude each other, and may both be wrong
+    "one_answer",  # all answers to one question: of two exactly one is true, of more no two
     "asymmetric_preference",  # "A is better than B" against "B is better than A"
     "same_answer_same_label",  # equal answers share a label, unequal ones are not both true
 ]
@@ -72,7 +73,7 @@ def penalty_table(rule: Rule, num_options: int = 2, is_same_answer: bool = False
     """Penalties of one pair under a rule.
 
     Args:
-      rule: any but "none".
+      rule: any but "none", and "one_answer", which depends on the size of a group.
       num_options: Y; the last option is "true".
       is_same_answer: for "same_answer_same_label", whether the two claims give one answer.
 
@@ -93,7 +94,8 @@ def penalty_table(rule: Rule, num_options: int = 2, is_same_answer: bool = False
         case "same_answer_same_label":
             is_violated = first != second if is_same_answer else is_first_true & is_second_true
         case _:
-            raise ValueError(f"rule must be one of {RULES[1:]}, found {rule!r}")
+            of_pairs = [name for name in RULES if name not in ("none", "one_answer")]
+            raise ValueError(f"rule must be one of {of_pairs}, found {rule!r}")
     return is_violated.astype(np.float32)
 
 
@@ -118,6 +120,8 @@ def rules_from_groups(
     """
     if rule == "none":
         return no_rules(num_options)
+    if rule == "one_answer":
+        return _one_answer(groups, num_options, is_hard)
     pairs = [pair for group in groups for pair in itertools.combinations(group, 2)]
     if rule == "same_answer_same_label":
         assert answers is not None, "the rule compares answers"
@@ -126,6 +130,18 @@ def rules_from_groups(
         penalties = penalties.reshape(-1, num_options, num_options)
     else:
         penalties = penalty_table(rule, num_options)
+    return make_rules(pairs, penalties, is_hard, num_options)
+
+
+def _one_answer(groups: Sequence[Sequence[int]], num_options: int, is_hard: bool) -> PairRules:
+    """That one claim of a group is true, as far as rules of pairs can say it."""
+    pairs, tables = [], []
+    by_kind = [penalty_table(rule, num_options) for rule in ("not_both_true", "exactly_one_true")]
+    for group in groups:
+        own = list(itertools.combinations(group, 2))
+        pairs += own
+        tables += [by_kind[len(group) == 2]] * len(own)
+    penalties = np.array(tables).reshape(-1, num_options, num_options)
     return make_rules(pairs, penalties, is_hard, num_options)
 
 

@@ -25,7 +25,7 @@ class Row(NamedTuple):
 
 
 def read_rows(path: str | pathlib.Path, faults: list[Fault]) -> list[Row]:
-    """Read a JSON list, JSONL, CSV or Parquet file, or lines of statements (.txt), by its suffix.
+    """Read a JSON list, JSONL, CSV, TSV or Parquet file, or lines of statements, by its suffix.
 
     Args:
       path: the file.
@@ -183,7 +183,8 @@ def _read_jsonl(path: pathlib.Path, content: bytes, faults: list[Fault]) -> list
 
 def _read_csv(path: pathlib.Path, content: bytes, faults: list[Fault]) -> list[Row]:
     text = _as_text(path, content, faults)
-    reader = csv.reader(io.StringIO(text or "", newline=""), strict=True)
+    delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
+    reader = csv.reader(io.StringIO(text or "", newline=""), strict=True, delimiter=delimiter)
     rows, header, start = [], None, 1
     try:
         for record in reader:
@@ -192,7 +193,7 @@ def _read_csv(path: pathlib.Path, content: bytes, faults: list[Fault]) -> list[R
                 continue
             if header is None:
                 header = record
-                if _has_other_delimiter(header, where, faults):
+                if delimiter == "," and _has_other_delimiter(header, where, faults):
                     return []
                 if len(set(header)) < len(header):
                     _malformed(path, reader.line_num, "columns of the same name", faults)
@@ -213,6 +214,7 @@ def _has_other_delimiter(header: list[str], where: str, faults: list[Fault]) -> 
     for delimiter, name in _DELIMITERS.items():
         if len(header) == 1 and delimiter in header[0]:
             remedy = f"save the file with commas instead of {name}, texts in double quotes"
+            remedy += "; or name it .tsv" if delimiter == "\t" else ""
             rule = "Commas separate the cells of a CSV file."
             faults.append(Fault(rule, f"{name} ({delimiter!r}) in the first line", where, remedy))
             return True
@@ -244,6 +246,7 @@ _READERS: dict[str, Callable[[pathlib.Path, bytes, list[Fault]], list[Row]]] = {
     ".json": _read_json,
     ".jsonl": _read_jsonl,
     ".csv": _read_csv,
+    ".tsv": _read_csv,
     ".parquet": _read_parquet,
     ".txt": _read_statements,
 }

@@ -14,6 +14,7 @@ from icmjax.claims.texts import short
 from icmjax.errors import ClaimsError, Fault
 
 MAX_TIED = 128  # claims of one group; its pairs grow with their square
+MANY_TIED = ("not_both_true", "one_answer", "same_answer_same_label")  # rules of any number
 MAX_PENALTY = 1e6  # of one pair; beyond, float32 loses sight of all other pairs
 
 
@@ -165,9 +166,11 @@ def _misfit(rule: Rule, group: Sequence[Fields]) -> str | None:
     """What keeps a group of tied claims from fitting a rule; a claim alone fits every rule."""
     if len(group) == 1 or rule == "none":
         return None
-    if len(group) > MAX_TIED and rule in ("not_both_true", "same_answer_same_label"):
+    if len(group) > MAX_TIED and rule in MANY_TIED:
         num_pairs = len(group) * (len(group) - 1) // 2
         return f"{len(group)} claims and so {num_pairs} pairs, where {MAX_TIED} claims are the most"
+    if rule == "one_answer":
+        return _repeated_choice(group)
     if rule == "not_both_true":
         return None
     if rule == "same_answer_same_label":
@@ -181,6 +184,15 @@ def _misfit(rule: Rule, group: Sequence[Fields]) -> str | None:
     is_swapped = (first.choice, first.choice_2) == (second.choice_2, second.choice)
     is_fit = is_swapped and first.question == second.question
     return None if is_fit else f"{second.where} does not swap the two responses"
+
+
+def _repeated_choice(group: Sequence[Fields]) -> str | None:
+    seen: dict[str, str] = {}
+    for row in group:
+        if row.choice in seen:
+            return f"the same claim at {seen[row.choice]} and {row.where}"
+        seen[row.choice] = row.where
+    return None
 
 
 def pair_rules_column(rules: PairRules, ids: Sequence[str]) -> list[list[dict[str, Any]]]:

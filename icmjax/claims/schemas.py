@@ -4,6 +4,7 @@ A schema is one row of a table. It is recognised by its columns, and in one case
 It reads no label: that a row has one is all it passes on.
 """
 
+import hashlib
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -11,6 +12,7 @@ from typing import Any, NamedTuple
 from icmjax.claims.consistency import Rule
 from icmjax.claims.files import Row
 from icmjax.claims.texts import is_blank, kind_and_value, surrogate
+from icmjax.claims.wording import country_claim
 from icmjax.errors import Fault
 
 
@@ -72,54 +74,35 @@ def read_fields(
     """The fields of every row that has no fault.
 
     Args:
-      rows: rows of one file.
+      rows: rows of one file, whose columns are right (`icmjax.claims.columns.check_columns`).
       schema: the file's schema.
       source: the file's name without its suffix; some files name their persona there.
-      faults: gains a fault for every missing column and for every value of the wrong type.
+      faults: gains a fault for every value of the wrong type.
     """
-    present = columns_of(rows)
-    required = schema.columns
-    missing = [column for column in required.values() if column not in present]
-    misspelt = _misspelt(rows, schema)
-    if missing or misspelt:
-        renaming = [f"{found} to {meant}" for found, meant in misspelt.items()]
-        missing = [column for column in missing if column not in misspelt.values()]
-        remedy = [f"add or rename: {', '.join(missing)}"] if missing else []
-        remedy += [f"rename {', '.join(renaming)}"] if renaming else []
-        columns = f"{', '.join(required.values())}, and question where a claim answers one"
-        faults.append(
-            Fault(
-                rule=f"A {schema.name} file fills the columns {columns}.",
-                found=f"it fills {', '.join(sorted(map(str, present))) or 'none'}",
-                where=rows[0].where.rpartition(":")[0],
-                remedy="; ".join(remedy),
-            )
-        )
-        return []
-    read = [_read_row(index, row, schema, faults) for index, row in enumerate(rows)]
+    columns = required_columns(rows, schema)
+    read = [_read_row(index, row, columns, faults) for index, row in enumerate(rows)]
     fields = [row for row in read if row is not None]
     if schema.derive_fn is not None and len(fields) == len(rows):
         fields = schema.derive_fn(fields, source, faults)
     return fields
 
 
-def _misspelt(rows: Sequence[Row], schema: Schema) -> dict[str, str]:
-    """Columns named as one that the schema reads but for their case and spaces, and that one.
-
-    A column that a file may leave out would else be left out unseen.
-    """
-    named = {name for row in rows for name in row.values if isinstance(name, str)}
-    read = {"question", "persona", "choice_2", *schema.columns.values()}
-    meant = {name: name.strip().lower() for name in sorted(named)}
-    return {name: to for name, to in meant.items() if to in read - named}
+def required_columns(rows: Sequence[Row], schema: Schema) -> Mapping[str, str]:
+    """The columns that have to be filled: ids that tie claims only where something is tied."""
+    is_tied = any("consistency_id" in row.values for row in rows)
+    if is_tied or schema.rule not in (None, "none") or schema.is_written:
+        return schema.columns
+    return {field: name for field, name in schema.columns.items() if field != "consistency_id"}
 
 
-def _read_row(index: int, row: Row, schema: Schema, faults: list[Fault]) -> Fields | None:
+def _read_row(
+    index: int, row: Row, columns: Mapping[str, str], faults: list[Fault]
+) -> Fields | None:
     num_faults = len(faults)
 
     def read(field: str, default: str = "") -> str:
-        is_required = field in schema.columns
-        column = schema.columns.get(field, field)
+        is_required = field in columns
+        column = columns.get(field, field)
         value = row.values.get(column)
         kind, to_text = _KINDS.get(field, ("text", _as_text))
         if is_blank(value) and not is_required:
@@ -139,14 +122,16 @@ def _read_row(index: int, row: Row, schema: Schema, faults: list[Fault]) -> Fiel
             faults.append(Fault(rule, found, f"{row.where}:{column}", remedy))
         return text
 
-    choice_2 = read("choice_2")
+    choice, choice_2 = read("choice"), read("choice_2")
+    # Of claims that nothing ties. Rows of other files, which have other texts, have other ids.
+    alone = f"{index}-{hashlib.sha256(choice.encode('utf-8', 'replace')).hexdigest()[:8]}"
     fields = Fields(
         where=row.where,
         id=read("id", str(index)),
         persona=read("persona"),
-        consistency_id=read("consistency_id"),
+        consistency_id=read("consistency_id", default=alone),
         question=read("question"),
-        choice=read("choice"),
+        choice=choice,
         choice_2=None if is_blank(choice_2) else choice_2,
         answer=read("answer").strip() or None,
     )
@@ -157,7 +142,7 @@ def _as_text(value: Any) -> str | None:
     return value if isinstance(value, str) else None
 
 
-def _as_id(value: Any) -> str | None:
+def as_id(value: Any) -> str | None:
     """Ids are compared as text; a whole float is what a table with gaps makes of an integer."""
     if isinstance(value, float) and value.is_integer():
         value = int(value)
@@ -167,13 +152,13 @@ def _as_id(value: Any) -> str | None:
 
 
 def _as_answer(value: Any) -> str | None:
-    return str(value) if isinstance(value, float) else _as_id(value)
+    return str(value) if isinstance(value, float) else as_id(value)
 
 
 _MAX_BITS = 4096  # of an id; Python refuses to write integers of some thousand digits
 _KINDS = {
-    "id": ("text or a whole number", _as_id),
-    "consistency_id": ("text or a whole number", _as_id),
+    "id": ("text or a whole number", as_id),
+    "consistency_id": ("text or a whole number", as_id),
     "answer": ("text or a number", _as_answer),
 }
 
@@ -191,16 +176,8 @@ def _claim_country(fields: list[Fields], source: str, faults: list[Fault]) -> li
     claims = []
     for row in fields:
         country = row.persona or by_file
-        text = f"People from {_with_article(country)} would answer this question as: '{row.choice}'"
-        claims.append(row._replace(persona=country, choice=text))
+        claims.append(row._replace(persona=country, choice=country_claim(country, row.choice)))
     return claims
-
-
-def _with_article(country: str) -> str:
-    is_plural_or_union = country.startswith("United ") or country.endswith((" Republic", "Islands"))
-    if is_plural_or_union or country in ("Netherlands", "Philippines", "Bahamas", "Maldives"):
-        return f"the {country}"
-    return country
 
 
 def _pair_by_position(fields: list[Fields], source: str, faults: list[Fault]) -> list[Fields]:
@@ -221,8 +198,8 @@ def _pair_by_position(fields: list[Fields], source: str, faults: list[Fault]) ->
 
 
 # A statement asks no question, so that no file needs the column.
-_PLAIN = {"choice": "choice", "consistency_id": "consistency_id"}
-_PERSONA = _PLAIN | {"persona": "persona"}
+PLAIN_COLUMNS = {"choice": "choice", "consistency_id": "consistency_id"}
+PERSONA_COLUMNS = PLAIN_COLUMNS | {"persona": "persona"}
 
 # What `icmjax.claims.write_claims` writes: the template is a column, the rules are spelt out.
 WRITTEN = Schema(
@@ -249,7 +226,7 @@ SCHEMAS: tuple[Schema, ...] = (
         ("option", "options", "selections"),
         template="country",
         rule="exactly_one_true",
-        columns=_PLAIN | {"choice": "option"},
+        columns=PLAIN_COLUMNS | {"choice": "option"},
         derive_fn=_claim_country,
     ),
     Schema(
@@ -257,26 +234,28 @@ SCHEMAS: tuple[Schema, ...] = (
         ("choice_2",),
         template="preference",
         rule="asymmetric_preference",
-        columns=_PLAIN | {"choice_2": "choice_2"},
+        columns=PLAIN_COLUMNS | {"choice_2": "choice_2"},
     ),
     Schema(
         "solution",
         ("answer", "cot"),
         template="solution",
         rule="same_answer_same_label",
-        columns=_PLAIN | {"choice": "cot", "answer": "answer"},
+        columns=PLAIN_COLUMNS | {"choice": "cot", "answer": "answer"},
     ),
     Schema(
         "persona pair",
         ("persona", "raw_choice_1", "raw_choice_2"),
         template="persona",
         rule="exactly_one_true",
-        columns=_PERSONA,
+        columns=PERSONA_COLUMNS,
     ),
-    Schema("persona", ("persona",), template="persona", rule=None, columns=_PERSONA),
+    Schema("persona", ("persona",), template="persona", rule=None, columns=PERSONA_COLUMNS),
     # Answers to one question may all be right or all be wrong: no rule. The public reference code
     # ties them by a key that it derives from the gold labels. Columns do not tell these files from
     # others, for which a rule has to be chosen.
-    Schema("TruthfulQA", (), template="truth", rule="none", columns=_PLAIN, named="truthfulqa"),
-    Schema("truth", (), template="truth", rule=None, columns=_PLAIN),
+    Schema(
+        "TruthfulQA", (), template="truth", rule="none", columns=PLAIN_COLUMNS, named="truthfulqa"
+    ),
+    Schema("truth", (), template="truth", rule=None, columns=PLAIN_COLUMNS),
 )

@@ -15,9 +15,10 @@ import click
 import icmjax
 from icmjax.cli.faults import reports_faults
 from icmjax.cli.inputs import clamped_labels, gold_of_run, recorded_options
+from icmjax.cli.labelling import Place, Task
 from icmjax.cli.machine import Machine, machine_options
 from icmjax.cli.output import json_option, log_option, logged
-from icmjax.cli.search import Place, Task, label_claims, says_how_to_go_on
+from icmjax.cli.search import label_claims, says_how_to_go_on
 
 if TYPE_CHECKING:
     import numpy as np

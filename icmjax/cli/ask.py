@@ -19,10 +19,11 @@ from icmjax.cli.commands import INTERRUPTED
 from icmjax.cli.faults import reports_faults
 from icmjax.cli.inputs import clamped_labels, gold_of_run, recorded_options
 from icmjax.cli.interviews import ask_in_terminal, ask_on_page
+from icmjax.cli.labelling import Place, algorithm_of
 from icmjax.cli.machine import Machine, machine_options
 from icmjax.cli.options import SELECTORS, ModelOptions, ScorerOptions, recorded
 from icmjax.cli.preemption import PREEMPTED
-from icmjax.cli.search import Place, recorded_algorithm, says_how_to_go_on
+from icmjax.cli.search import says_how_to_go_on
 from icmjax.errors import Fault, InputError, printable
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ class Round:
         scorer = algorithm = None
         if selector is None or reads in icmjax.feedback.NEEDS_MODEL:
             options = recorded_options(self.run, self.folder)
-            algorithm = recorded_algorithm(options)
+            algorithm = algorithm_of(options)
             template = recorded(ModelOptions, options).template
             scoring = recorded(ScorerOptions, options)
             scorer = scoring.make(self.lm, claims, template, self.machine)

@@ -55,7 +55,9 @@ def command(
     """
     memory_budget = memory_bytes(memory_gib)
     run = icmjax.read_run(demos)
-    asked, asked_gold = source.read()
+    # Queries have the labels of the demonstrations, which the run knows.
+    given = source.label_options or run.manifest.get("options", {}).get("label_options")
+    asked, asked_gold = source._replace(label_options=given).read()
     if asked_gold is None:
         raise no_gold(source.source)
     queries, gold = held_out(run.claims, asked, asked_gold, source.source)
@@ -64,7 +66,7 @@ def command(
         "search labels": run.labels,
     }
     if gold_source is not None:
-        labellings["gold labels"] = gold_of(run.claims, gold_source)
+        labellings["gold labels"] = gold_of(run.claims, gold_source, source.columns)
     else:
         click.echo(NO_GOLD, err=True)
     lm = model.load(read_mesh(mesh))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import icmjax
@@ -13,7 +14,12 @@ if TYPE_CHECKING:
     import numpy as np
 
     from icmjax import ClaimSet, GoldLabels
+    from icmjax.cli.options import ClaimsOptions
     from icmjax.runs import RunRecord
+
+
+# That a run of before lacks, and that then were not given.
+NEW_OPTIONS = ("columns", "label_options")
 
 
 def read_claims(
@@ -22,20 +28,33 @@ def read_claims(
     rule: str = "auto",
     limit: int | None = None,
     is_hard: bool = False,
+    columns: str | None = None,
+    label_options: str | Sequence[str] | None = None,
 ) -> tuple[ClaimSet, GoldLabels | None]:
     """Claims and, apart, their gold labels, from a file or a task of the persona world.
+
+    Args:
+      source: of the claims.
+      persona, rule, limit, is_hard: as of `load_claims`.
+      columns: ours to the source's, as `parse_columns` reads them.
+      label_options: with commas between, or one by one.
 
     Raises:
       InputError: see `load_claims` and `load_task`.
     """
     if not icmjax.persona_world.is_task_name(source):
-        claims = icmjax.load_claims(source, persona, rule, limit, hard=is_hard)
-        return claims, icmjax.load_gold(source, persona, limit)
-    if persona is not None or rule != "auto" or limit is not None or is_hard:
+        mapping = None if columns is None else icmjax.claims.parse_columns(columns)
+        options = split_names(label_options, "--options")
+        claims = icmjax.load_claims(
+            source, persona, rule, limit, hard=is_hard, options=options, columns=mapping
+        )
+        return claims, icmjax.load_gold(source, persona, limit, options=options, columns=mapping)
+    given = (persona, limit, columns, label_options)
+    if any(value is not None for value in given) or rule != "auto" or is_hard:
         raise ClaimsError(
             Fault(
-                "A task of the persona world says its persona, size and rule itself.",
-                "--persona, --rule, --hard or --limit",
+                "A task of the persona world says its persona, size, rule and labels itself.",
+                "--persona, --limit, --rule, --hard, --columns or --options",
                 source,
                 "leave them out",
             )
@@ -43,15 +62,60 @@ def read_claims(
     return icmjax.load_task(source)
 
 
+def read_personas(
+    source: ClaimsOptions, personas: str
+) -> dict[str, tuple[ClaimSet, GoldLabels | None]]:
+    """The claims and, apart, the gold labels of several personas of a source, by persona.
+
+    Args:
+      source: of the claims.
+      personas: names with commas between, or "all".
+
+    Raises:
+      InputError: see `icmjax.load_personas`; or the source or its options name one persona.
+    """
+    if source.persona is not None or icmjax.persona_world.is_task_name(source.source):
+        found = source.source if source.persona is None else f"--persona {source.persona}"
+        rule, remedy = "Several personas are those of one source.", "leave out --personas"
+        raise ClaimsError(Fault(rule, f"{found}, which is one", "--personas", remedy))
+    columns = None if source.columns is None else icmjax.claims.parse_columns(source.columns)
+    return icmjax.load_personas(
+        source.source,
+        None if personas == "all" else split_names(personas, "--personas"),
+        source.rule,
+        source.limit,
+        hard=source.is_hard,
+        options=split_names(source.label_options, "--options"),
+        columns=columns,
+    )
+
+
+def split_names(text: str | Sequence[str] | None, where: str) -> Sequence[str] | None:
+    """Names with commas between them; one with a comma stands in double quotes, as CSV has it.
+
+    Raises:
+      InputError: quotes do not close.
+    """
+    if not isinstance(text, str):
+        return text
+    try:
+        return next(csv.reader([text], strict=True, skipinitialspace=True), [])
+    except csv.Error as error:
+        rule, remedy = "Names have commas between them.", 'write them as A,B or "A, or so",B'
+        raise ClaimsError(Fault(rule, f"{text!r}: {error}", where, remedy)) from None
+
+
 def place_of(name: str) -> str:
     """What a run records of a file or folder: its absolute path, which holds in every folder.
 
-    A task, a bundled model or a hub id is its own name.
+    A task, a bundled model or a hub id is its own name; a folder may have a split behind it.
     """
     bundled = {path.name for path in icmjax.lm.BUNDLED_MODELS.glob("*")}
     if icmjax.persona_world.is_task_name(name) or name in bundled:
         return name
-    return os.path.abspath(name) if os.path.exists(name) else name
+    folder, _, split = name.rpartition("@")
+    is_here = os.path.exists(name) or (bool(split) and "/" not in split and os.path.isdir(folder))
+    return os.path.abspath(name) if is_here else name
 
 
 def read_labels(path: str, claims: ClaimSet, is_part: bool = False) -> np.ndarray:
@@ -103,21 +167,32 @@ def gold_of_run(claims: ClaimSet, options: Mapping[str, Any]) -> GoldLabels | No
     Args:
       options: that the run recorded.
     """
-    names = ("source", "persona", "rule", "limit", "is_hard")
+    names = ("source", "persona", "rule", "limit", "is_hard", *NEW_OPTIONS)
+    given: dict[str, Any] = {name: options.get(name) for name in names}
     try:
-        known, gold = read_claims(*(options[name] for name in names))
+        known, gold = read_claims(**given)
     except InputError:
         return None  # moved or changed: the run has its claims, and its accuracy is not known
     return gold if known.claims == claims.claims else None
 
 
-def gold_of(claims: ClaimSet, source: str) -> np.ndarray:
-    """Gold labels of a run's claims from where the claims came from: int8 `[N]`."""
+def gold_of(claims: ClaimSet, source: str, columns: str | None = None) -> np.ndarray:
+    """Gold labels of a run's claims from where the claims came from: int8 `[N]`.
+
+    Args:
+      claims: of the run.
+      source: where they came from.
+      columns: as of `read_claims`.
+    """
     import numpy as np
 
     # The rule between the claims does not matter to their labels, so that it is not asked about.
-    is_task = icmjax.persona_world.is_task_name(source)
-    known, gold = read_claims(source, rule="auto" if is_task else "none")
+    if icmjax.persona_world.is_task_name(source):
+        known, gold = read_claims(source)
+    else:
+        known, gold = read_claims(
+            source, rule="none", columns=columns, label_options=claims.options
+        )
     labels = {} if gold is None else dict(zip(known.claims, gold.labels, strict=True))
     faults = [
         Fault(
@@ -161,7 +236,12 @@ def _recorded_names() -> list[str]:
     from icmjax.cli import options
 
     kinds = (options.ModelOptions, options.ClaimsOptions, options.ScorerOptions)
-    names = [name for kind in (*kinds, options.UtilityOptions) for name in kind._fields]
+    names = [
+        name
+        for kind in (*kinds, options.UtilityOptions)
+        for name in kind._fields
+        if name not in NEW_OPTIONS
+    ]
     return [*names, "algorithm", "seed"]
 
 

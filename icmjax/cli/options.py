@@ -40,14 +40,15 @@ SELECTORS = (
     "random",
 )
 CLAIMS_HELP = (
-    "A JSON, JSONL, CSV or Parquet file, a text file of one statement a line, or "
-    "persona-world:GROUP:SEED[:preferences][:test]."
+    "A JSON, JSONL, CSV, TSV or Parquet file, a text file of one statement a line, a folder, "
+    "hf:OWNER/NAME[:CONFIG][@SPLIT], or persona-world:GROUP:SEED[:preferences][:test]."
 )
 PAIR_RULES = (
     "auto",
     "none",
     "exactly_one_true",
     "not_both_true",
+    "one_answer",
     "asymmetric_preference",
     "same_answer_same_label",
 )
@@ -174,10 +175,12 @@ class ClaimsOptions(NamedTuple):
     limit: int | None
     rule: str
     is_hard: bool
+    columns: str | None = None
+    label_options: str | None = None
 
     def read(self) -> tuple[ClaimSet, GoldLabels | None]:
         """The claims and, apart, their gold labels; raises as `read_claims` does."""
-        return read_claims(self.source, self.persona, self.rule, self.limit, self.is_hard)
+        return read_claims(**self._asdict())
 
 
 class ScorerOptions(NamedTuple):
@@ -284,6 +287,16 @@ _OF_CLAIMS = (
         help="Pair rule within a consistency group; auto: what the file's columns or texts say.",
     ),
     click.option("--hard", "is_hard", is_flag=True, help="Keep the rule instead of paying for it."),
+    click.option("--columns", help="Names of yours for ours, as question=Q,choice=A."),
+    click.option(
+        "--options",
+        "label_options",
+        help="Labels to choose from, false to true, as A,B,C,D; by default the file's, or "
+        "False,True.",
+    ),
+)
+personas_option = click.option(
+    "--personas", help="all, or names as A,B: each persona's claims by themselves."
 )
 claims_options = grouped(
     "source",

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import pathlib
 import shlex
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import click
 
 import icmjax
-from icmjax.cli.config import FILE, config_option, config_text
+from icmjax.cli.config import config_option, config_text
 from icmjax.cli.faults import reports_faults, shows_run_warnings
 from icmjax.cli.inputs import place_of, read_labels
+from icmjax.cli.labelling import Place, Task, algorithm_of, describe, has_begun, prepare
 from icmjax.cli.machine import OPTIONS, Machine, joins_hosts, machine_options
 from icmjax.cli.options import (
     ClaimsOptions,
@@ -24,24 +23,20 @@ from icmjax.cli.options import (
     UtilityOptions,
     algorithm_options,
     claims_options,
-    make_algorithm,
     model_options,
+    personas_option,
     recorded,
     scorer_options,
     utility_options,
 )
 from icmjax.cli.output import json_option, log_option, logged, print_summary, say
+from icmjax.cli.personas import label_personas
 from icmjax.cli.preemption import PREEMPTED, notices_sigterm
-from icmjax.errors import Preempted, RunError, printable
-from icmjax.files import write_text
+from icmjax.errors import Preempted, printable
 
 if TYPE_CHECKING:
-    import numpy as np
+    from icmjax import LanguageModel
 
-    from icmjax import ClaimSet, GoldLabels, LanguageModel
-    from icmjax.search import Algorithm, RunStore
-
-FIGURE = "diagnostics.png"
 # A run records its options, but for those that say where it lies and how it is watched.
 NOT_RECORDED = (
     "out",
@@ -49,65 +44,17 @@ NOT_RECORDED = (
     "resume_if_begun",
     "quiet",
     "clamp",
+    "personas",
     "is_json",
     "log",
     *OPTIONS,
 )
-GROUPS = (ModelOptions, ClaimsOptions, ScorerOptions, UtilityOptions)
-MAXIMISES_U = ("icm", "tempering", "greedy")
-
-
-class Place(NamedTuple):
-    """Where a search is kept, and how it is watched."""
-
-    out: str
-    resume: bool
-    quiet: bool
-    command: str  # that started it
-    is_json: bool = False
-    config: str | None = None  # the file of the options that are in force
-    tell_fn: Callable[[int, int], None] | None = None  # told the steps taken, and of how many
-
-    @property
-    def going_on(self) -> str:
-        """The command that goes on with the search."""
-        return self.command if self.resume else f"{self.command} --resume"
-
-    @property
-    def has_begun(self) -> bool:
-        """Whether there is a search that can be resumed, or a complete one."""
-        return os.path.lexists(pathlib.Path(self.out) / "manifest.json")
-
-
-class Watched(NamedTuple):
-    """A run that tells of every block of steps that it keeps."""
-
-    run: RunStore
-    tell_fn: Callable[[int, int], None]
-    num_all: int
-
-    def save(self, state: Any, info: Any, num_steps: int, account: Any) -> None:
-        """Keep what the run keeps, then tell."""
-        self.run.save(state, info, num_steps, account)
-        self.tell_fn(num_steps, max(num_steps, self.num_all))
-
-    def restore(self, *arguments: Any) -> Any:
-        """What the run restores."""
-        return self.run.restore(*arguments)
-
-
-class Task(NamedTuple):
-    """What is searched, with what is known of it."""
-
-    claims: ClaimSet
-    gold: GoldLabels | None
-    clamped: np.ndarray | None
-    private_files: Mapping[str, str]  # kept in the run, for its owner alone to read
 
 
 @click.command("search")
 @model_options
 @claims_options
+@personas_option
 @scorer_options
 @utility_options
 @algorithm_options
@@ -131,6 +78,7 @@ def command(
     scoring: ScorerOptions,
     utility: UtilityOptions,
     machine: Machine,
+    personas: str | None,
     clamp: str | None,
     out: str,
     resume: bool,
@@ -140,21 +88,28 @@ def command(
     log: str | None,
     **others: Any,
 ) -> None:
-    """Label claims without labels; write DIR/labels.jsonl, summary.json and diagnostics.png."""
-    resume |= resume_if_begun and os.path.lexists(pathlib.Path(out) / "manifest.json")
+    """Label claims without labels; write DIR/labels.jsonl, summary.json and diagnostics.png.
+
+    With --personas the claims of each persona are labelled by themselves, into a folder of its
+    name in DIR, and DIR/summary.csv has a row for each.
+    """
+    resume |= resume_if_begun and has_begun(out)
     context = click.get_current_context()
     config = config_text(context.command, context.params)
     place = Place(out, resume, quiet, shlex.join(["icmjax", *sys.argv[1:]]), is_json, config)
     with logged(log), says_how_to_go_on(place) as stop_fn:
-        icmjax.runs.check_folder(out, resume)
-        claims, gold = source.read()
-        is_part = source.persona is not None or source.limit is not None
-        clamped = None if clamp is None else read_labels(clamp, claims, is_part)
         options = context.params | {
             "model": place_of(model.model),
             "source": place_of(source.source),
         }
         kept = {name: value for name, value in options.items() if name not in NOT_RECORDED}
+        if personas is not None:
+            label_personas(source, personas, clamp, kept, place, machine, stop_fn)
+            return
+        icmjax.runs.check_folder(out, resume)
+        claims, gold = source.read()
+        is_part = source.persona is not None or source.limit is not None
+        clamped = None if clamp is None else read_labels(clamp, claims, is_part)
         label_claims(Task(claims, gold, clamped, {}), kept, place, machine, stop_fn)
 
 
@@ -201,78 +156,12 @@ def label_claims(
       InputError: the options, the claims, the model or the folder are not usable.
       Preempted: the search ended as it was asked to.
     """
-    import jax
-
-    model = recorded(ModelOptions, options)
-    chosen = recorded_algorithm(options)
+    algorithm = algorithm_of(options)
     icmjax.runs.check_folder(place.out, place.resume)
-    claims = task.claims
+    describe(task.claims, options["algorithm"], place)
+    lm = recorded(ModelOptions, options).load(machine.mesh) if lm is None else lm
+    search = prepare(task, options, lm, machine)
     if not place.quiet:
-        say(claims.describe())
-    if len(claims.personas) > 1:
-        say(
-            f"warning: claims of {len(claims.personas)} personas are one search, in which each is "
-            "predicted from the others; --persona takes one"
-        )
-    if options["algorithm"] in MAXIMISES_U and not len(claims.rules.pairs):
-        say(
-            "warning: no pair rule ties these claims, and the highest U may be one label for all; "
-            "--rule ties them, and --algorithm marginals does not maximise U"
-        )
-    lm = model.load(machine.mesh) if lm is None else lm
-    scorer = recorded(ScorerOptions, options).make(lm, claims, model.template, machine)
-    plan = str(icmjax.scoring.describe(scorer, machine.memory_budget))
-    if not place.quiet:
-        say(plan)
-    wording = icmjax.prompts.resolve_template(model.template, lm.default_template, claims)
-    rng_key = jax.random.key(options["seed"])
-    configuration = icmjax.search_configuration(
-        scorer, claims, chosen, rng_key, model=model.model, clamped=task.clamped
-    )
-    with icmjax.open_run(
-        place.out,
-        claims,
-        configuration,
-        resume=place.resume,
-        command=place.command,
-        plan=plan,
-        options={**options, "template": wording.name},
-        private_files=task.private_files,
-    ) as run:
-        if place.config is not None and not os.path.lexists(run.path / FILE):
-            write_text(run.path / FILE, place.config, error=RunError)
-        num_all, tell_fn = chosen.num_steps(len(claims)), place.tell_fn
-        result = icmjax.run_search(
-            scorer,
-            claims.rules,
-            chosen,
-            rng_key,
-            clamped=task.clamped,
-            groups=claims.group_index,
-            run=run if tell_fn is None else Watched(run, tell_fn, num_all),
-            progress=not place.quiet,
-            stop_fn=stop_fn,
-        )
-        summary = run.write_results(result, task.gold)
-        # After the results: a figure that cannot be drawn costs no search.
-        if not os.path.lexists(run.path / FIGURE):
-            title = f"{options['source']}, {options['algorithm']}"
-            is_held = icmjax.runs.held_fast(claims, configuration)
-            found = icmjax.runs.found_by(result, claims, task.gold, is_held)
-            icmjax.runs.plot_search(found, run.path / FIGURE, title)
-    print_summary(summary, claims, place.out, place.is_json)
-
-
-def recorded_algorithm(options: Mapping[str, Any]) -> Algorithm:
-    """The algorithm of the options that a run records.
-
-    Raises:
-      InputError: see `make_algorithm`.
-    """
-    fields = _algorithm_fields(options)
-    return make_algorithm(options["algorithm"], recorded(UtilityOptions, options), fields)
-
-
-def _algorithm_fields(options: Mapping[str, Any]) -> dict[str, Any]:
-    others = {"algorithm", "seed"}.union(*(kind._fields for kind in GROUPS))
-    return {name: value for name, value in options.items() if name not in others}
+        say(search.plan)
+    summary = search.run_alone(place, algorithm, stop_fn)
+    print_summary(summary, task.claims, place.out, place.is_json)

@@ -2,7 +2,7 @@
 
 import functools
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -11,8 +11,8 @@ import numpy as np
 from jax import Array
 
 from icmjax.claims import PairRules
-from icmjax.errors import Fault, InputError
-from icmjax.search.base import Account, Algorithm, Scorer
+from icmjax.errors import Fault, InputError, Preempted
+from icmjax.search.base import Account, Algorithm, RunStore, Scorer
 from icmjax.search.loop import (
     Pace,
     SearchResult,
@@ -31,6 +31,9 @@ def search_together(
     rng_keys: Sequence[Array],
     *,
     clamped: Sequence[np.ndarray | None] | None = None,
+    groups: Sequence[np.ndarray | None] | None = None,
+    runs: Sequence[RunStore | None] | None = None,
+    stop_fn: Callable[[], bool] | None = None,
 ) -> list[SearchResult]:
     """Search the labels of P personas at once, each as `run_search` would alone.
 
@@ -48,14 +51,90 @@ def search_together(
         the targets of `FixedAccuracy`.
       rng_keys: of each, typed.
       clamped: of each, as of `run_search`; by default nothing is.
+      groups: of each, as of `run_search`.
+      runs: of each, where to keep checkpoints. They have none yet: one that has goes on by
+        `run_search`.
+      stop_fn: asked before each block whether all searches are to end there.
 
     Returns:
       what `run_search` returns, for each; `diagnostics["seconds"]` is the time of all together.
 
     Raises:
       InputError: the scorers or the rules have different shapes, or the algorithms differ.
-      ClaimsError, ScoreError: as of `run_search`.
+      ClaimsError, ScoreError, Preempted: as of `run_search`.
     """
+    own = [*algorithm] if isinstance(algorithm, Sequence) else [algorithm] * len(scorers)
+    _check_alike(scorers, own)
+    none = [None] * len(scorers)
+    starts = [
+        start(*arguments)
+        for arguments in zip(
+            scorers, rules, own, rng_keys, clamped or none, groups or none, strict=True
+        )
+    ]
+    step_keys, states = zip(*starts, strict=True)
+    _check_shapes(rules, states)
+    scorer, axes = _stack_scorers(scorers)
+    keys, state, stacked_rules = jnp.stack(step_keys), _stack(states), _stack(rules)
+    searches = [_Search(*each) for each in zip(own, scorers, runs or none, strict=True)]
+    is_finished = jax.vmap(own[0].is_finished)
+    num_begun, started = 0, time.perf_counter()
+    pace = Pace(own[0].block_size)
+    while not np.all(is_finished(state)):
+        if stop_fn is not None and stop_fn():
+            raise Preempted(num_begun)
+        with pace.block(num_begun) as size:
+            block = jnp.int32(num_begun), jnp.int32(size)
+            state, info = _run_blocks(
+                keys, state, scorer, stacked_rules, *block, algorithm=own[0], axes=axes
+            )
+            host_state = jax.tree.map(np.array, state)
+        num_begun += size
+        check_scores(host_state.is_nonfinite)
+        for persona, search in enumerate(searches):
+            own_state, own_info = _part(host_state, persona), _part(info, persona)
+            search.take(own_state, own_info, time.perf_counter() - started)
+    seconds = time.perf_counter() - started
+    return [search.result(_part(state, each), seconds) for each, search in enumerate(searches)]
+
+
+class _Search:
+    """What one of several searches has taken so far."""
+
+    def __init__(self, algorithm: Algorithm, scorer: Scorer, run: RunStore | None) -> None:
+        self.algorithm, self.run = algorithm, run
+        self.counter = TokenCounter(algorithm, scorer)
+        self.num_steps = 0
+        self.blocks: list[dict[str, np.ndarray]] = []
+        self.tokens: list[np.ndarray] = []
+
+    def take(self, state: Any, info: Any, seconds: float) -> None:
+        """Count a block's steps, and keep its end; a finished search took none."""
+        num_taken = int(state.num_steps.max()) - self.num_steps
+        if not num_taken:
+            return
+        taken = self.algorithm.info_type(*(np.array(field[:num_taken]) for field in info))
+        self.blocks.append(taken._asdict())
+        self.tokens.append(self.counter(taken))
+        self.num_steps += num_taken
+        if self.run is not None:
+            self.run.save(state, taken, self.num_steps, self._account(seconds))
+
+    def result(self, state: Any, seconds: float) -> SearchResult:
+        """What the search found."""
+        tokens = np.concatenate(self.tokens)
+        return make_result(self.algorithm, state, self.blocks, tokens, self._account(seconds))
+
+    def _account(self, seconds: float) -> Account:
+        return Account(sum(int(tokens.sum()) for tokens in self.tokens), seconds)
+
+
+def _part(tree: Any, persona: int) -> Any:
+    """One persona's part of arrays, on the host."""
+    return jax.tree.map(lambda leaf: np.array(leaf[persona]), tree)
+
+
+def _check_alike(scorers: Sequence[Scorer], algorithms: Sequence[Algorithm]) -> None:
     if not have_one_shape(scorers):
         raise InputError(
             Fault(
@@ -65,21 +144,18 @@ def search_together(
                 remedy="search them one by one, or take as many claims of each persona",
             )
         )
-    own = [*algorithm] if isinstance(algorithm, Sequence) else [algorithm] * len(scorers)
-    if any(each != own[0] for each in own):
+    if any(each != algorithms[0] for each in algorithms):
         raise InputError(
             Fault(
                 rule="Searches that run together are by one algorithm.",
-                found=", ".join(dict.fromkeys(type(each).__name__ for each in own)),
+                found=", ".join(dict.fromkeys(type(each).__name__ for each in algorithms)),
                 where="algorithm",
                 remedy="give all the same settings, or search them one by one",
             )
         )
-    fixed = [None] * len(scorers) if clamped is None else clamped
-    starts = [
-        start(*arguments) for arguments in zip(scorers, rules, own, rng_keys, fixed, strict=True)
-    ]
-    step_keys, states = zip(*starts, strict=True)
+
+
+def _check_shapes(rules: Sequence[PairRules], states: Sequence[Any]) -> None:
     if not (have_one_shape(rules) and have_one_shape(states)):
         raise InputError(
             Fault(
@@ -89,49 +165,18 @@ def search_together(
                 remedy="search them one by one",
             )
         )
+
+
+def _stack_scorers(scorers: Sequence[Scorer]) -> tuple[Any, "_Axes"]:
+    """All scorers as one, what they hold in common once, and which of its leaves are stacked."""
     leaves, structure = zip(*map(jax.tree.flatten, scorers), strict=True)
     is_common = tuple(all(leaf is each[0] for leaf in each) for each in zip(*leaves, strict=True))
     axes = jax.tree.unflatten(structure[0], [None if common else 0 for common in is_common])
-    scorer = jax.tree.unflatten(
-        structure[0],
-        [
-            each[0] if common else jnp.stack([jnp.asarray(leaf) for leaf in each])
-            for common, each in zip(is_common, zip(*leaves, strict=True), strict=True)
-        ],
-    )
-    keys, state, stacked_rules = jnp.stack(step_keys), _stack(states), _stack(rules)
-    counters = [TokenCounter(*pair) for pair in zip(own, scorers, strict=True)]
-    num_steps = np.zeros(len(scorers), int)  # of each
-    blocks: list[list[dict[str, np.ndarray]]] = [[] for _ in scorers]
-    tokens: list[list[np.ndarray]] = [[] for _ in scorers]
-    is_finished = jax.vmap(own[0].is_finished)
-    num_begun, started = 0, time.perf_counter()
-    pace = Pace(own[0].block_size)
-    while not np.all(is_finished(state)):
-        with pace.block(num_begun) as size:
-            block = jnp.int32(num_begun), jnp.int32(size)
-            state, info = _run_blocks(
-                keys, state, scorer, stacked_rules, *block, algorithm=own[0], axes=_Axes(axes)
-            )
-            host_state = jax.tree.map(np.array, state)
-        num_begun += size
-        check_scores(host_state.is_nonfinite)
-        for persona, before in enumerate(num_steps):
-            num_taken = int(host_state.num_steps[persona].max()) - before
-            if num_taken:
-                fields = (np.array(field[persona, :num_taken]) for field in info)
-                taken = own[persona].info_type(*fields)
-                blocks[persona].append(taken._asdict())
-                tokens[persona].append(counters[persona](taken))
-                num_steps[persona] += num_taken
-    seconds = time.perf_counter() - started
-    results = []
-    for persona, (own_blocks, own_tokens) in enumerate(zip(blocks, tokens, strict=True)):
-        own_state = jax.tree.map(lambda leaf, persona=persona: np.array(leaf[persona]), state)
-        counted = np.concatenate(own_tokens)
-        account = Account(int(counted.sum()), seconds)
-        results.append(make_result(own[persona], own_state, own_blocks, counted, account))
-    return results
+    stacked = [
+        each[0] if common else jnp.stack([jnp.asarray(leaf) for leaf in each])
+        for common, each in zip(is_common, zip(*leaves, strict=True), strict=True)
+    ]
+    return jax.tree.unflatten(structure[0], stacked), _Axes(axes)
 
 
 def have_one_shape(trees: Sequence[Any]) -> bool:

@@ -1,0 +1,214 @@
+"""One search of a command: its claims, its scorer, and the folder that it is kept in."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pathlib
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import icmjax
+from icmjax.cli.config import FILE
+from icmjax.cli.machine import Machine
+from icmjax.cli.options import (
+    ClaimsOptions,
+    ModelOptions,
+    ScorerOptions,
+    UtilityOptions,
+    make_algorithm,
+    recorded,
+)
+from icmjax.cli.output import say
+from icmjax.errors import RunError
+from icmjax.files import write_text
+
+if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
+    import jax
+    import numpy as np
+
+    from icmjax import ClaimSet, GoldLabels, LanguageModel, SearchResult
+    from icmjax.runs import Run
+    from icmjax.scoring import AnyScorer
+    from icmjax.search import Algorithm, RunStore
+
+FIGURE = "diagnostics.png"
+GROUPS = (ModelOptions, ClaimsOptions, ScorerOptions, UtilityOptions)
+MAXIMISES_U = ("icm", "tempering", "greedy")
+
+
+class Place(NamedTuple):
+    """Where a search is kept, and how it is watched."""
+
+    out: str
+    resume: bool
+    quiet: bool
+    command: str  # that started it
+    is_json: bool = False
+    config: str | None = None  # the file of the options that are in force
+    tell_fn: Callable[[int, int], None] | None = None  # told the steps taken, and of how many
+
+    @property
+    def going_on(self) -> str:
+        """The command that goes on with the search."""
+        return self.command if self.resume else f"{self.command} --resume"
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether there is a search that can be resumed, or a complete one; of any persona."""
+        return has_begun(self.out)
+
+
+def has_begun(out: str) -> bool:
+    """Whether a folder, or one in it, holds a run that can be resumed, or a complete one."""
+    folder = pathlib.Path(out)
+    within: list[pathlib.Path] = []
+    with contextlib.suppress(OSError):  # a folder that is not there, or that is no folder
+        within = [*folder.iterdir()]
+    return any(os.path.lexists(each / "manifest.json") for each in (folder, *within))
+
+
+class Watched(NamedTuple):
+    """A run that tells of every block of steps that it keeps."""
+
+    run: RunStore
+    tell_fn: Callable[[int, int], None]
+    num_all: int
+
+    def save(self, state: Any, info: Any, num_steps: int, account: Any) -> None:
+        """Keep what the run keeps, then tell."""
+        self.run.save(state, info, num_steps, account)
+        self.tell_fn(num_steps, max(num_steps, self.num_all))
+
+    def restore(self, *arguments: Any) -> Any:
+        """What the run restores."""
+        return self.run.restore(*arguments)
+
+
+class Task(NamedTuple):
+    """What is searched, with what is known of it."""
+
+    claims: ClaimSet
+    gold: GoldLabels | None
+    clamped: np.ndarray | None
+    private_files: Mapping[str, str]  # kept in the run, for its owner alone to read
+
+
+def algorithm_of(options: Mapping[str, Any]) -> Algorithm:
+    """The algorithm that a command's options ask for; raises as `make_algorithm` does."""
+    utility = recorded(UtilityOptions, options)
+    return make_algorithm(options["algorithm"], utility, _algorithm_fields(options))
+
+
+def describe(claims: ClaimSet, algorithm: str, place: Place, name: str = "") -> None:
+    """Say on stderr what is searched, and what is odd about it; of which of several searches."""
+    whose = f"{name}: " if name else ""
+    if not place.quiet:
+        say(whose + claims.describe())
+    if len(claims.personas) > 1:
+        say(
+            f"warning: claims of {len(claims.personas)} personas are one search, in which each is "
+            "predicted from the others; --persona takes one, --personas all each by itself"
+        )
+    if algorithm in MAXIMISES_U and not len(claims.rules.pairs):
+        say(
+            f"warning: {whose}no pair rule ties these claims, and the highest U may be "
+            "one label for all; --rule ties them, and --algorithm marginals does not maximise U"
+        )
+
+
+class Search(NamedTuple):
+    """All that one search is made from, but for where it is kept."""
+
+    task: Task
+    scorer: AnyScorer
+    rng_key: jax.Array
+    options: Mapping[str, Any]  # as its run records them
+    plan: str  # of a pass, in words
+
+    def open(self, place: Place, algorithm: Algorithm) -> AbstractContextManager[Run]:
+        """The run folder; raises as `open_run` does."""
+        return icmjax.open_run(
+            place.out,
+            self.task.claims,
+            self.configuration(algorithm),
+            resume=place.resume,
+            command=place.command,
+            plan=self.plan,
+            options=self.options,
+            private_files=self.task.private_files,
+        )
+
+    def configuration(self, algorithm: Algorithm) -> dict[str, Any]:
+        """All that the result depends on."""
+        return icmjax.search_configuration(
+            self.scorer,
+            self.task.claims,
+            algorithm,
+            self.rng_key,
+            model=self.options["model"],
+            clamped=self.task.clamped,
+        )
+
+    def first_state(self, algorithm: Algorithm) -> Any:
+        """The state in which the search starts; raises as `run_search` does."""
+        claims, clamped = self.task.claims, self.task.clamped
+        arguments = self.scorer, claims.rules, algorithm, self.rng_key, clamped, claims.group_index
+        return icmjax.search.start(*arguments)[1]
+
+    def run_alone(
+        self, place: Place, algorithm: Algorithm, stop_fn: Callable[[], bool]
+    ) -> dict[str, Any]:
+        """Search, or go on with it, and write the results; raises as `run_search` does."""
+        claims, tell_fn = self.task.claims, place.tell_fn
+        num_all = algorithm.num_steps(len(claims))
+        with self.open(place, algorithm) as run:
+            keep_config(run, place)
+            result = icmjax.run_search(
+                self.scorer,
+                claims.rules,
+                algorithm,
+                self.rng_key,
+                clamped=self.task.clamped,
+                groups=claims.group_index,
+                run=run if tell_fn is None else Watched(run, tell_fn, num_all),
+                progress=not place.quiet,
+                stop_fn=stop_fn,
+            )
+            return self.write(run, result, algorithm)
+
+    def write(self, run: Run, result: SearchResult, algorithm: Algorithm) -> dict[str, Any]:
+        """Write the results into an open run folder, and return its summary."""
+        summary = run.write_results(result, self.task.gold)
+        # After the results: a figure that cannot be drawn costs no search.
+        if not os.path.lexists(run.path / FIGURE):
+            title = f"{self.options['source']}, {self.options['algorithm']}"
+            is_held = icmjax.runs.held_fast(self.task.claims, self.configuration(algorithm))
+            found = icmjax.runs.found_by(result, self.task.claims, self.task.gold, is_held)
+            icmjax.runs.plot_search(found, run.path / FIGURE, title)
+        return summary
+
+
+def keep_config(run: Run, place: Place) -> None:
+    """Write the options that are in force into a run that has begun."""
+    if place.config is not None and not os.path.lexists(run.path / FILE):
+        write_text(run.path / FILE, place.config, error=RunError)
+
+
+def prepare(task: Task, options: Mapping[str, Any], lm: LanguageModel, machine: Machine) -> Search:
+    """A search of a task under a model that is loaded; raises as `make_scorer` does."""
+    import jax
+
+    template = recorded(ModelOptions, options).template
+    scorer = recorded(ScorerOptions, options).make(lm, task.claims, template, machine)
+    wording = icmjax.prompts.resolve_template(template, lm.default_template, task.claims)
+    rng_key = jax.random.key(options["seed"])
+    plan = str(icmjax.scoring.describe(scorer, machine.memory_budget))
+    return Search(task, scorer, rng_key, {**options, "template": wording.name}, plan)
+
+
+def _algorithm_fields(options: Mapping[str, Any]) -> dict[str, Any]:
+    others = {"algorithm", "seed"}.union(*(kind._fields for kind in GROUPS))
+    return {name: value for name, value in options.items() if name not in others}
