@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 import click
 
 import icmjax
-from icmjax.cli import report
 from icmjax.cli.answer import default_target, search_with_answers
 from icmjax.cli.commands import INTERRUPTED
 from icmjax.cli.faults import reports_faults
@@ -88,7 +87,7 @@ class Round:
         def tell(num_steps: int, num_all: int) -> None:
             interview.tell("searching", num_steps=num_steps, num_all=num_all)
 
-        place = Place(str(target), False, False, shlex.join(words), tell)
+        place = Place(str(target), False, False, shlex.join(words), tell_fn=tell)
         with says_how_to_go_on(place) as stop_fn:
             answers = icmjax.feedback.read_answers(str(file.path), self.run.claims)
             search_with_answers(
@@ -104,12 +103,13 @@ class Round:
         self._tell_changes(interview, target)
 
     def _tell_changes(self, interview: Interview, target: pathlib.Path) -> None:
-        click.get_current_context().invoke(report.command, folder=str(target))
+        page = icmjax.report(target)
+        click.echo(printable(f"wrote {page}"))
         new, claims = icmjax.read_run(target), self.run.claims
         gold = gold_of_run(claims, recorded_options(self.run, self.folder))
         labels = self.run.labels, new.labels
         changes = icmjax.feedback.changes_between(claims, *labels, clamped_labels(new), gold)
-        interview.report = target / report.PAGE
+        interview.report = page
         interview.tell("done", changes=changes, warnings=list(new.summary["warnings"]))
 
 

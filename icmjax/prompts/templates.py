@@ -209,6 +209,8 @@ def resolve_template(
     asked_by_data = claims.template if claims is not None else None
     if name == "reference":
         name = REFERENCES.get(asked_by_data or "", name)
-    is_own = isinstance(name, Template)
-    template = name if is_own else get_template(name or model_default or asked_by_data or "truth")
+    if isinstance(name, Template):
+        template = name
+    else:
+        template = get_template(name or model_default or asked_by_data or "truth")
     return template.for_options(claims.options) if claims is not None else template
