@@ -162,6 +162,20 @@ def test_a_search_that_was_cut_off_goes_on(folder, done, tmp_path, monkeypatch, 
         np.testing.assert_allclose(found.marginals, expected.marginals, atol=1e-4)
 
 
+def test_claims_of_unlike_lengths_go_together_longest_first(folder, tmp_path):
+    """The shape of longer claims serves shorter ones, in whatever order the file has them."""
+    rows = [
+        row | {"choice": row["choice"] + " tea" * num}
+        for place, num in {"Peru": 8, "Mali": 14, "Oman": 11}.items()
+        for row in rows_of(place)
+    ]
+    claims = write_rows(tmp_path / "claims.jsonl", rows)
+    files = "--model", folder / "model", "--claims", claims, "--out", tmp_path / "runs"
+    result = invoke("search", *files, "--algorithm", "bootstrap", "--personas", "all")
+    assert result.exit_code == 0, result.output
+    assert "searching together: Mali, Oman, Peru" in result.stderr
+
+
 def test_a_budget_that_cannot_be_shared_is_used_one_by_one(folder, tmp_path, monkeypatch):
     """The budget is what one search needs: neither a half nor a third of it does for any."""
     prepare, used = personas_room.prepare, []

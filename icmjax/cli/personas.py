@@ -216,8 +216,10 @@ def _groups(
     if is_alone or len(members) < 2:
         return []
     share = machine._replace(memory_gib=machine.memory_gib / len(members))
+    # Shapes are given out again where they fit, and those of longer claims fit shorter ones.
+    by_length = sorted(members, key=_longest_text, reverse=True)
     try:
-        searches = [(each, prepare(each.task, each.options, lm, share)) for each in members]
+        searches = [(each, prepare(each.task, each.options, lm, share)) for each in by_length]
     except InputError:
         # What is wrong with one of them alone is found again when it is searched alone.
         if not members[0].place.quiet:
@@ -232,6 +234,11 @@ def _groups(
         else:
             groups.append([(member, search)])
     return [group for group in groups if len(group) > 1]
+
+
+def _longest_text(member: Member) -> int:
+    """Characters of the longest claim."""
+    return max(len(claim.question) + len(claim.choice) for claim in member.task.claims.claims)
 
 
 def _go_together(first: Search, second: Search, algorithm: Algorithm) -> bool:
