@@ -281,10 +281,19 @@ def test_the_checker_of_pages_has_teeth(runs, open_page):
     assert any("label" in fault for fault in serious_faults(page))
 
 
-def test_print_shows_all_and_no_controls(runs, open_page):
-    page = open_page(icmjax.report(runs("marginals")), color_scheme="dark")
+def test_on_a_phone_claims_labels_and_probabilities_are_seen_at_once(runs, open_page):
+    page = open_page(icmjax.report(runs("marginals")), 390)
+    box = page.locator("#label-table td.share").first.bounding_box()
+    assert box["x"] + box["width"] <= 390
+
+
+def test_print_shows_all_and_no_controls(tmp_path, open_page):
+    folder = make_run(tmp_path / "run", Greedy(num_iterations=2))
+    (folder / "evaluation.json").write_text(json.dumps(EVALUATION))
+    page = open_page(icmjax.report(folder), 720, color_scheme="dark")
     page.emulate_media(media="print")
     page.evaluate("window.dispatchEvent(new Event('beforeprint'))")
+    assert page.evaluate("document.documentElement.scrollWidth") == 720
     assert not page.locator("#controls").is_visible()
     assert page.locator("#settings dl").first.is_visible()
     assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"

@@ -155,7 +155,7 @@ def _of_gold(found: Found) -> list[str]:
     if own.interval is not None and own.interval[0] <= chance:
         return [
             f"The accuracy of {three_digits(own.accuracy)} is not told from chance: its interval "
-            f"begins at {three_digits(own.interval[0])}, and {constant.name} is right of "
+            f"begins at {three_digits(own.interval[0])}, and {constant.name} has "
             f"{three_digits(constant.accuracy)}."
         ]
     return []
