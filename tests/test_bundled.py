@@ -1,8 +1,6 @@
 """The bundled model: it reads personas from context, and ICM finds its optimum on small sets."""
 
 import itertools
-import subprocess
-import sys
 from pathlib import Path
 from typing import get_args
 
@@ -76,13 +74,6 @@ def test_icm_reaches_the_enumerated_optimum_of_a_small_set(lm):
         for seed in range(10)
     )
     assert hits >= 9
-
-
-@pytest.mark.slow
-def test_the_readme_example_runs():
-    readme = (ROOT / "README.md").read_text()
-    code = readme.split("```python\n")[1].split("```")[0]
-    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT, timeout=300)
 
 
 def test_what_a_session_shows_is_a_line():

@@ -70,3 +70,10 @@ def test_a_notebook_s_table_escapes_claims():
     text = icmjax.claims_from_rows(rows, rule="none")._repr_html_()
     assert "<script>" not in text
     assert "and 1 more" in text
+
+
+@pytest.mark.slow
+def test_the_library_s_page_runs(capsys):
+    names = run_page("docs/library.md")
+    printed = capsys.readouterr().out.split()
+    assert float(printed[-1]) == names["evaluation"].scores.accuracy > 0.7
