@@ -41,7 +41,8 @@ SELECTORS = (
 )
 CLAIMS_HELP = (
     "A JSON, JSONL, CSV, TSV or Parquet file, a text file of one statement a line, a folder, "
-    "hf:OWNER/NAME[:CONFIG][@SPLIT], or persona-world:GROUP:SEED[:preferences][:test]."
+    "hf:OWNER/NAME (:CONFIG and @SPLIT may follow), or persona-world:GROUP:SEED (:preferences and "
+    ":test may follow)."
 )
 PAIR_RULES = (
     "auto",
