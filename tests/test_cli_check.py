@@ -86,3 +86,23 @@ def test_faults_are_those_of_a_search(tmp_path):
     )
     assert found.exit_code == 2
     assert "template" in found.output
+
+
+def test_programs_get_the_same_as_json(tmp_path):
+    path = write(tmp_path / "claims.jsonl", ROWS)
+    found = checked("--claims", path, "--rule", "exactly_one_true", "--json")
+    assert found.exit_code == 0, found.output
+    (facts,) = json.loads(found.stdout)["claims"]
+    assert (facts["num_claims"], facts["num_pairs"], facts["num_gold"]) == (4, 2, 0)
+    assert facts["personas"] == {"Japan": 4}
+    assert facts["first_pair"] == {"c0": "Rice helps", "c1": "Rice harms"}
+
+
+@pytest.mark.slow
+def test_prompts_and_costs_are_json_too():
+    words = "--claims", "persona-world:norvania:0", "--model", "persona-world"
+    found = json.loads(checked(*words, "--json").stdout)
+    assert [prompt["num_tokens"] > 0 for prompt in found["prompts"]] == [True, True]
+    assert found["label_forms"] == {"False": [" False"], "True": [" True"]}
+    search = found["search"]
+    assert search["seconds"] == pytest.approx(search["num_tokens"] / search["tokens_per_second"])

@@ -51,7 +51,7 @@ def steered(made):
 
 def test_predictions_are_those_of_the_library(made, out, steered):
     arguments, path = out
-    result = invoke(*arguments, "--claims", made / "asked.jsonl")
+    result = invoke(*arguments, "--claims", made / "asked.jsonl", "--json")
     assert result.exit_code == 0, result.output
     rows, claims = rows_of(path), icmjax.load_claims(made / "asked.jsonl")
     assert [row["id"] for row in rows] == [claim.id for claim in claims.claims]
@@ -63,13 +63,13 @@ def test_predictions_are_those_of_the_library(made, out, steered):
     np.testing.assert_allclose([row["marginal"] for row in rows], probabilities[:, 1], rtol=1e-5)
     log_odds = steered[:, 1] - steered[:, 0]
     np.testing.assert_allclose([row["log_odds"] for row in rows], log_odds, rtol=1e-4, atol=1e-5)
-    summary = json.loads(result.stdout[: result.stdout.rindex("}") + 1])
+    summary = json.loads(result.stdout)
     assert summary["num_claims"] == NUM_ASKED
     assert summary["label_shares"]["True"] == pytest.approx(np.mean(labels))
     assert summary["mean_probability_of_label"] == pytest.approx(
         probabilities.max(-1).mean(), rel=1e-5
     )
-    assert result.stdout.endswith(f"wrote {path}\n")
+    assert result.stderr.endswith(f"wrote {path}\n")
     # What was predicted can be read as labels by the other commands.
     assert icmjax.load_gold(path).labels.tolist() == labels
 

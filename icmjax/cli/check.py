@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import time
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -22,6 +23,7 @@ from icmjax.cli.options import (
     personas_option,
     scorer_options,
 )
+from icmjax.cli.output import json_option
 from icmjax.errors import printable
 
 if TYPE_CHECKING:
@@ -40,6 +42,7 @@ RULE_WIDTH = 96
 @claims_options
 @personas_option
 @scorer_options
+@json_option
 @config_option
 @reports_faults
 @machine_options
@@ -48,6 +51,7 @@ def command(
     source: ClaimsOptions,
     personas: str | None,
     scoring: ScorerOptions,
+    is_json: bool,
     machine: Machine,
 ) -> None:
     """Say what was understood of claims, and what labelling them will take.
@@ -56,93 +60,143 @@ def command(
     search. Nothing is searched, and nothing is written.
     """
     tasks = [source.read()] if personas is None else [*read_personas(source, personas).values()]
-    for claims, gold in tasks:
-        for line in understood(claims, gold):
-            click.echo(printable(line))
-    if personas is not None:
-        total = sum(len(claims) for claims, _ in tasks)
-        click.echo(f"{len(tasks)} personas, {total} claims; each is labelled by itself")
-    if model.model is None:
-        click.echo("\n--model NAME shows the prompts that it will read, and says what they cost.")
+    found: dict[str, Any] = {"claims": [facts_of(*task) for task in tasks]}
+    if model.model is not None:
+        lm, first = model.load(machine.mesh), tasks[0][0]
+        template = icmjax.prompts.resolve_template(model.template, lm.default_template, first)
+        scorers = [scoring.make(lm, claims, model.template, machine) for claims, _ in tasks]
+        found |= {
+            "prompts": prompts_of(lm, first, template),
+            "label_forms": dict(zip(first.options, template.label_forms, strict=True)),
+            "ignored_fields": lm.ignored_fields,
+            "search": costs_of(lm, scorers, machine.memory_budget),
+        }
+    if is_json:
+        click.echo(json.dumps(found, indent=1, ensure_ascii=False))
         return
-    lm = model.load(machine.mesh)
-    first = tasks[0][0]
-    template = icmjax.prompts.resolve_template(model.template, lm.default_template, first)
-    for line in prompts(lm, first, template):
+    for line in lines_of(found):
         click.echo(printable(line, keep="\n"))
-    scorers = [scoring.make(lm, claims, model.template, machine) for claims, _ in tasks]
-    for line in costs(lm, scorers, machine.memory_budget):
-        click.echo(printable(line))
 
 
-def understood(claims: ClaimSet, gold: GoldLabels | None) -> Iterator[str]:
-    """Claims, personas, labels and pairs, in lines."""
-    yield claims.describe()
+def lines_of(found: Mapping[str, Any]) -> Iterator[str]:
+    """All that was understood, for people."""
+    for facts in found["claims"]:
+        yield from understood(facts)
+    if len(found["claims"]) > 1:
+        total = sum(facts["num_claims"] for facts in found["claims"])
+        yield f"{len(found['claims'])} personas, {total} claims; each is labelled by itself"
+    if "prompts" not in found:
+        yield "\n--model NAME shows the prompts that it will read, and says what they cost."
+        return
+    for prompt in found["prompts"]:
+        title = (
+            f"-- {prompt['about']}: {prompt['num_tokens']} tokens, template {prompt['template']} "
+        )
+        yield "\n" + title.ljust(RULE_WIDTH, "-")
+        yield prompt["text"]
+    yield "-- what may follow: ".ljust(RULE_WIDTH, "-")
+    yield "; ".join(
+        f"{option}: {' or '.join(map(repr, forms))}"
+        for option, forms in found["label_forms"].items()
+    )
+    yield from costs(found["search"], found["ignored_fields"])
+
+
+def facts_of(claims: ClaimSet, gold: GoldLabels | None) -> dict[str, Any]:
+    """Claims, personas, labels and pairs, by name."""
     numbers = dict.fromkeys(claims.personas, 0)
     for claim in claims.claims:
         numbers[claim.persona] += 1
-    named = [f"{name or '(none)'}: {number}" for name, number in numbers.items()]
+    first = [claims.claims[index] for pair in claims.rules.pairs[:1] for index in pair]
+    return {
+        "about": claims.describe(),
+        "num_claims": len(claims),
+        "personas": numbers,
+        "options": claims.options,
+        "num_gold": 0 if gold is None else int((gold.labels != icmjax.UNLABELLED).sum()),
+        "num_pairs": len(claims.rules.pairs),
+        "first_pair": {claim.id: claim.choice for claim in first},
+        "preamble": claims.preamble,
+    }
+
+
+def understood(facts: Mapping[str, Any]) -> Iterator[str]:
+    """The facts of one claim set in lines."""
+    yield facts["about"]
+    named = [f"{name or '(none)'}: {number}" for name, number in facts["personas"].items()]
     yield f"personas: {', '.join(named)}"
     if len(named) > 1:
         yield "  one search labels all of them together; --persona takes one, --personas all each"
-    yield f"labels to choose from: {', '.join(claims.options)}"
-    num_gold = 0 if gold is None else int((gold.labels != icmjax.UNLABELLED).sum())
-    if num_gold:
-        yield f"gold labels: {num_gold} of {len(claims)}; a search never sees them"
+    yield f"labels to choose from: {', '.join(facts['options'])}"
+    if facts["num_gold"]:
+        yield f"gold labels: {facts['num_gold']} of {facts['num_claims']}; a search never sees them"
     else:
         yield "gold labels: none, so that nothing can be said of accuracy"
-    for first, second in claims.rules.pairs[:1]:
+    if facts["first_pair"]:
         yield "the first pair that a rule ties:"
-        for index in (first, second):
-            yield f"  {claims.claims[index].id}: {claims.claims[index].choice}"
-    if claims.preamble:
-        yield f"before all claims stands: {claims.preamble}"
+    for name, choice in facts["first_pair"].items():
+        yield f"  {name}: {choice}"
+    if facts["preamble"]:
+        yield f"before all claims stands: {facts['preamble']}"
 
 
-def prompts(lm: LanguageModel, claims: ClaimSet, template: Template) -> Iterator[str]:
-    """Two prompts in full, as the model will read them, in lines."""
+def prompts_of(lm: LanguageModel, claims: ClaimSet, template: Template) -> list[dict[str, Any]]:
+    """Two prompts in full, as the model will read them."""
     query, groups = claims.claims[0], claims.group_index
     # A group's other claims may give its answer away.
     others = [claims.claims[index] for index in range(len(claims)) if groups[index] != groups[0]]
     shown = others[:NUM_SHOWN]
     # Some labels, so that one sees where they stand; a search chooses them.
     labelled = [(claim, index % len(claims.options)) for index, claim in enumerate(shown)]
+    found = []
     for what, demonstrations in (
         ("without demonstrations", []),
         (f"after {len(labelled)} claims, whose labels here are made up", labelled),
     ):
         text = template.prompt_text(claims.preamble, demonstrations, query)
         num_tokens = len(lm.tokenizer(text)["input_ids"])
-        title = f"-- claim {query.id} {what}: {num_tokens} tokens, template {template.name} "
-        yield "\n" + title.ljust(RULE_WIDTH, "-")
-        yield text
-    forms = [" or ".join(repr(form) for form in forms) for forms in template.label_forms]
-    yield "-- what may follow: ".ljust(RULE_WIDTH, "-")
-    yield "; ".join(f"{option}: {form}" for option, form in zip(claims.options, forms, strict=True))
+        about = f"claim {query.id} {what}"
+        found.append(
+            {"about": about, "num_tokens": num_tokens, "template": template.name, "text": text}
+        )
+    return found
 
 
-def costs(lm: LanguageModel, scorers: Sequence[AnyScorer], memory_budget: int) -> Iterator[str]:
-    """Tokens and time of searches by the default algorithm, in lines."""
-    num_contexts = icmjax.Marginals().num_iterations - 2
-    num_tokens = sum(map(icmjax.Marginals().expected_tokens, scorers))
-    whose = "search reads" if len(scorers) == 1 else f"{len(scorers)} searches read"
-    yield "\n" + str(icmjax.scoring.describe(scorers[0], memory_budget))
-    if lm.ignored_fields:
-        yield f"fields of config.json that nothing is computed from: {', '.join(lm.ignored_fields)}"
-    yield (
-        f"the default {whose} about {num_tokens:,} tokens: all claims once, {num_contexts} "
-        "times after a few of them, and one whole pass"
-    )
+def costs_of(lm: LanguageModel, scorers: Sequence[AnyScorer], memory_budget: int) -> dict[str, Any]:
+    """Tokens and time of searches by the default algorithm, by name."""
     rate, compiling = tokens_per_second(lm)
-    seconds = num_tokens / rate
+    num_tokens = sum(map(icmjax.Marginals().expected_tokens, scorers))
+    return {
+        "plan": str(icmjax.scoring.describe(scorers[0], memory_budget)),
+        "num_searches": len(scorers),
+        "num_tokens": num_tokens,
+        "tokens_per_second": rate,
+        "seconds": num_tokens / rate,
+        "seconds_to_compile_a_text": compiling,
+    }
+
+
+def costs(search: Mapping[str, Any], ignored_fields: Sequence[str]) -> Iterator[str]:
+    """Tokens and time in lines."""
+    num_contexts, num = icmjax.Marginals().num_iterations - 2, search["num_searches"]
+    yield "\n" + search["plan"]
+    if ignored_fields:
+        yield f"fields of config.json that nothing is computed from: {', '.join(ignored_fields)}"
+    yield (
+        f"the default {'search reads' if num == 1 else f'{num} searches read'} about "
+        f"{search['num_tokens']:,} tokens: all claims once, {num_contexts} times after a few of "
+        "them, and one whole pass"
+    )
+    seconds = search["seconds"]
     time_taken = "under 1 s" if seconds < 1 else f"about {seconds:.0f} s"
     yield (
-        f"that takes {time_taken} without compiling, by a text that was read here at {rate:,.0f} "
-        "tokens/s; long prompts are slower"
+        f"that takes {time_taken} without compiling, by a text that was read here at "
+        f"{search['tokens_per_second']:,.0f} tokens/s; long prompts are slower"
     )
     yield (
-        f"compiling comes before it: that of the text took {compiling:.0f} s here, and a search "
-        "compiles several programs, each of which may take longer"
+        "compiling comes before it: that of the text took "
+        f"{search['seconds_to_compile_a_text']:.0f} s here, and a search compiles several "
+        "programs, each of which may take longer"
     )
 
 

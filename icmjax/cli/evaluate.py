@@ -14,6 +14,7 @@ from icmjax.cli.faults import reports_faults
 from icmjax.cli.inputs import gold_of
 from icmjax.cli.machine import memory_bytes, memory_option, mesh_option, read_mesh
 from icmjax.cli.options import ClaimsOptions, ModelOptions, claims_options, model_options
+from icmjax.cli.output import json_option
 from icmjax.errors import RunError, printable
 from icmjax.files import write_text
 
@@ -36,6 +37,7 @@ NO_GOLD = (
 @click.option("--seed", default=0, show_default=True, help="Of random labels.")
 @memory_option
 @mesh_option
+@json_option
 @config_option
 @reports_faults
 def command(
@@ -47,6 +49,7 @@ def command(
     seed: int,
     memory_gib: float,
     mesh: str | None,
+    is_json: bool,
 ) -> None:
     """Steer with a run's labels on held-out claims, against zero-shot, random and gold labels.
 
@@ -73,7 +76,6 @@ def command(
     conditions = icmjax.compare(
         lm, run.claims, labellings, queries, gold, template_of(model, run), memory_budget
     )
-    click.echo(icmjax.runs.comparison_table(conditions))
     rows = [
         {
             "condition": condition.name,
@@ -94,10 +96,12 @@ def command(
         "about": INTERVAL,
         "conditions": rows,
     }
+    as_json = json.dumps(content, indent=1)
+    click.echo(as_json if is_json else icmjax.runs.comparison_table(conditions))
     path, figure_path = icmjax.runs.free_names(
         pathlib.Path(demos) / "evaluation.json", pathlib.Path(demos) / "evaluation.png"
     )
-    write_text(path, json.dumps(content, indent=1) + "\n", error=RunError)
+    write_text(path, as_json + "\n", error=RunError)
     title = f"{source.source}, {model.model}"
     icmjax.runs.plot_comparison(conditions, figure_path, title, len(queries.options))
-    click.echo(printable(f"wrote {path} and {figure_path}"))
+    click.echo(printable(f"wrote {path} and {figure_path}"), err=is_json)

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import pathlib
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import click
 
 import icmjax
+from icmjax.cli.config import config_option
 from icmjax.cli.demonstrations import template_of
 from icmjax.cli.faults import reports_faults
 from icmjax.cli.machine import memory_bytes, memory_option, mesh_option, read_mesh
 from icmjax.cli.options import ClaimsOptions, ModelOptions, claims_options, model_options
+from icmjax.cli.output import json_option
 from icmjax.errors import Fault, InputError, printable
 
 if TYPE_CHECKING:
@@ -33,6 +36,8 @@ PREDICTIONS = "predictions.jsonl"
 @click.option("--out", type=click.Path(), help="By default DIR/predictions.jsonl, or -2 and so on.")
 @memory_option
 @mesh_option
+@json_option
+@config_option
 @reports_faults
 def command(
     model: ModelOptions,
@@ -42,6 +47,7 @@ def command(
     out: str | None,
     memory_gib: float,
     mesh: str | None,
+    is_json: bool,
 ) -> None:
     """Label claims as the model does after a run's labelled claims; no gold label is read.
 
@@ -79,8 +85,25 @@ def command(
         icmjax.runs.as_jsonl(rows).encode(),
         is_chosen=out is not None,
     )
-    click.echo(json.dumps(_summary(claims, labels, np.exp(log_probs)), indent=1))
-    click.echo(printable(f"wrote {path}" if is_new else f"{path} has these rows already"))
+    summary = _summary(claims, labels, np.exp(log_probs))
+    if is_json:
+        click.echo(json.dumps(summary, indent=1))
+    else:
+        for line in _lines(summary):
+            click.echo(printable(line))
+    click.echo(
+        printable(f"wrote {path}" if is_new else f"{path} has these rows already"), err=is_json
+    )
+
+
+def _lines(summary: Mapping[str, Any]) -> Iterator[str]:
+    counts = [
+        f"{round(share * summary['num_claims'])} {option}"
+        for option, share in summary["label_shares"].items()
+    ]
+    yield f"labels      {', '.join(counts)}; {summary['num_inconsistent']} pairs violated"
+    yield f"certainty   {summary['mean_marginal_entropy']:.3f} nats of entropy a claim, the mean"
+    yield f"            {summary['mean_probability_of_label']:.3f}, a label's mean probability"
 
 
 def _summary(claims: ClaimSet, labels: np.ndarray, marginals: np.ndarray) -> dict[str, Any]:
