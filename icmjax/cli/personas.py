@@ -272,6 +272,7 @@ def _label_together(
             groups=[task.claims.group_index for task in tasks],
             runs=runs,
             stop_fn=stop_fn,
+            progress=not members[0].place.quiet,
         )
         return {
             member.persona: search.write(run, result, algorithm)

@@ -22,6 +22,7 @@ from icmjax.search.loop import (
     start,
     take_block,
 )
+from icmjax.search.progress import Progress
 
 
 def search_together(
@@ -34,6 +35,7 @@ def search_together(
     groups: Sequence[np.ndarray | None] | None = None,
     runs: Sequence[RunStore | None] | None = None,
     stop_fn: Callable[[], bool] | None = None,
+    progress: bool = False,
 ) -> list[SearchResult]:
     """Search the labels of P personas at once, each as `run_search` would alone.
 
@@ -55,6 +57,7 @@ def search_together(
       runs: of each, where to keep checkpoints. They have none yet: one that has goes on by
         `run_search`.
       stop_fn: asked before each block whether all searches are to end there.
+      progress: whether to tell on stderr how far they are, as of `run_search`.
 
     Returns:
       what `run_search` returns, for each; `diagnostics["seconds"]` is the time of all together.
@@ -80,22 +83,33 @@ def search_together(
     is_finished = jax.vmap(own[0].is_finished)
     num_begun, started = 0, time.perf_counter()
     pace = Pace(own[0].block_size)
-    while not np.all(is_finished(state)):
-        if stop_fn is not None and stop_fn():
-            raise Preempted(num_begun)
-        with pace.block(num_begun) as size:
-            block = jnp.int32(num_begun), jnp.int32(size)
-            state, info = _run_blocks(
-                keys, state, scorer, stacked_rules, *block, algorithm=own[0], axes=axes
-            )
-            host_state = jax.tree.map(np.array, state)
-        num_begun += size
-        check_scores(host_state.is_nonfinite)
-        for persona, search in enumerate(searches):
-            own_state, own_info = _part(host_state, persona), _part(info, persona)
-            search.take(own_state, own_info, time.perf_counter() - started)
+    num_steps = own[0].num_steps(scorers[0].num_claims)
+    with Progress(num_steps, 0, 0, _expected_tokens(own, scorers), progress) as told:
+        while not np.all(is_finished(state)):
+            if stop_fn is not None and stop_fn():
+                raise Preempted(num_begun)
+            with pace.block(num_begun) as size:
+                block = jnp.int32(num_begun), jnp.int32(size)
+                state, info = _run_blocks(
+                    keys, state, scorer, stacked_rules, *block, algorithm=own[0], axes=axes
+                )
+                host_state = jax.tree.map(np.array, state)
+            num_begun += size
+            check_scores(host_state.is_nonfinite)
+            for persona, search in enumerate(searches):
+                own_state, own_info = _part(host_state, persona), _part(info, persona)
+                search.take(own_state, own_info, time.perf_counter() - started)
+            told.update(num_begun, sum(search.num_tokens for search in searches), {})
     seconds = time.perf_counter() - started
     return [search.result(_part(state, each), seconds) for each, search in enumerate(searches)]
+
+
+def _expected_tokens(algorithms: Sequence[Algorithm], scorers: Sequence[Scorer]) -> int | None:
+    """Tokens of all searches; None where those of one are not known."""
+    pairs = zip(algorithms, scorers, strict=True)
+    numbers = [algorithm.expected_tokens(scorer) for algorithm, scorer in pairs]
+    known = [number for number in numbers if number is not None]
+    return sum(known) if len(known) == len(numbers) else None
 
 
 class _Search:
@@ -126,7 +140,12 @@ class _Search:
         return make_result(self.algorithm, state, self.blocks, tokens, self._account(seconds))
 
     def _account(self, seconds: float) -> Account:
-        return Account(sum(int(tokens.sum()) for tokens in self.tokens), seconds)
+        return Account(self.num_tokens, seconds)
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens that the search has read."""
+        return sum(int(tokens.sum()) for tokens in self.tokens)
 
 
 def _part(tree: Any, persona: int) -> Any:
