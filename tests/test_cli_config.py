@@ -70,6 +70,9 @@ def test_a_run_s_own_file_gives_the_same_search(folder, tmp_path):
         ("- alpha\n", "list"),
         ("alpha: {\n", "expected the node content"),
         ("out: runs/x\n", "'out'"),
+        ("limit: 2.9\n", "limit: 2.9"),
+        ("seed: 1\nseed: 2\n", "'seed' stands twice"),
+        ("memory-budget: 1\nmemory_budget: 2\n", "memory-budget twice"),
     ],
 )
 def test_a_file_that_is_no_configuration_is_refused(tmp_path, content, found):
@@ -96,6 +99,28 @@ def test_a_value_of_a_file_is_checked_as_one_of_the_command_line(tmp_path):
     result = invoke("search", "--config", path, "--out", tmp_path / "run")
     assert result.exit_code == 2
     assert "'much' is not a valid float" in result.stderr
+
+
+def test_the_file_names_places_that_hold_everywhere(folder, tmp_path, monkeypatch):
+    """Relative paths of the command line would be another folder's files."""
+    monkeypatch.chdir(folder)
+    words = "--model", "model", "--claims", "claims.txt", "--iterations", 4, "--out", tmp_path / "a"
+    assert invoke("search", *words).exit_code == 0
+    monkeypatch.chdir(tmp_path)
+    again = invoke("search", "--config", tmp_path / "a" / "config.yaml", "--out", tmp_path / "b")
+    assert again.exit_code == 0, again.output
+
+
+def test_a_search_that_kept_nothing_leaves_nothing_in_its_way(folder, tmp_path, monkeypatch):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    words = "--config", folder / "run.yaml", "--out", tmp_path / "run"
+    with monkeypatch.context() as patched:
+        patched.setattr("icmjax.search.loop.run_block", interrupted)
+        assert invoke("search", *words).exit_code == 130
+    assert not (tmp_path / "run").exists()
+    assert invoke("search", *words, "--resume-if-begun").exit_code == 0
 
 
 def test_people_get_lines(folder):

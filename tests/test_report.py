@@ -18,7 +18,7 @@ from icmjax.cli.commands import main
 from icmjax.errors import RunError
 from icmjax.runs import Run, open_run, search_configuration
 from icmjax.runs.curves import calibration, found_in, readings, utility_curve
-from icmjax.runs.facts import three_digits, warnings_of
+from icmjax.runs.facts import flat, three_digits, warnings_of
 from icmjax.runs.figures import panel_svg, plot_search
 from icmjax.runs.panels import panels_of
 from icmjax.search import (
@@ -55,14 +55,14 @@ ENDED_BY = {
 }
 
 
-def make_claims(options=None, rule="exactly_one_true"):
+def make_claims(options=None, rule="exactly_one_true", personas=("<b>Japan</b>",)):
     rows = [
         {
             "id": f"c{index}",
             "question": "What of it?",
             "choice": f"Claim {index} {SCRIPT if index == 3 else 'holds'}",
             "consistency_id": index // 2,
-            "persona": "<b>Japan</b>",
+            "persona": personas[index // 2 % len(personas)],
         }
         for index in range(NUM_CLAIMS)
     ]
@@ -310,6 +310,25 @@ def test_settings_tell_how_to_run_it_again(runs, open_page):
     ):
         assert told in text
     assert re.search(r"num_iterations\s+6\b", text)
+
+
+def test_settings_of_any_form_are_told():
+    """A scorer's settings have mappings beside what has none."""
+    values = {"settings": [{"a": 1}, None, {"a": 1}, [1, 2]], "all": [1, 2.5], "none": []}
+    assert flat(values) == [
+        ("settings.1.a", 1),
+        ("settings.2", None),
+        ("settings.3", "1, 2"),
+        ("all", "1, 2.50"),
+        ("none", ""),
+    ]
+
+
+def test_personas_are_told_apart_whatever_their_names(tmp_path):
+    claims = make_claims(personas=("A\nB", "A B"))
+    folder = make_run(tmp_path / "run", Bootstrap(num_iterations=2), claims)
+    text = icmjax.report(folder).read_text()
+    assert re.findall(r'data-persona="(\d)"', text) == ["0", "0", "1", "1"] * 2
 
 
 def test_a_run_without_gold_says_nothing_of_it(tmp_path, open_page):

@@ -50,7 +50,7 @@ def read_config(path: pathlib.Path, command: click.Command) -> dict[str, Any]:
     import yaml
 
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = yaml.load(path.read_text(encoding="utf-8"), _once_loader())
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         rule, remedy = "A configuration is a YAML file.", "give one, of lines such as alpha: 50"
         raise InputError(Fault(rule, str(error), str(path), remedy)) from error
@@ -60,9 +60,16 @@ def read_config(path: pathlib.Path, command: click.Command) -> dict[str, Any]:
         rule, remedy = "A configuration has a value for each name.", "write lines such as alpha: 50"
         raise InputError(Fault(rule, type(content).__name__, str(path), remedy))
     by_name = {name: option for option in _options(command) for name in _names(option)}
-    values, faults = {}, []
+    values: dict[str, Any] = {}
+    faults: list[Fault] = []
+    seen: set[str] = set()
     for key, value in content.items():
         name = str(key).replace("_", "-")
+        if name in seen:
+            rule, remedy = "A configuration says each option once.", "leave out the others"
+            faults.append(Fault(rule, f"{name} twice", str(path), remedy))
+            continue
+        seen.add(name)
         if name not in by_name:
             rule = f"A configuration of {command.name} names its options."
             remedy = f"choose of {', '.join(sorted(by_name))}"
@@ -74,11 +81,31 @@ def read_config(path: pathlib.Path, command: click.Command) -> dict[str, Any]:
             rule = f"The option {name} is a text or a number."
             remedy = "put a text in quotation marks"
             faults.append(Fault(rule, f"{name}: {value}", str(path), remedy))
+        elif isinstance(value, float) and by_name[name].type is click.INT:
+            rule, remedy = f"The option {name} is a whole number.", "write one"
+            faults.append(Fault(rule, f"{name}: {value}", str(path), remedy))
         else:
             values[str(by_name[name].name)] = value
     if faults:
         raise InputError(faults)
     return values
+
+
+def _once_loader() -> Any:
+    """A loader of YAML that refuses a key that stands twice, of which others take the last."""
+    import yaml
+
+    class Once(yaml.SafeLoader):
+        def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+            keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+            twice = [key for key in keys if keys.count(key) > 1]
+            if twice:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"{twice[0]!r} stands twice", node.start_mark
+                )
+            return super().construct_mapping(node, deep)
+
+    return Once
 
 
 def config_text(command: click.Command, options: Mapping[str, Any]) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import icmjax
-from icmjax.cli.config import FILE
+from icmjax.cli.config import FILE, config_text
 from icmjax.cli.machine import Machine
 from icmjax.cli.options import (
     ClaimsOptions,
@@ -26,6 +26,7 @@ from icmjax.files import write_text
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
+    import click
     import jax
     import numpy as np
 
@@ -47,7 +48,8 @@ class Place(NamedTuple):
     quiet: bool
     command: str  # that started it
     is_json: bool = False
-    config: str | None = None  # the file of the options that are in force
+    saves: click.Command | None = None  # whose options the run keeps as a file of `--config`
+    clamp: str | None = None  # the file of labels that do not move
     tell_fn: Callable[[int, int], None] | None = None  # told the steps taken, and of how many
 
     @property
@@ -165,7 +167,6 @@ class Search(NamedTuple):
         claims, tell_fn = self.task.claims, place.tell_fn
         num_all = algorithm.num_steps(len(claims))
         with self.open(place, algorithm) as run:
-            keep_config(run, place)
             result = icmjax.run_search(
                 self.scorer,
                 claims.rules,
@@ -177,11 +178,16 @@ class Search(NamedTuple):
                 progress=not place.quiet,
                 stop_fn=stop_fn,
             )
-            return self.write(run, result, algorithm)
+            return self.write(run, result, algorithm, place)
 
-    def write(self, run: Run, result: SearchResult, algorithm: Algorithm) -> dict[str, Any]:
+    def write(
+        self, run: Run, result: SearchResult, algorithm: Algorithm, place: Place
+    ) -> dict[str, Any]:
         """Write the results into an open run folder, and return its summary."""
         summary = run.write_results(result, self.task.gold)
+        if place.saves is not None and not os.path.lexists(run.path / FILE):
+            options = {**run.manifest["options"], "clamp": place.clamp}
+            write_text(run.path / FILE, config_text(place.saves, options), error=RunError)
         # After the results: a figure that cannot be drawn costs no search.
         if not os.path.lexists(run.path / FIGURE):
             title = f"{self.options['source']}, {self.options['algorithm']}"
@@ -189,12 +195,6 @@ class Search(NamedTuple):
             found = icmjax.runs.found_by(result, self.task.claims, self.task.gold, is_held)
             icmjax.runs.plot_search(found, run.path / FIGURE, title)
         return summary
-
-
-def keep_config(run: Run, place: Place) -> None:
-    """Write the options that are in force into a run that has begun."""
-    if place.config is not None and not os.path.lexists(run.path / FILE):
-        write_text(run.path / FILE, place.config, error=RunError)
 
 
 def prepare(task: Task, options: Mapping[str, Any], lm: LanguageModel, machine: Machine) -> Search:

@@ -135,12 +135,15 @@ def joins_hosts(command: Callable[..., None]) -> Callable[..., None]:
         "slice, SLURM job or Kubernetes JobSet. All but the first write to OUT-host1, ...",
     )
     @functools.wraps(command)
-    def wrapped(*args: Any, distributed: bool, out: str, quiet: bool, **kwargs: Any) -> None:
+    def wrapped(
+        *args: Any, distributed: bool, out: str, quiet: bool, log: str | None, **kwargs: Any
+    ) -> None:
         host = join_hosts(kwargs["num_devices"]) if distributed else 0
         if host > 0:
             out, quiet = f"{out}-host{host}", True
+            log = None if log is None else f"{log}-host{host}"
             sys.stdout = open(os.devnull, "w")  # noqa: SIM115
-        command(*args, out=out, quiet=quiet, **kwargs)
+        command(*args, out=out, quiet=quiet, log=log, **kwargs)
 
     return wrapped
 

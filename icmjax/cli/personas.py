@@ -22,7 +22,6 @@ from icmjax.cli.labelling import (
     algorithm_of,
     describe,
     has_begun,
-    keep_config,
     prepare,
 )
 from icmjax.cli.machine import Machine
@@ -261,8 +260,6 @@ def _label_together(
         runs = [
             stack.enter_context(search.open(member.place, algorithm)) for member, search in group
         ]
-        for run, member in zip(runs, members, strict=True):
-            keep_config(run, member.place)
         results = icmjax.search_together(
             [search.scorer for search in searches],
             [task.claims.rules for task in tasks],
@@ -275,7 +272,7 @@ def _label_together(
             progress=not members[0].place.quiet,
         )
         return {
-            member.persona: search.write(run, result, algorithm)
+            member.persona: search.write(run, result, algorithm, member.place)
             for (member, search), run, result in zip(group, runs, results, strict=True)
         }
 

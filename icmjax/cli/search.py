@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 import icmjax
-from icmjax.cli.config import config_option, config_text
+from icmjax.cli.config import config_option
 from icmjax.cli.faults import reports_faults, shows_run_warnings
 from icmjax.cli.inputs import place_of, read_labels
 from icmjax.cli.labelling import Place, Task, algorithm_of, describe, has_begun, prepare
@@ -95,8 +95,9 @@ def command(
     """
     resume |= resume_if_begun and has_begun(out)
     context = click.get_current_context()
-    config = config_text(context.command, context.params)
-    place = Place(out, resume, quiet, shlex.join(["icmjax", *sys.argv[1:]]), is_json, config)
+    words = shlex.join(["icmjax", *sys.argv[1:]])
+    clamp_place = None if clamp is None else place_of(clamp)
+    place = Place(out, resume, quiet, words, is_json, context.command, clamp_place)
     with logged(log), says_how_to_go_on(place) as stop_fn:
         options = context.params | {
             "model": place_of(model.model),

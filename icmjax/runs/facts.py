@@ -198,27 +198,26 @@ def settings_of_run(run: RunRecord) -> list[tuple[str, list[tuple[str, Any]]]]:
     sessions = manifest.get("sessions", [])
     for number, session in enumerate(sessions, start=1):
         heading = "Session" if len(sessions) == 1 else f"Session {number}"
-        tables.append((heading, _flat(session)))
-    tables.append(("Algorithm", _flat(configuration.get("algorithm", {}))))
+        tables.append((heading, flat(session)))
+    tables.append(("Algorithm", flat(configuration.get("algorithm", {}))))
     given = {name: x for name, x in manifest.get("options", {}).items() if x is not None}
-    tables.append(("Options of the command", _flat(given)))
+    tables.append(("Options of the command", flat(given)))
     tables.append(
-        ("Claims", [*_flat(configuration.get("claims", {})), ("rule", run.claims.describe())])
+        ("Claims", [*flat(configuration.get("claims", {})), ("rule", run.claims.describe())])
     )
-    tables.append(("Scorer", _flat(configuration.get("scorer", {}))))
+    tables.append(("Scorer", flat(configuration.get("scorer", {}))))
     return [(heading, rows) for heading, rows in tables if rows]
 
 
-def _flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+def flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
     """Settings within settings by dotted names; equal ones in a list once."""
     rows: list[tuple[str, Any]] = []
     for name, value in values.items():
-        if isinstance(value, list) and value and isinstance(value[0], Mapping):
+        if isinstance(value, list) and any(isinstance(each, Mapping | list) for each in value):
             distinct = [each for n, each in enumerate(value) if each not in value[:n]]
-            for number, each in enumerate(distinct, start=1):
-                rows += _flat(each, f"{prefix}{name}.{number}.")
+            rows += flat({str(n): each for n, each in enumerate(distinct, 1)}, f"{prefix}{name}.")
         elif isinstance(value, Mapping):
-            rows += _flat(value, f"{prefix}{name}.")
+            rows += flat(value, f"{prefix}{name}.")
         elif isinstance(value, list):
             rows.append((f"{prefix}{name}", ", ".join(map(three_digits, value))))
         else:

@@ -24,6 +24,8 @@ class LabelRow(NamedTuple):
     choice: str
     choice_2: str
     persona: str
+    persona_index: int  # of the claim set's personas
+    label_index: int
     label: str
     probability: float
     log_odds: float
@@ -59,7 +61,9 @@ def label_rows(run: RunRecord, found: Found, answered: set[str]) -> list[LabelRo
                 question=printable(claim.question),
                 choice=printable(claim.choice),
                 choice_2=printable(claim.choice_2 or ""),
-                persona=printable(claim.persona),
+                persona=printable(claim.persona, keep=""),
+                persona_index=run.claims.personas.index(claim.persona),
+                label_index=label,
                 label=options[label],
                 # Of the label that is shown, which need not be the most probable one.
                 probability=float(found.confidence[index]),

@@ -13,7 +13,7 @@ import scipy.special
 from jax import Array, lax
 
 from icmjax.claims import PairRules, violated_pairs
-from icmjax.errors import ClaimsError, Fault, Preempted, ScoreError
+from icmjax.errors import ClaimsError, Fault, Preempted, RunError, ScoreError
 from icmjax.notebooks import facts_html
 from icmjax.scoring import label_log_odds
 from icmjax.search import hosts
@@ -90,6 +90,7 @@ def run_search(
       Preempted: the search ended as it was asked to; `run` holds all steps that it took.
       ClaimsError: the rules or the clamped labels do not fit the claims or one another.
       ScoreError: the scorer gave a label log-prob that is not finite.
+      RunError: what `run` kept is of another version.
     """
     step_key, first = start(scorer, rules, algorithm, rng_key, clamped, groups)
     rules = jax.tree.map(jnp.asarray, rules)
@@ -97,7 +98,7 @@ def run_search(
     state, blocks, account = (first, [], Account(0, 0.0)) if restored is None else restored
     state = jax.tree.map(jnp.array, state)  # copies, because the blocks donate it
     tokens_of = TokenCounter(algorithm, scorer)
-    tokens = [tokens_of(algorithm.info_type(**block)) for block in blocks]
+    tokens = [tokens_of(_info_of(algorithm, block)) for block in blocks]
     num_steps = sum(map(len, tokens))
     earlier_seconds, started = account.seconds, time.perf_counter()
     pace = Pace(algorithm.block_size)
@@ -133,6 +134,20 @@ def run_search(
     return make_result(
         algorithm, jax.tree.map(np.array, state), blocks, np.concatenate(tokens), account
     )
+
+
+def _info_of(algorithm: Algorithm, block: dict[str, np.ndarray]) -> Any:
+    """The Info of steps that an earlier session kept.
+
+    Raises:
+      RunError: it has other fields than today's.
+    """
+    if block.keys() != set(algorithm.info_type._fields):  # type: ignore[attr-defined]
+        rule = "The steps of a search have the fields that they have today."
+        remedy = "complete it with the version of icmjax that began it, or start anew"
+        found = ", ".join(sorted(block.keys() ^ set(algorithm.info_type._fields)))  # type: ignore[attr-defined]
+        raise RunError(Fault(rule, f"one of the two has {found} alone", "its checkpoints", remedy))
+    return algorithm.info_type(**block)
 
 
 def start(
