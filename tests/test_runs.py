@@ -12,9 +12,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from scorers import table_scorer
+from scorers import planted_scorer, table_scorer
 
-from icmjax.claims import GoldLabels, claims_from_rows
+from icmjax.claims import GoldLabels, claims_from_rows, no_rules
 from icmjax.errors import RunError
 from icmjax.runs import (
     checkpoints,
@@ -26,7 +26,7 @@ from icmjax.runs import (
 )
 from icmjax.runs import folder as run_folder
 from icmjax.scoring import utility
-from icmjax.search import ICM, Account, run_search
+from icmjax.search import ICM, Account, Bootstrap, run_search, start
 from icmjax.search.loop import COLLAPSED_SHARE
 
 NUM_CLAIMS = 12
@@ -293,3 +293,20 @@ def test_fingerprint_sees_every_change(dtype):
     prints += [pytree_fingerprint(tree | {"key": jax.random.key(seed)}) for seed in (0, 1)]
     prints.append(pytree_fingerprint({"a": tree["a"], "c": tree["b"]}))
     assert len(set(prints)) == len(prints)
+
+
+def test_steps_that_another_version_kept_are_refused():
+    """A field that is new is not made up."""
+    scorer = planted_scorer(np.array([0, 1, 0, 1]), coupling=0.3, bias=0.4)
+    arguments = scorer, no_rules(), Bootstrap(num_iterations=3), jax.random.key(0)
+    _, first = start(*arguments, None)
+
+    class Store:
+        def restore(self, like, last_step=None):
+            return first, [{"utility": np.zeros((1, 1))}], Account(0, 0.0)
+
+        def save(self, *_):
+            raise AssertionError("nothing is saved")
+
+    with pytest.raises(RunError, match="version of icmjax that began it"):
+        run_search(*arguments, run=Store(), progress=False)
