@@ -81,7 +81,8 @@ def test_later_commands_know_both(folder, run):
         result = invoke("evaluate", *model, *test, *COLUMNS, *options, *gold)
         assert result.exit_code == 0, result.output
         assert "gold labels" in result.stdout
-    asked = invoke("ask", run, "--budget", 1, "--selector", "margin")
+    questions = "--out", run / "questions.jsonl"
+    asked = invoke("ask", run, "--budget", 1, "--selector", "margin", *questions)
     assert asked.exit_code == 0, asked.output
     (row,) = [json.loads(line) for line in (run / "questions.jsonl").read_text().splitlines()]
     write_rows(run / "questions.jsonl", [row | {"label": "always"}])

@@ -106,7 +106,8 @@ def test_each_persona_is_labelled_as_alone(folder, done, tmp_path):
 
 def test_later_commands_take_a_persona_s_folder(folder, done, tmp_path):
     out, _ = done
-    asked = invoke("ask", out / "Peru", "--budget", 1, "--selector", "margin")
+    questions = "--out", out / "Peru" / "questions.jsonl"
+    asked = invoke("ask", out / "Peru", "--budget", 1, "--selector", "margin", *questions)
     assert asked.exit_code == 0, asked.output
     assert invoke("report", out / "Peru").exit_code == 0
     files = "--model", folder / "model", "--claims", folder / "claims.jsonl"
