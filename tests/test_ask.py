@@ -104,6 +104,49 @@ def test_nobody_else_writes_the_questions_meanwhile(run):
     assert not (run / "questions.jsonl").exists()
 
 
+def test_questions_in_the_folder_are_written_by_one_process(run, tmp_path):
+    words = "ask", run, "--budget", 1, "--selector", "margin", "--out"
+    with icmjax.runs.lock(run):
+        result = invoke(*words, run / "mine.jsonl")
+        assert result.exit_code == 2
+        assert "One process at a time" in result.output
+        assert not (run / "mine.jsonl").exists()
+        assert invoke(*words, tmp_path / "mine.jsonl").exit_code == 0
+
+
+def test_a_label_that_is_written_while_questions_are_chosen_stays(run, monkeypatch):
+    path = run / "questions.jsonl"
+    words = "ask", run, "--budget", 1, "--selector", "margin", "--out", path
+    assert invoke(*words).exit_code == 0
+    choose = icmjax.ask
+
+    def choose_slowly(*arguments, **options):
+        path.write_text(path.read_text().replace("null", '"True"'))
+        return choose(*arguments, **options)
+
+    monkeypatch.setattr(icmjax, "ask", choose_slowly)
+    result = invoke(*words)
+    assert result.exit_code == 0, result.output
+    assert "kept 1 earlier questions, 1 of them answered" in result.output
+    assert [row["label"] for row in read_rows(path)] == ["True", None]
+
+
+def test_the_terminal_says_that_the_file_has_another_answer(run, monkeypatch):
+    path = run / "questions.jsonl"
+    prompt = interviews.click.prompt
+
+    def prompt_slowly(*arguments, **options):
+        path.write_text(path.read_text().replace('"label": null', '"label": "False"'))
+        return prompt(*arguments, **options)
+
+    monkeypatch.setattr(interviews.click, "prompt", prompt_slowly)
+    words = "--budget", 1, "--selector", "margin", "--terminal"
+    result = invoke("ask", run, *words, stdin="t\n\x04")
+    assert result.exit_code == 130
+    assert "True, and False that somebody wrote meanwhile" in result.stderr
+    assert [row["label"] for row in read_rows(path)] == ["False"]
+
+
 def test_without_an_answer_nothing_is_searched(run):
     options = "--selector", "margin", "--terminal"
     result = invoke("ask", run, "--budget", 2, *options, stdin="s\nu\n")

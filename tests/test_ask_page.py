@@ -9,6 +9,7 @@ import pytest
 from browsers import open_browser, serious_faults
 
 from icmjax.claims import GoldLabels, claims_from_rows
+from icmjax.errors import InputError
 from icmjax.feedback import Interview, Questionnaire, ask, changes_between, read_answers, serve_page
 from icmjax.feedback.server import MAX_BODY
 
@@ -307,8 +308,70 @@ def test_a_reply_that_cannot_be_saved_does_not_count(served, tmp_path):
     path.mkdir()
     response = served.reply()
     assert response.status == 400
-    assert "a folder" in response.text
+    assert "a directory" in response.text
     assert served.interview.replies == [None] * 3
+    path.rmdir()
+    assert served.reply(b'{"question": 1, "reply": "skip"}').status == 200
+    assert kept(tmp_path) == [(None, False)] * 3  # nor does it come back later
+
+
+def write_label(folder, number, label):
+    """As a person does who edits the file while the page is open."""
+    path = folder / "questions.jsonl"
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    rows[number] |= {"label": label, "note": "mine"}
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def test_a_label_that_is_written_while_the_page_is_open_stays(tmp_path):
+    interview, _ = make_interview(tmp_path)
+    write_label(tmp_path, 0, "True")
+    interview.reply(1, 0)
+    assert [label for label, _ in kept(tmp_path)] == ["True", "False", None]
+    assert "mine" in (tmp_path / "questions.jsonl").read_text()
+    write_label(tmp_path, 2, "False")
+    interview.reply(2, "skip")
+    assert [label for label, _ in kept(tmp_path)] == ["True", "False", "False"]
+
+
+def test_two_labels_of_one_claim_are_both_said(tmp_path):
+    interview, _ = make_interview(tmp_path)
+    interview.reply(0, 1)
+    write_label(tmp_path, 0, "False")
+    with pytest.raises(InputError, match="True, and False that somebody wrote meanwhile"):
+        interview.reply(0, 1)
+    interview.reply(0, 0)  # as the file does
+    interview.reply(0, 1)  # which is this person's own change
+    assert kept(tmp_path)[0] == ("True", False)
+
+
+def test_labels_in_the_file_are_searched_with(tmp_path):
+    interview, _ = make_interview(tmp_path)
+    write_label(tmp_path, 0, "True")
+    for number in range(3):
+        interview.reply(number, "skip")
+    assert interview.wait()
+
+
+def test_two_that_add_questions_lose_none(tmp_path):
+    path = tmp_path / "questions.jsonl"
+    _, claims = make_interview(tmp_path, budget=1)
+    one, other = Questionnaire(path, claims), Questionnaire(path, claims)
+    questions = ask(None, claims, 3, "random", without=one.open).questions
+    for file, first in ((one, 0), (other, 1)):
+        file.add(questions[first : first + 2])
+        file.write()
+    one.give(questions[0].claim_index, 1)
+    one.write()
+    assert [label for label, _ in kept(tmp_path)] == [None, "True", None, None]
+
+
+def test_a_file_that_is_taken_away_is_written_anew(tmp_path):
+    interview, _ = make_interview(tmp_path)
+    interview.reply(0, 1)
+    (tmp_path / "questions.jsonl").unlink()
+    interview.reply(1, 0)
+    assert [label for label, _ in kept(tmp_path)] == ["True", "False", None]
 
 
 @pytest.mark.parametrize(

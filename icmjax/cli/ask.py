@@ -159,7 +159,9 @@ def command(
         raise InputError(Fault(rule, f"--out and {found}", "--out", remedy))
     this = Round(folder, machine)
     if out is not None:
-        _write(this, budget, selector, seed, out)
+        is_within = pathlib.Path(folder).resolve() in pathlib.Path(out).resolve().parents
+        with icmjax.runs.lock(pathlib.Path(folder)) if is_within else contextlib.nullcontext():
+            _write(this, budget, selector, seed, out)
         return
     recorded_options(this.run, folder)  # without which there is no search after the answers
     with icmjax.runs.lock(pathlib.Path(folder)):
@@ -200,10 +202,10 @@ def _says_what_is_saved(interview: Interview, file: Questionnaire, folder: str) 
 def _write(this: Round, budget: int, selector: str | None, seed: int, out: str) -> None:
     """Write the questions to a file; those that are there stay, answered or not."""
     file = icmjax.feedback.Questionnaire(out, this.run.claims)
-    num_kept, num_answered = len(file), len(file.answered)
     asked = this.choose(budget, selector, seed, [], [*file.open, *file.closed])
     rows = file.add(asked.questions)
     file.write()
+    num_kept, num_answered = len(file) - len(rows), len(file.answered)
     for row in rows:
         claim = printable(f"{row['question']} {row['choice']}".rstrip(), keep="")
         click.echo(f"{row['uncertainty']:.3f}  {claim}")

@@ -69,7 +69,11 @@ def ask_in_terminal(interview: Interview, search_fn: Callable[[], None]) -> None
         if given is None:
             number = max(number - 1, 0)
             continue
-        interview.reply(number, given)
+        try:
+            interview.reply(number, given)
+        except InputError as error:  # the file holds another answer: as on the page, once more
+            click.echo(f"error: {error}", err=True)
+            continue
         is_last = number + 1 == len(interview.replies)
         open_ones = [place for place, reply in enumerate(interview.replies) if reply is None]
         number = min(open_ones, default=0) if is_last else number + 1

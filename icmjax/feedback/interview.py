@@ -63,8 +63,9 @@ class Interview:
 
     @property
     def num_labels(self) -> int:
-        """How many questions of this round have a label."""
-        return sum(isinstance(reply, int) for reply in self.replies)
+        """How many questions of this round have a label, whoever wrote it into the file."""
+        asked = {question.claim_index for question in self.asked.questions}
+        return len(asked.intersection(self._file.answered))
 
     def reply(self, number: Any, reply: Any) -> None:
         """Keep the reply to a question in the file; the last one ends the round.
@@ -75,6 +76,8 @@ class Interview:
 
         Raises:
           InputError: there is no such question or option, or the round is over.
+          ClaimsError: somebody wrote another label into the file meanwhile; the reply does not
+            count.
           RunError: the file cannot be written; the reply does not count.
         """
         is_option = type(reply) is int and 0 <= reply < len(self.options)
