@@ -20,9 +20,10 @@ from scorers import table_scorer
 
 import icmjax
 from icmjax.claims import claims_from_rows, write_claims
+from icmjax.cli import ask as ask_command
 from icmjax.cli import interviews
 from icmjax.cli.commands import main
-from icmjax.errors import ClaimsError, InputError
+from icmjax.errors import ClaimsError, Fault, InputError
 from icmjax.persona_world import make_task, make_world
 
 NUM_CLAIMS = 8
@@ -180,6 +181,33 @@ def test_questions_go_by_file(run, tmp_path):
         result = invoke("ask", run, "--budget", 1, *wrong)
         assert result.exit_code == 2
         assert "to do:" in result.output
+
+
+@pytest.mark.parametrize("status", [0, 2])
+def test_a_round_that_is_over_ends_with_its_own_status(run, monkeypatch, status):
+    """Whoever reads the page after the search may end the command, and keeps nobody from asking."""
+    interview_class = icmjax.feedback.Interview
+
+    def wait(interview):
+        interview.reply(0, 1)
+        return True
+
+    def search(this, interview, file):
+        if status:
+            raise InputError(Fault("A rule.", "a breach", "the answers", "another one"))
+        interview.tell("done")
+
+    def wait_for_close(interview):
+        with icmjax.runs.lock(run):
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(interview_class, "wait", wait)
+    monkeypatch.setattr(interview_class, "wait_for_close", wait_for_close)
+    monkeypatch.setattr(ask_command.Round, "search", search)
+    result = invoke("ask", run, "--budget", 1, "--selector", "margin")
+    assert result.exit_code == status, result.output
+    assert "interrupted" not in result.output
+    assert ("A rule." in result.stderr) == bool(status)
 
 
 class Person(threading.Thread):

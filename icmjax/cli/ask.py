@@ -164,7 +164,8 @@ def command(
             _write(this, budget, selector, seed, out)
         return
     recorded_options(this.run, folder)  # without which there is no search after the answers
-    with icmjax.runs.lock(pathlib.Path(folder)):
+    with contextlib.ExitStack() as held:
+        held.enter_context(icmjax.runs.lock(pathlib.Path(folder)))
         file = icmjax.feedback.Questionnaire(pathlib.Path(folder) / QUESTIONS, this.run.claims)
         asked = this.choose(budget, selector, seed, file.open, file.closed)
         file.add(asked.questions)
@@ -176,7 +177,7 @@ def command(
             if terminal:
                 ask_in_terminal(interview, search_fn)
             else:
-                ask_on_page(interview, search_fn, opens_browser=not no_browser)
+                ask_on_page(interview, search_fn, held.close, opens_browser=not no_browser)
 
 
 @contextlib.contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import webbrowser
@@ -21,11 +22,17 @@ BACK = ("b", "back")
 NOTHING = "no question has an answer: there is nothing to search with"
 
 
-def ask_on_page(interview: Interview, search_fn: Callable[[], None], opens_browser: bool) -> None:
+def ask_on_page(
+    interview: Interview,
+    search_fn: Callable[[], None],
+    let_go_fn: Callable[[], None],
+    opens_browser: bool,
+) -> None:
     """Serve the page until the person ends it there; the search runs in this thread.
 
     Args:
       search_fn: searches with the answers, and tells the interview.
+      let_go_fn: called after the search, so that others may ask while somebody reads the page.
       opens_browser: whether a browser is opened, where there is one to see.
     """
     with icmjax.feedback.serve_page(interview) as server:
@@ -43,8 +50,10 @@ def ask_on_page(interview: Interview, search_fn: Callable[[], None], opens_brows
                 is_refused = True
                 interview.tell("failed", message=str(error))
                 click.echo(f"error: {error}", err=True)
-        click.echo("The page says what came of it, until it is ended there.")
-        interview.wait_for_close()
+        with contextlib.suppress(KeyboardInterrupt):  # all is done, and saved
+            let_go_fn()
+            click.echo("The page says what came of it, until it is ended there or by Ctrl-C here.")
+            interview.wait_for_close()
     if is_refused:
         sys.exit(2)
 
