@@ -11,6 +11,7 @@ import sys
 import threading
 import urllib.request
 
+import click
 import jax
 import numpy as np
 import pytest
@@ -27,6 +28,7 @@ from icmjax.errors import ClaimsError, Fault, InputError
 from icmjax.persona_world import make_task, make_world
 
 NUM_CLAIMS = 8
+NO_SHARES = {"shares": [], "accuracy": None}
 
 
 def invoke(*arguments, stdin=None):
@@ -113,6 +115,26 @@ def test_questions_in_the_folder_are_written_by_one_process(run, tmp_path):
         assert "One process at a time" in result.output
         assert not (run / "mine.jsonl").exists()
         assert invoke(*words, tmp_path / "mine.jsonl").exit_code == 0
+
+
+def test_the_terminal_shows_what_holds(tmp_path):
+    rows = [{"question": "", "choice": f"claim {n}", "consistency_id": n} for n in range(2)]
+    claims = claims_from_rows(rows, rule="none", options=("A", "B", "Skip"))
+    file = icmjax.feedback.Questionnaire(tmp_path / "questions.jsonl", claims)
+    asked = icmjax.ask(None, claims, 2, "random")
+    file.add(asked.questions)
+    file.write()
+    interview = icmjax.feedback.Interview("a run", asked, file)
+
+    @click.command
+    def command():
+        interviews.ask_in_terminal(interview, interview.wait)
+
+    interview.tell("asking", changes={"num_claims": 2, "turned": [], "num_given": 1} | NO_SHARES)
+    result = CliRunner().invoke(command, input="b\nback\nB\ns\n", catch_exceptions=False)
+    choices = "1 or A, 2 or B, 3 or Skip, u unsure, s not now, back: "
+    assert result.output.count(choices) == 4
+    assert [row["label"] for row in read_rows(file.path)] == ["B", None]
 
 
 def test_a_label_that_is_written_while_questions_are_chosen_stays(run, monkeypatch):

@@ -17,8 +17,8 @@ from icmjax.errors import InputError, printable
 if TYPE_CHECKING:
     from icmjax.feedback import Interview
 
-WORDS = {"u": "unsure", "unsure": "unsure", "s": "skip", "skip": "skip"}
-BACK = ("b", "back")
+# Commands as they are explained where an option has their name.
+MEANINGS = {"unsure": "nobody knows", "skip": "not now", "back": "the one before"}
 NOTHING = "no question has an answer: there is nothing to search with"
 
 
@@ -104,23 +104,22 @@ def _prompt(interview: Interview, number: int) -> Any:
     for text in [*texts, f"({question.why})"]:
         if text.strip():
             click.echo(printable(text))
-    keys = interview.keys
-    named = {name.strip().lower(): option for option, name in enumerate(options)}
-    shown = [
-        " or ".join([*(key for key, other in keys.items() if other == option), options[option]])
-        for option in interview.order
-    ]
-    choices = printable(", ".join([*shown, "u unsure", "s skip", "b back"]), keep="")
+    shown = []
+    for option in interview.order:
+        keys = [key for key, other in interview.keys.items() if other == option]
+        name = options[option]
+        shown.append(" or ".join([*(key for key in keys if key != name.strip().lower()), name]))
+    for command, meaning in MEANINGS.items():
+        typed = [text for text, other in interview.commands.items() if other == command]
+        shown.append(" ".join(typed if command in typed else [*typed, meaning]))
+    choices = printable(", ".join(shown), keep="")
     while True:
         try:
-            text = click.prompt(choices, prompt_suffix=": ").strip().lower()
+            meant = interview.meant(click.prompt(choices, prompt_suffix=": "))
         except click.Abort:
             raise KeyboardInterrupt from None
-        for known in (named, keys, WORDS):
-            if text in known:
-                return known[text]
-        if text in BACK:
-            return None
+        if meant is not None:
+            return None if meant == "back" else meant
         click.echo("no such answer")
 
 
