@@ -139,6 +139,71 @@ def test_it_reads_well_on_a_desk(browser, tmp_path):
     page.close()
 
 
+def test_letters_that_are_options_are_no_commands(page, tmp_path):
+    interview, _ = make_interview(tmp_path, options=("A", "B", "C", "S"))
+    with serve_page(interview) as server:
+        page.goto(server.url)
+        at(page, 1)
+        shown = page.inner_text(".others").split()
+        assert shown == ["Back", "Unsure", "U", "Skip"]
+        page.keyboard.press("b")
+        at(page, 2)
+        page.keyboard.press("s")
+        at(page, 3)
+        page.keyboard.press("ArrowLeft")
+        at(page, 2)
+        page.keyboard.press("u")
+        at(page, 3)
+    assert kept(tmp_path) == [("B", False), (None, True), (None, False)]
+
+
+@pytest.mark.parametrize(
+    ("options", "commands", "meant"),
+    [
+        (
+            ("A", "B", "C", "D"),
+            {"back": "back", "u": "unsure", "unsure": "unsure", "s": "skip", "skip": "skip"},
+            {"b": 1, "B": 1, " d ": 3, "back": "back", "u": "unsure", "1": 0, "e": None},
+        ),
+        (
+            ("Skip", "unsure", "S"),
+            {"b": "back", "back": "back", "u": "unsure", "/skip": "skip"},
+            {"s": 2, "skip": 0, "SKIP": 0, "unsure": 1, "u": "unsure", "/skip": "skip"},
+        ),
+        (
+            ("yes", "Yes", "YES"),
+            {letter[:n]: letter for letter in ("back", "unsure", "skip") for n in (1, 9)},
+            {"yes": 0, "Yes": 1, "YES": 2, "yEs": None, "y": None, "2": 1},
+        ),
+    ],
+)
+def test_what_is_typed_means_one_thing(tmp_path, options, commands, meant):
+    interview, _ = make_interview(tmp_path, options=options)
+    assert interview.commands == interview.state()["commands"] == commands
+    assert {text: interview.meant(text) for text in meant} == meant
+
+
+def test_a_look_that_fails_is_no_end(page, tmp_path):
+    interview, _ = make_interview(tmp_path)
+    for number in range(3):
+        interview.reply(number, 1)
+    num_looks = 0
+
+    def fail_twice(route):
+        nonlocal num_looks
+        num_looks += 1
+        route.abort() if num_looks in (2, 3) else route.continue_()
+
+    page.route("**/state", fail_twice)
+    with serve_page(interview) as server:
+        page.goto(server.url)
+        page.wait_for_selector("#searching:not([hidden])")
+        page.wait_for_timeout(1200)
+        interview.tell("failed", message="a breach")
+        page.wait_for_selector("#over-heading:has-text('refused')")
+    assert num_looks > 3
+
+
 def test_a_round_without_an_answer_searches_nothing(page, tmp_path):
     interview, _ = make_interview(tmp_path)
     with serve_page(interview) as server:
@@ -380,6 +445,8 @@ def test_a_file_that_is_taken_away_is_written_anew(tmp_path):
         (("False", "True"), [1, 0], {"1": 1, "2": 0, "t": 1, "f": 0}),
         (("Agree", "Unsure", "Against"), [0, 1, 2], {"1": 0, "2": 1, "3": 2}),
         (("0", "1", "10"), [0, 1, 2], {"0": 0, "1": 1, "10": 2}),
+        (("A", "B", "S"), [0, 1, 2], {"1": 0, "2": 1, "3": 2, "a": 0, "b": 1, "s": 2}),
+        (("a", "A", "Tea", "t"), [0, 1, 2, 3], {"1": 0, "2": 1, "3": 2, "4": 3, "t": 3}),
     ],
 )
 def test_what_is_typed_for_an_option(tmp_path, options, order, keys):
