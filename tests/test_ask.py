@@ -223,6 +223,9 @@ def test_a_round_that_is_over_ends_with_its_own_status(run, monkeypatch, status)
         with icmjax.runs.lock(run):
             raise KeyboardInterrupt
 
+    opened = []
+    monkeypatch.setattr(interviews, "has_screen", lambda: True)
+    monkeypatch.setattr(interviews.webbrowser, "open", opened.append)
     monkeypatch.setattr(interview_class, "wait", wait)
     monkeypatch.setattr(interview_class, "wait_for_close", wait_for_close)
     monkeypatch.setattr(ask_command.Round, "search", search)
@@ -230,6 +233,8 @@ def test_a_round_that_is_over_ends_with_its_own_status(run, monkeypatch, status)
     assert result.exit_code == status, result.output
     assert "interrupted" not in result.output
     assert ("A rule." in result.stderr) == bool(status)
+    assert opened[0].startswith(f"{run.as_uri()}/ask-")
+    assert not list(run.glob("ask-*"))
 
 
 class Person(threading.Thread):
@@ -289,7 +294,9 @@ def test_a_person_answers_on_the_page(made, tmp_path, monkeypatch):
     assert "error" not in person.seen, person.seen["error"]
     assert result.exit_code == 0, result.output
     printed = re.search(r"http://127\.0\.0\.1:\d+/[\w-]{43}/", result.output)[0]
-    assert printed != person.urls[0]  # a browser's own words are seen by all
+    assert printed.split("/")[3] not in person.urls[0]  # a browser's own words are seen by all
+    assert person.urls[0].startswith("file://")
+    assert not list(run.glob("ask-*"))
     assert [row["label"] for row in read_rows(run / "questions.jsonl")] == ["False", "True"]
     assert "The search labelled it" in person.seen["why"]
     assert f"of {NUM_CLAIMS} labels turned" in person.seen["summary"]

@@ -10,7 +10,15 @@ from browsers import open_browser, serious_faults
 
 from icmjax.claims import GoldLabels, claims_from_rows
 from icmjax.errors import InputError
-from icmjax.feedback import Interview, Questionnaire, ask, changes_between, read_answers, serve_page
+from icmjax.feedback import (
+    Interview,
+    Questionnaire,
+    ask,
+    changes_between,
+    leading_file,
+    read_answers,
+    serve_page,
+)
 from icmjax.feedback.server import MAX_BODY
 
 HOSTILE = "<script>window.ran = 1</script><img src=x onerror='window.ran = 1'> {{ 7 * 7 }}"
@@ -285,14 +293,18 @@ def test_others_are_refused(served):
     assert served.interview.replies[0] == 1
 
 
-def test_an_address_leads_to_the_page_once(served):
-    place = "/" + served.server.once_url.split("/", 3)[3]
-    assert served.request("GET", place, Host="evil.example").status == 403
-    assert served.request("POST", place + "reply", b"{}").status == 403
-    first, second = (served.request("GET", place) for _ in range(2))
-    assert (first.status, first.headers["Location"]) == (303, f"/{served.server.token}/")
-    assert second.status == 403
-    assert "Location" not in second.headers
+def test_what_a_browser_is_opened_with_says_nothing_to_others(page, tmp_path):
+    interview, _ = make_interview(tmp_path)
+    before = set(tmp_path.iterdir())
+    with serve_page(interview) as server, leading_file(server.url, interview.folder) as address:
+        (path,) = set(tmp_path.iterdir()) - before
+        assert address == path.as_uri()
+        assert server.token not in address
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+        page.goto(address)
+        at(page, 1)
+        assert page.url == server.url
+    assert set(tmp_path.iterdir()) == before
 
 
 def test_a_reply_is_small_and_means_something(served, tmp_path):

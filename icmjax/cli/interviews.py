@@ -35,11 +35,12 @@ def ask_on_page(
       let_go_fn: called after the search, so that others may ask while somebody reads the page.
       opens_browser: whether a browser is opened, where there is one to see.
     """
-    with icmjax.feedback.serve_page(interview) as server:
+    with icmjax.feedback.serve_page(interview) as server, contextlib.ExitStack() as opened:
         click.echo(f"answer {len(interview.replies)} questions at\n  {server.url}")
         click.echo("Every answer is saved at once. Ctrl-C ends it, and loses none.")
         if opens_browser and has_screen():
-            webbrowser.open(server.once_url)
+            leading = icmjax.feedback.leading_file(server.url, interview.folder)
+            webbrowser.open(opened.enter_context(leading))
         is_refused = False
         if not interview.wait():
             click.echo(NOTHING)

@@ -35,6 +35,11 @@ class Interview:
         self._is_through, self._is_closed = threading.Event(), threading.Event()
 
     @property
+    def folder(self) -> pathlib.Path:
+        """Where the file of the questions is."""
+        return self._file.path.parent
+
+    @property
     def options(self) -> tuple[str, ...]:
         """What can be answered."""
         return self._file.claims.options
