@@ -400,6 +400,29 @@ def test_a_one_sided_model_is_asked_about_at_its_border():
         icmjax.ask(scorer_of_few, few, 1, "unbiased_entropy")
 
 
+def test_a_budget_counts_the_open_questions_too():
+    rows = [{"question": "", "choice": f"claim {n}", "consistency_id": n // 2} for n in range(8)]
+    claims = claims_from_rows(rows, rule="none")
+    options = {"first": [0, 2, 4]}
+    indices = [q.claim_index for q in icmjax.ask(None, claims, 4, "random", **options).questions]
+    assert indices[:3] == [0, 2, 4]
+    assert indices[3] in (6, 7)
+    with pytest.raises(InputError, match=r"3 open ones and 1 groups .*\n.*\n.*choose 1 to 4"):
+        icmjax.ask(None, claims, 5, "random", **options)
+    for budget in (0, -1):
+        for first in ([0, 2, 4], []):
+            with pytest.raises(InputError, match="choose 1 to 4"):
+                icmjax.ask(None, claims, budget, "random", first=first)
+
+
+def test_a_budget_below_one_is_refused_before_anything_is_read():
+    for budget in (0, -1):
+        result = invoke("ask", "no/such/folder", "--budget", budget)
+        assert result.exit_code == 2
+        assert "A budget is one question or more." in result.output
+        assert "no/such" not in result.output
+
+
 def test_the_library_asks_and_answers():
     scorer = table_scorer(0, 6)
     rows = [{"question": "", "choice": f"claim {n}", "consistency_id": n // 2} for n in range(6)]
