@@ -78,7 +78,7 @@ class Interview:
     def commands(self) -> dict[str, str]:
         """Commands by what is typed for them: the letter and the word that no option is called."""
         taken = {*self.keys, *(option.strip().lower() for option in self.options)}
-        typed = {}
+        typed: dict[str, str] = {}
         for command in COMMANDS:
             free = [text for text in (command[0], command) if text not in taken]
             typed |= dict.fromkeys(free or [f"/{command}"], command)
