@@ -11,6 +11,7 @@ import sys
 import threading
 import urllib.request
 
+import click
 import jax
 import numpy as np
 import pytest
@@ -20,12 +21,14 @@ from scorers import table_scorer
 
 import icmjax
 from icmjax.claims import claims_from_rows, write_claims
+from icmjax.cli import ask as ask_command
 from icmjax.cli import interviews
 from icmjax.cli.commands import main
-from icmjax.errors import ClaimsError, InputError
+from icmjax.errors import ClaimsError, Fault, InputError
 from icmjax.persona_world import make_task, make_world
 
 NUM_CLAIMS = 8
+NO_SHARES = {"shares": [], "accuracy": None}
 
 
 def invoke(*arguments, stdin=None):
@@ -104,6 +107,69 @@ def test_nobody_else_writes_the_questions_meanwhile(run):
     assert not (run / "questions.jsonl").exists()
 
 
+def test_questions_in_the_folder_are_written_by_one_process(run, tmp_path):
+    words = "ask", run, "--budget", 1, "--selector", "margin", "--out"
+    with icmjax.runs.lock(run):
+        result = invoke(*words, run / "mine.jsonl")
+        assert result.exit_code == 2
+        assert "One process at a time" in result.output
+        assert not (run / "mine.jsonl").exists()
+        assert invoke(*words, tmp_path / "mine.jsonl").exit_code == 0
+
+
+def test_the_terminal_shows_what_holds(tmp_path):
+    rows = [{"question": "", "choice": f"claim {n}", "consistency_id": n} for n in range(2)]
+    claims = claims_from_rows(rows, rule="none", options=("A", "B", "Skip"))
+    file = icmjax.feedback.Questionnaire(tmp_path / "questions.jsonl", claims)
+    asked = icmjax.ask(None, claims, 2, "random")
+    file.add(asked.questions)
+    file.write()
+    interview = icmjax.feedback.Interview("a run", asked, file)
+
+    @click.command
+    def command():
+        interviews.ask_in_terminal(interview, interview.wait)
+
+    interview.tell("asking", changes={"num_claims": 2, "turned": [], "num_given": 1} | NO_SHARES)
+    result = CliRunner().invoke(command, input="b\nback\nB\ns\n", catch_exceptions=False)
+    choices = "1 or A, 2 or B, 3 or Skip, u unsure, s not now, back: "
+    assert result.output.count(choices) == 4
+    assert [row["label"] for row in read_rows(file.path)] == ["B", None]
+
+
+def test_a_label_that_is_written_while_questions_are_chosen_stays(run, monkeypatch):
+    path = run / "questions.jsonl"
+    words = "ask", run, "--budget", 1, "--selector", "margin", "--out", path
+    assert invoke(*words).exit_code == 0
+    choose = icmjax.ask
+
+    def choose_slowly(*arguments, **options):
+        path.write_text(path.read_text().replace("null", '"True"'))
+        return choose(*arguments, **options)
+
+    monkeypatch.setattr(icmjax, "ask", choose_slowly)
+    result = invoke(*words)
+    assert result.exit_code == 0, result.output
+    assert "kept 1 earlier questions, 1 of them answered" in result.output
+    assert [row["label"] for row in read_rows(path)] == ["True", None]
+
+
+def test_the_terminal_says_that_the_file_has_another_answer(run, monkeypatch):
+    path = run / "questions.jsonl"
+    prompt = interviews.click.prompt
+
+    def prompt_slowly(*arguments, **options):
+        path.write_text(path.read_text().replace('"label": null', '"label": "False"'))
+        return prompt(*arguments, **options)
+
+    monkeypatch.setattr(interviews.click, "prompt", prompt_slowly)
+    words = "--budget", 1, "--selector", "margin", "--terminal"
+    result = invoke("ask", run, *words, stdin="t\n\x04")
+    assert result.exit_code == 130
+    assert "True, and False that somebody wrote meanwhile" in result.stderr
+    assert [row["label"] for row in read_rows(path)] == ["False"]
+
+
 def test_without_an_answer_nothing_is_searched(run):
     options = "--selector", "margin", "--terminal"
     result = invoke("ask", run, "--budget", 2, *options, stdin="s\nu\n")
@@ -137,6 +203,38 @@ def test_questions_go_by_file(run, tmp_path):
         result = invoke("ask", run, "--budget", 1, *wrong)
         assert result.exit_code == 2
         assert "to do:" in result.output
+
+
+@pytest.mark.parametrize("status", [0, 2])
+def test_a_round_that_is_over_ends_with_its_own_status(run, monkeypatch, status):
+    """Whoever reads the page after the search may end the command, and keeps nobody from asking."""
+    interview_class = icmjax.feedback.Interview
+
+    def wait(interview):
+        interview.reply(0, 1)
+        return True
+
+    def search(this, interview, file):
+        if status:
+            raise InputError(Fault("A rule.", "a breach", "the answers", "another one"))
+        interview.tell("done")
+
+    def wait_for_close(interview):
+        with icmjax.runs.lock(run):
+            raise KeyboardInterrupt
+
+    opened = []
+    monkeypatch.setattr(interviews, "has_screen", lambda: True)
+    monkeypatch.setattr(interviews.webbrowser, "open", opened.append)
+    monkeypatch.setattr(interview_class, "wait", wait)
+    monkeypatch.setattr(interview_class, "wait_for_close", wait_for_close)
+    monkeypatch.setattr(ask_command.Round, "search", search)
+    result = invoke("ask", run, "--budget", 1, "--selector", "margin")
+    assert result.exit_code == status, result.output
+    assert "interrupted" not in result.output
+    assert ("A rule." in result.stderr) == bool(status)
+    assert opened[0].startswith(f"{run.as_uri()}/ask-")
+    assert not list(run.glob("ask-*"))
 
 
 class Person(threading.Thread):
@@ -196,7 +294,9 @@ def test_a_person_answers_on_the_page(made, tmp_path, monkeypatch):
     assert "error" not in person.seen, person.seen["error"]
     assert result.exit_code == 0, result.output
     printed = re.search(r"http://127\.0\.0\.1:\d+/[\w-]{43}/", result.output)[0]
-    assert printed != person.urls[0]  # a browser's own words are seen by all
+    assert printed.split("/")[3] not in person.urls[0]  # a browser's own words are seen by all
+    assert person.urls[0].startswith("file://")
+    assert not list(run.glob("ask-*"))
     assert [row["label"] for row in read_rows(run / "questions.jsonl")] == ["False", "True"]
     assert "The search labelled it" in person.seen["why"]
     assert f"of {NUM_CLAIMS} labels turned" in person.seen["summary"]
@@ -298,6 +398,29 @@ def test_a_one_sided_model_is_asked_about_at_its_border():
     few, _, scorer_of_few = one_sided(4)
     with pytest.raises(InputError, match="8 binary claims"):
         icmjax.ask(scorer_of_few, few, 1, "unbiased_entropy")
+
+
+def test_a_budget_counts_the_open_questions_too():
+    rows = [{"question": "", "choice": f"claim {n}", "consistency_id": n // 2} for n in range(8)]
+    claims = claims_from_rows(rows, rule="none")
+    options = {"first": [0, 2, 4]}
+    indices = [q.claim_index for q in icmjax.ask(None, claims, 4, "random", **options).questions]
+    assert indices[:3] == [0, 2, 4]
+    assert indices[3] in (6, 7)
+    with pytest.raises(InputError, match=r"3 open ones and 1 groups .*\n.*\n.*choose 1 to 4"):
+        icmjax.ask(None, claims, 5, "random", **options)
+    for budget in (0, -1):
+        for first in ([0, 2, 4], []):
+            with pytest.raises(InputError, match="choose 1 to 4"):
+                icmjax.ask(None, claims, budget, "random", first=first)
+
+
+def test_a_budget_below_one_is_refused_before_anything_is_read():
+    for budget in (0, -1):
+        result = invoke("ask", "no/such/folder", "--budget", budget)
+        assert result.exit_code == 2
+        assert "A budget is one question or more." in result.output
+        assert "no/such" not in result.output
 
 
 def test_the_library_asks_and_answers():

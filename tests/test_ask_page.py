@@ -9,7 +9,16 @@ import pytest
 from browsers import open_browser, serious_faults
 
 from icmjax.claims import GoldLabels, claims_from_rows
-from icmjax.feedback import Interview, Questionnaire, ask, changes_between, read_answers, serve_page
+from icmjax.errors import InputError
+from icmjax.feedback import (
+    Interview,
+    Questionnaire,
+    ask,
+    changes_between,
+    leading_file,
+    read_answers,
+    serve_page,
+)
 from icmjax.feedback.server import MAX_BODY
 
 HOSTILE = "<script>window.ran = 1</script><img src=x onerror='window.ran = 1'> {{ 7 * 7 }}"
@@ -138,6 +147,71 @@ def test_it_reads_well_on_a_desk(browser, tmp_path):
     page.close()
 
 
+def test_letters_that_are_options_are_no_commands(page, tmp_path):
+    interview, _ = make_interview(tmp_path, options=("A", "B", "C", "S"))
+    with serve_page(interview) as server:
+        page.goto(server.url)
+        at(page, 1)
+        shown = page.inner_text(".others").split()
+        assert shown == ["Back", "Unsure", "U", "Skip"]
+        page.keyboard.press("b")
+        at(page, 2)
+        page.keyboard.press("s")
+        at(page, 3)
+        page.keyboard.press("ArrowLeft")
+        at(page, 2)
+        page.keyboard.press("u")
+        at(page, 3)
+    assert kept(tmp_path) == [("B", False), (None, True), (None, False)]
+
+
+@pytest.mark.parametrize(
+    ("options", "commands", "meant"),
+    [
+        (
+            ("A", "B", "C", "D"),
+            {"back": "back", "u": "unsure", "unsure": "unsure", "s": "skip", "skip": "skip"},
+            {"b": 1, "B": 1, " d ": 3, "back": "back", "u": "unsure", "1": 0, "e": None},
+        ),
+        (
+            ("Skip", "unsure", "S"),
+            {"b": "back", "back": "back", "u": "unsure", "/skip": "skip"},
+            {"s": 2, "skip": 0, "SKIP": 0, "unsure": 1, "u": "unsure", "/skip": "skip"},
+        ),
+        (
+            ("yes", "Yes", "YES"),
+            {letter[:n]: letter for letter in ("back", "unsure", "skip") for n in (1, 9)},
+            {"yes": 0, "Yes": 1, "YES": 2, "yEs": None, "y": None, "2": 1},
+        ),
+    ],
+)
+def test_what_is_typed_means_one_thing(tmp_path, options, commands, meant):
+    interview, _ = make_interview(tmp_path, options=options)
+    assert interview.commands == interview.state()["commands"] == commands
+    assert {text: interview.meant(text) for text in meant} == meant
+
+
+def test_a_look_that_fails_is_no_end(page, tmp_path):
+    interview, _ = make_interview(tmp_path)
+    for number in range(3):
+        interview.reply(number, 1)
+    num_looks = 0
+
+    def fail_twice(route):
+        nonlocal num_looks
+        num_looks += 1
+        route.abort() if num_looks in (2, 3) else route.continue_()
+
+    page.route("**/state", fail_twice)
+    with serve_page(interview) as server:
+        page.goto(server.url)
+        page.wait_for_selector("#searching:not([hidden])")
+        page.wait_for_timeout(1200)
+        interview.tell("failed", message="a breach")
+        page.wait_for_selector("#over-heading:has-text('refused')")
+    assert num_looks > 3
+
+
 def test_a_round_without_an_answer_searches_nothing(page, tmp_path):
     interview, _ = make_interview(tmp_path)
     with serve_page(interview) as server:
@@ -219,14 +293,18 @@ def test_others_are_refused(served):
     assert served.interview.replies[0] == 1
 
 
-def test_an_address_leads_to_the_page_once(served):
-    place = "/" + served.server.once_url.split("/", 3)[3]
-    assert served.request("GET", place, Host="evil.example").status == 403
-    assert served.request("POST", place + "reply", b"{}").status == 403
-    first, second = (served.request("GET", place) for _ in range(2))
-    assert (first.status, first.headers["Location"]) == (303, f"/{served.server.token}/")
-    assert second.status == 403
-    assert "Location" not in second.headers
+def test_what_a_browser_is_opened_with_says_nothing_to_others(page, tmp_path):
+    interview, _ = make_interview(tmp_path)
+    before = set(tmp_path.iterdir())
+    with serve_page(interview) as server, leading_file(server.url, interview.folder) as address:
+        (path,) = set(tmp_path.iterdir()) - before
+        assert address == path.as_uri()
+        assert server.token not in address
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+        page.goto(address)
+        at(page, 1)
+        assert page.url == server.url
+    assert set(tmp_path.iterdir()) == before
 
 
 def test_a_reply_is_small_and_means_something(served, tmp_path):
@@ -307,8 +385,70 @@ def test_a_reply_that_cannot_be_saved_does_not_count(served, tmp_path):
     path.mkdir()
     response = served.reply()
     assert response.status == 400
-    assert "a folder" in response.text
+    assert "a directory" in response.text
     assert served.interview.replies == [None] * 3
+    path.rmdir()
+    assert served.reply(b'{"question": 1, "reply": "skip"}').status == 200
+    assert kept(tmp_path) == [(None, False)] * 3  # nor does it come back later
+
+
+def write_label(folder, number, label):
+    """As a person does who edits the file while the page is open."""
+    path = folder / "questions.jsonl"
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    rows[number] |= {"label": label, "note": "mine"}
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def test_a_label_that_is_written_while_the_page_is_open_stays(tmp_path):
+    interview, _ = make_interview(tmp_path)
+    write_label(tmp_path, 0, "True")
+    interview.reply(1, 0)
+    assert [label for label, _ in kept(tmp_path)] == ["True", "False", None]
+    assert "mine" in (tmp_path / "questions.jsonl").read_text()
+    write_label(tmp_path, 2, "False")
+    interview.reply(2, "skip")
+    assert [label for label, _ in kept(tmp_path)] == ["True", "False", "False"]
+
+
+def test_two_labels_of_one_claim_are_both_said(tmp_path):
+    interview, _ = make_interview(tmp_path)
+    interview.reply(0, 1)
+    write_label(tmp_path, 0, "False")
+    with pytest.raises(InputError, match="True, and False that somebody wrote meanwhile"):
+        interview.reply(0, 1)
+    interview.reply(0, 0)  # as the file does
+    interview.reply(0, 1)  # which is this person's own change
+    assert kept(tmp_path)[0] == ("True", False)
+
+
+def test_labels_in_the_file_are_searched_with(tmp_path):
+    interview, _ = make_interview(tmp_path)
+    write_label(tmp_path, 0, "True")
+    for number in range(3):
+        interview.reply(number, "skip")
+    assert interview.wait()
+
+
+def test_two_that_add_questions_lose_none(tmp_path):
+    path = tmp_path / "questions.jsonl"
+    _, claims = make_interview(tmp_path, budget=1)
+    one, other = Questionnaire(path, claims), Questionnaire(path, claims)
+    questions = ask(None, claims, 3, "random", without=one.open).questions
+    for file, first in ((one, 0), (other, 1)):
+        file.add(questions[first : first + 2])
+        file.write()
+    one.give(questions[0].claim_index, 1)
+    one.write()
+    assert [label for label, _ in kept(tmp_path)] == [None, "True", None, None]
+
+
+def test_a_file_that_is_taken_away_is_written_anew(tmp_path):
+    interview, _ = make_interview(tmp_path)
+    interview.reply(0, 1)
+    (tmp_path / "questions.jsonl").unlink()
+    interview.reply(1, 0)
+    assert [label for label, _ in kept(tmp_path)] == ["True", "False", None]
 
 
 @pytest.mark.parametrize(
@@ -317,6 +457,8 @@ def test_a_reply_that_cannot_be_saved_does_not_count(served, tmp_path):
         (("False", "True"), [1, 0], {"1": 1, "2": 0, "t": 1, "f": 0}),
         (("Agree", "Unsure", "Against"), [0, 1, 2], {"1": 0, "2": 1, "3": 2}),
         (("0", "1", "10"), [0, 1, 2], {"0": 0, "1": 1, "10": 2}),
+        (("A", "B", "S"), [0, 1, 2], {"1": 0, "2": 1, "3": 2, "a": 0, "b": 1, "s": 2}),
+        (("a", "A", "Tea", "t"), [0, 1, 2, 3], {"1": 0, "2": 1, "3": 2, "4": 3, "t": 3}),
     ],
 )
 def test_what_is_typed_for_an_option(tmp_path, options, order, keys):

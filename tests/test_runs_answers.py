@@ -170,7 +170,15 @@ def test_answers_are_kept_in_the_run_for_its_owner(run):
         ("Japan0", "True", True),
         ("Japan1", "False", False),  # implied
     ]
-    assert path.stat().st_mode & 0o777 == 0o600
+    others_may_read = {
+        path.name
+        for path in (run / "answered").iterdir()
+        if path.is_file() and path.stat().st_mode & 0o077
+    }
+    assert others_may_read.isdisjoint({"answers.jsonl", "manifest.json"})
+    for name in others_may_read:
+        assert b"clamped" not in (run / "answered" / name).read_bytes(), name
+    assert (run / "manifest.json").stat().st_mode & 0o044  # which has none
     assert not list(run.glob("*clamp*"))
     summary = json.loads((run / "answered" / "summary.json").read_text())
     assert summary["num_accuracy_claims"] == 4

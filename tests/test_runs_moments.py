@@ -58,6 +58,18 @@ def toy_search(folder, resume=False, gold=None, num_blocks=NUM_BLOCKS):
         return run.write_results(_result(np.concatenate(infos), account), gold)
 
 
+def test_a_manifest_with_answers_is_for_its_owner(tmp_path):
+    """Also one that was begun when all could read it."""
+    manifest = tmp_path / "manifest.json"
+    with pytest.raises(InterruptedError):
+        toy_search(tmp_path, num_blocks=1)
+    assert manifest.stat().st_mode & 0o777 == 0o600
+    assert (tmp_path / "checkpoints").stat().st_mode & 0o777 == 0o700
+    manifest.chmod(0o644)
+    toy_search(tmp_path, resume=True)
+    assert manifest.stat().st_mode & 0o777 == 0o600
+
+
 def _result(trace, account):
     labels = (trace[:NUM_CLAIMS] % 2).astype(np.int8)
     logp = np.log(np.full((NUM_CLAIMS, 2), 0.5, np.float32))

@@ -159,10 +159,13 @@ def command(
         raise InputError(Fault(rule, f"--out and {found}", "--out", remedy))
     this = Round(folder, machine)
     if out is not None:
-        _write(this, budget, selector, seed, out)
+        is_within = pathlib.Path(folder).resolve() in pathlib.Path(out).resolve().parents
+        with icmjax.runs.lock(pathlib.Path(folder)) if is_within else contextlib.nullcontext():
+            _write(this, budget, selector, seed, out)
         return
     recorded_options(this.run, folder)  # without which there is no search after the answers
-    with icmjax.runs.lock(pathlib.Path(folder)):
+    with contextlib.ExitStack() as held:
+        held.enter_context(icmjax.runs.lock(pathlib.Path(folder)))
         file = icmjax.feedback.Questionnaire(pathlib.Path(folder) / QUESTIONS, this.run.claims)
         asked = this.choose(budget, selector, seed, file.open, file.closed)
         file.add(asked.questions)
@@ -174,7 +177,7 @@ def command(
             if terminal:
                 ask_in_terminal(interview, search_fn)
             else:
-                ask_on_page(interview, search_fn, opens_browser=not no_browser)
+                ask_on_page(interview, search_fn, held.close, opens_browser=not no_browser)
 
 
 @contextlib.contextmanager
@@ -200,10 +203,10 @@ def _says_what_is_saved(interview: Interview, file: Questionnaire, folder: str) 
 def _write(this: Round, budget: int, selector: str | None, seed: int, out: str) -> None:
     """Write the questions to a file; those that are there stay, answered or not."""
     file = icmjax.feedback.Questionnaire(out, this.run.claims)
-    num_kept, num_answered = len(file), len(file.answered)
     asked = this.choose(budget, selector, seed, [], [*file.open, *file.closed])
     rows = file.add(asked.questions)
     file.write()
+    num_kept, num_answered = len(file) - len(rows), len(file.answered)
     for row in rows:
         claim = printable(f"{row['question']} {row['choice']}".rstrip(), keep="")
         click.echo(f"{row['uncertainty']:.3f}  {claim}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import webbrowser
@@ -16,23 +17,30 @@ from icmjax.errors import InputError, printable
 if TYPE_CHECKING:
     from icmjax.feedback import Interview
 
-WORDS = {"u": "unsure", "unsure": "unsure", "s": "skip", "skip": "skip"}
-BACK = ("b", "back")
+# Commands as they are explained where an option has their name.
+MEANINGS = {"unsure": "nobody knows", "skip": "not now", "back": "the one before"}
 NOTHING = "no question has an answer: there is nothing to search with"
 
 
-def ask_on_page(interview: Interview, search_fn: Callable[[], None], opens_browser: bool) -> None:
+def ask_on_page(
+    interview: Interview,
+    search_fn: Callable[[], None],
+    let_go_fn: Callable[[], None],
+    opens_browser: bool,
+) -> None:
     """Serve the page until the person ends it there; the search runs in this thread.
 
     Args:
       search_fn: searches with the answers, and tells the interview.
+      let_go_fn: called after the search, so that others may ask while somebody reads the page.
       opens_browser: whether a browser is opened, where there is one to see.
     """
-    with icmjax.feedback.serve_page(interview) as server:
+    with icmjax.feedback.serve_page(interview) as server, contextlib.ExitStack() as opened:
         click.echo(f"answer {len(interview.replies)} questions at\n  {server.url}")
         click.echo("Every answer is saved at once. Ctrl-C ends it, and loses none.")
         if opens_browser and has_screen():
-            webbrowser.open(server.once_url)
+            leading = icmjax.feedback.leading_file(server.url, interview.folder)
+            webbrowser.open(opened.enter_context(leading))
         is_refused = False
         if not interview.wait():
             click.echo(NOTHING)
@@ -43,8 +51,10 @@ def ask_on_page(interview: Interview, search_fn: Callable[[], None], opens_brows
                 is_refused = True
                 interview.tell("failed", message=str(error))
                 click.echo(f"error: {error}", err=True)
-        click.echo("The page says what came of it, until it is ended there.")
-        interview.wait_for_close()
+        with contextlib.suppress(KeyboardInterrupt):  # all is done, and saved
+            let_go_fn()
+            click.echo("The page says what came of it, until it is ended there or by Ctrl-C here.")
+            interview.wait_for_close()
     if is_refused:
         sys.exit(2)
 
@@ -69,7 +79,11 @@ def ask_in_terminal(interview: Interview, search_fn: Callable[[], None]) -> None
         if given is None:
             number = max(number - 1, 0)
             continue
-        interview.reply(number, given)
+        try:
+            interview.reply(number, given)
+        except InputError as error:  # the file holds another answer: as on the page, once more
+            click.echo(f"error: {error}", err=True)
+            continue
         is_last = number + 1 == len(interview.replies)
         open_ones = [place for place, reply in enumerate(interview.replies) if reply is None]
         number = min(open_ones, default=0) if is_last else number + 1
@@ -91,23 +105,22 @@ def _prompt(interview: Interview, number: int) -> Any:
     for text in [*texts, f"({question.why})"]:
         if text.strip():
             click.echo(printable(text))
-    keys = interview.keys
-    named = {name.strip().lower(): option for option, name in enumerate(options)}
-    shown = [
-        " or ".join([*(key for key, other in keys.items() if other == option), options[option]])
-        for option in interview.order
-    ]
-    choices = printable(", ".join([*shown, "u unsure", "s skip", "b back"]), keep="")
+    shown = []
+    for option in interview.order:
+        keys = [key for key, other in interview.keys.items() if other == option]
+        name = options[option]
+        shown.append(" or ".join([*(key for key in keys if key != name.strip().lower()), name]))
+    for command, meaning in MEANINGS.items():
+        typed = [text for text, other in interview.commands.items() if other == command]
+        shown.append(" ".join(typed if command in typed else [*typed, meaning]))
+    choices = printable(", ".join(shown), keep="")
     while True:
         try:
-            text = click.prompt(choices, prompt_suffix=": ").strip().lower()
+            meant = interview.meant(click.prompt(choices, prompt_suffix=": "))
         except click.Abort:
             raise KeyboardInterrupt from None
-        for known in (named, keys, WORDS):
-            if text in known:
-                return known[text]
-        if text in BACK:
-            return None
+        if meant is not None:
+            return None if meant == "back" else meant
         click.echo("no such answer")
 
 

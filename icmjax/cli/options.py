@@ -76,6 +76,7 @@ _COST = "each of them reads all claims at every step"
 # By the names that commands know their options by. What the library checks itself is not here.
 RANGES = {
     "seed": Range(_SEED, 0, 2**32 - 1),
+    "budget": Range("A budget is one question or more.", 1, _MOST),
     "draws": Range("Draws are 1 to 1000: each of them reads all demonstrations.", 1, 1000),
     "limit": Range("A limit leaves one claim or more.", 1, _MOST),
     "num_orders": Range("Orders are 1 to 64: each costs as much as a pass.", 1, 64),

@@ -21,7 +21,7 @@ from icmjax.feedback.selectors import (
     implied_labels,
     uncertainty,
 )
-from icmjax.feedback.server import PageServer, serve_page
+from icmjax.feedback.server import PageServer, leading_file, serve_page
 
 __all__ = [
     "NEEDS_MODEL",
@@ -42,6 +42,7 @@ __all__ = [
     "expected_gain",
     "hold_answers",
     "implied_labels",
+    "leading_file",
     "read_answer_rows",
     "read_answers",
     "serve_page",

@@ -83,18 +83,18 @@ def ask(
       rng_key: a typed key, of the selector `random`; None for that of seed 0.
 
     Raises:
-      InputError: the selector is unknown or its evidence cannot be had, or there are fewer groups
-        to ask about.
+      InputError: the selector is unknown or its evidence cannot be had, the budget is below 1, or
+        there are fewer claims and groups to ask about.
       ScoreError: a score is not finite.
     """
     selector, evidence = gather(selector, scorer, claims, found, algorithm, clamped)
     rng_key = jax.random.key(0) if rng_key is None else rng_key
     values = uncertainty(selector, evidence, len(claims), rng_key)
     closed = np.full(len(claims), UNLABELLED, np.int8) if clamped is None else clamped.copy()
-    asked = list(first)[:budget]
-    if len(asked) < budget or not asked:
+    asked = list(first)[: max(budget, 0)]
+    if not 1 <= budget <= len(first):
         closed[[*first, *without]] = 0
-        asked += choose_claims(values, claims.group_index, budget - len(asked), closed).tolist()
+        asked += choose_claims(values, claims.group_index, budget, closed, len(first)).tolist()
     questions = [
         Question(
             index,

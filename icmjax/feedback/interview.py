@@ -11,7 +11,7 @@ from icmjax.feedback.questionnaire import Questionnaire
 
 Phase = Literal["asking", "searching", "done", "nothing", "failed"]
 Reply = int | Literal["unsure", "skip"]  # an option, or none
-TAKEN = "bus"  # keys for back, unsure and skip
+COMMANDS = ("back", "unsure", "skip")  # typed by their first letters too
 
 
 class Interview:
@@ -35,6 +35,11 @@ class Interview:
         self._is_through, self._is_closed = threading.Event(), threading.Event()
 
     @property
+    def folder(self) -> pathlib.Path:
+        """Where the file of the questions is."""
+        return self._file.path.parent
+
+    @property
     def options(self) -> tuple[str, ...]:
         """What can be answered."""
         return self._file.claims.options
@@ -47,24 +52,51 @@ class Interview:
 
     @property
     def keys(self) -> dict[str, int]:
-        """The options by what is typed for them: a number, or a first letter that is theirs alone.
+        """The options by what is typed for them: a number, or a letter that is theirs alone.
 
-        The number is the place, unless options are numbers themselves.
+        The number is the place, unless options are numbers themselves. A letter is all of a name,
+        or its first one, which gives way to such a name and to commands.
         """
-        names = [option.strip().lower() for option in self.options]
-        if any(name.isdecimal() for name in names):
-            return {name: option for option, name in enumerate(names)}
+        if any(name.isdecimal() for name in self._names):
+            return self._names
         keys = {str(place): option for place, option in enumerate(self.order, start=1)}
-        first = [name[:1] for name in names]
+        keys |= {name: option for name, option in self._names.items() if len(name) == 1}
+        first = [option.strip().lower()[:1] for option in self.options]
+        taken = {*keys, *(command[0] for command in COMMANDS)}
         for option, letter in enumerate(first):
-            if letter.isalpha() and letter not in TAKEN and first.count(letter) == 1:
+            if letter.isalpha() and letter not in taken and first.count(letter) == 1:
                 keys[letter] = option
         return keys
 
     @property
+    def _names(self) -> dict[str, int]:
+        """The options by name, in small letters; not those that differ by their case alone."""
+        names = [option.strip().lower() for option in self.options]
+        return {name: option for option, name in enumerate(names) if names.count(name) == 1}
+
+    @property
+    def commands(self) -> dict[str, str]:
+        """Commands by what is typed for them: the letter and the word that no option is called."""
+        taken = {*self.keys, *(option.strip().lower() for option in self.options)}
+        typed: dict[str, str] = {}
+        for command in COMMANDS:
+            free = [text for text in (command[0], command) if text not in taken]
+            typed |= dict.fromkeys(free or [f"/{command}"], command)
+        return typed
+
+    def meant(self, text: str) -> int | str | None:
+        """What somebody means who types a text: an option, a command, or nothing."""
+        exact = {name.strip(): option for option, name in enumerate(self.options)}
+        if text.strip() in exact:
+            return exact[text.strip()]
+        known: dict[str, int | str] = {**self.commands, **self.keys, **self._names}
+        return known.get(text.strip().lower())
+
+    @property
     def num_labels(self) -> int:
-        """How many questions of this round have a label."""
-        return sum(isinstance(reply, int) for reply in self.replies)
+        """How many questions of this round have a label, whoever wrote it into the file."""
+        asked = {question.claim_index for question in self.asked.questions}
+        return len(asked.intersection(self._file.answered))
 
     def reply(self, number: Any, reply: Any) -> None:
         """Keep the reply to a question in the file; the last one ends the round.
@@ -75,6 +107,8 @@ class Interview:
 
         Raises:
           InputError: there is no such question or option, or the round is over.
+          ClaimsError: somebody wrote another label into the file meanwhile; the reply does not
+            count.
           RunError: the file cannot be written; the reply does not count.
         """
         is_option = type(reply) is int and 0 <= reply < len(self.options)
@@ -112,6 +146,7 @@ class Interview:
                 "options": list(self.options),
                 "order": self.order,
                 "keys": self.keys,
+                "commands": self.commands,
                 "about": self.asked.about,
                 "questions": [
                     {

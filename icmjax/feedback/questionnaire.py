@@ -5,7 +5,7 @@ import io
 import json
 import os
 import pathlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from icmjax.claims import UNLABELLED, ClaimSet
@@ -21,7 +21,8 @@ class Questionnaire:
     """A file of questions, JSONL or CSV by its suffix: a row each, its label null until answered.
 
     What a person does not know has no label either, and `is_unsure` true. Rows that are there, with
-    all their fields, stay.
+    all their fields, stay. So does what others write meanwhile: the file is read again just before
+    it is written.
     """
 
     def __init__(self, path: str | os.PathLike[str], claims: ClaimSet):
@@ -38,11 +39,18 @@ class Questionnaire:
             )
             raise ClaimsError(Fault(rule, self.path.name, str(path), remedy))
         self._rows: list[tuple[int, dict[str, Any]]] = []  # with the index of their claim
-        self._labels: dict[int, int] = {}
+        self._labels: dict[int, int] = {}  # as the file had them when it was last read or written
+        self._added: dict[int, dict[str, Any]] = {}  # rows of this process
+        self._given: dict[int, tuple[int | None, bool]] = {}  # not yet written
         if os.path.lexists(self.path):
-            for index, rows in read_answer_rows(str(self.path), claims).items():
-                self._rows += [(index, dict(values)) for values, _ in rows]
-                self._labels[index] = max(label for _, label in rows)
+            self._rows, self._labels = self._read()
+
+    def _read(self) -> tuple[list[tuple[int, dict[str, Any]]], dict[int, int]]:
+        rows, labels = [], {}
+        for index, found in read_answer_rows(str(self.path), self.claims).items():
+            rows += [(index, dict(values)) for values, _ in found]
+            labels[index] = max(label for _, label in found)
+        return rows, labels
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -68,36 +76,79 @@ class Questionnaire:
         return sorted(self._labels.keys() - set(self.open))
 
     def add(self, questions: Iterable[Question]) -> list[dict[str, Any]]:
-        """Questions without an answer, but for those that are there; returns the new rows."""
+        """Questions without an answer, but for those that are there; returns the new rows.
+
+        They are in the file, and count, once it is written.
+        """
         rows = {
             question.claim_index: _row_of(question)
             for question in questions
             if question.claim_index not in self._labels
         }
-        self._rows += rows.items()
-        self._labels |= dict.fromkeys(rows, UNLABELLED)
+        self._added |= rows
         return list(rows.values())
 
     def give(self, index: int, label: int | None, is_unsure: bool = False) -> None:
-        """The answer to a claim that was asked about: a label, or None; in memory alone."""
-        for other, row in self._rows:
-            if other == index:
+        """The answer to a claim that was asked about: a label, or None; counts once written."""
+        self._given[index] = label, is_unsure
+
+    def write(self) -> None:
+        """Write what was added and given into the file as it stands now, for its owner to read.
+
+        A label that somebody wrote into the file since it was read wins over no label. Where this
+        fails, what was given is forgotten.
+
+        Raises:
+          ClaimsError: somebody wrote another label than was given; or see `read_answer_rows`.
+          RunError: the file cannot be written.
+        """
+        given, self._given = self._given, {}
+        rows, labels = self._now(given)
+        faults = [
+            self._clash(index, label, labels[index])
+            for index, (label, _) in given.items()
+            if label is not None and self._is_new(index, labels) and label != labels[index]
+        ]
+        if faults:
+            raise ClaimsError(faults)
+        for index, (label, is_unsure) in given.items():
+            if label is None and self._is_new(index, labels):
+                continue
+            for row in (row for other, row in rows if other == index):
                 row["label"] = None if label is None else self.claims.options[label]
                 row.pop(UNSURE, None)
                 if is_unsure:
                     row[UNSURE] = True
-        self._labels[index] = UNLABELLED if label is None else label
+            labels[index] = UNLABELLED if label is None else label
+        form = _as_csv if self.path.suffix.lower() == ".csv" else _as_jsonl
+        write_text(self.path, form([row for _, row in rows]), private=True, error=RunError)
+        self._rows, self._labels = rows, labels
 
-    def write(self) -> None:
-        """Write the file whole, for its owner alone to read.
+    def _now(self, given: Iterable[int]) -> tuple[list[tuple[int, dict[str, Any]]], dict[int, int]]:
+        """Rows and labels of the file as it stands, with those that it has to have.
 
-        Raises:
-          RunError: it cannot be written.
+        Whoever took a row away meant it, but for a question that is being asked.
         """
-        rows = [row for _, row in self._rows]
-        is_csv = self.path.suffix.lower() == ".csv"
-        write_text(
-            self.path, (_as_csv if is_csv else _as_jsonl)(rows), private=True, error=RunError
+        known = [(index, dict(row)) for index, row in self._rows]
+        known += [(i, dict(row)) for i, row in self._added.items() if i not in self._labels]
+        rows, labels = self._read() if os.path.lexists(self.path) else ([], {})
+        is_gone = not labels
+        wanted = {index for index, _ in known} if is_gone else {*self._added, *given}
+        missing = wanted - labels.keys()
+        rows += [(index, row) for index, row in known if index in missing]
+        return rows, labels | {index: self._labels.get(index, UNLABELLED) for index in missing}
+
+    def _is_new(self, index: int, labels: Mapping[int, int]) -> bool:
+        """Whether a claim has a label that somebody wrote since the file was read."""
+        return labels[index] not in (UNLABELLED, self._labels.get(index, UNLABELLED))
+
+    def _clash(self, index: int, given: int, found: int) -> Fault:
+        options, id_ = self.claims.options, self.claims.claims[index].id
+        return Fault(
+            "A claim has one answer.",
+            f"{options[given]}, and {options[found]} that somebody wrote meanwhile, of {id_!r}",
+            str(self.path),
+            "take the label out of the file, or answer as it does",
         )
 
 

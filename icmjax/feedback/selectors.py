@@ -88,7 +88,11 @@ def uncertainty(
 
 
 def choose_claims(
-    uncertainty: np.ndarray, groups: np.ndarray, budget: int, clamped: np.ndarray | None = None
+    uncertainty: np.ndarray,
+    groups: np.ndarray,
+    budget: int,
+    clamped: np.ndarray | None = None,
+    num_chosen: int = 0,
 ) -> np.ndarray:
     """The claims to ask about: the most uncertain ones, one a consistency group.
 
@@ -100,12 +104,13 @@ def choose_claims(
       groups: int `[N]`.
       budget: K.
       clamped: int8 `[N]`, -1 where free.
+      num_chosen: J, claims of other groups that are asked about already, and count.
 
     Returns:
-      int64 `[K]`, the most uncertain first.
+      int64 `[K - J]`, the most uncertain first.
 
     Raises:
-      InputError: there are fewer than K groups to ask about.
+      InputError: K is below 1, or there are fewer than K - J groups to ask about.
     """
     is_clamped = np.zeros(len(groups), bool) if clamped is None else np.asarray(clamped) >= 0
     closed = set(np.asarray(groups)[is_clamped].tolist())
@@ -114,17 +119,19 @@ def choose_claims(
         if int(groups[claim]) not in closed:
             closed.add(int(groups[claim]))
             chosen.append(int(claim))
-    if not 1 <= budget <= len(chosen):
-        remedy = f"choose 1 to {len(chosen)}" if chosen else "ask nothing: all groups have answers"
+    num_all = num_chosen + len(chosen)
+    if not 1 <= budget <= num_all:
+        remedy = f"choose 1 to {num_all}" if num_all else "ask nothing: all groups have answers"
+        open_ones = f"{num_chosen} open ones and " if num_chosen else ""
         raise InputError(
             Fault(
                 "There is a consistency group for every question.",
-                f"{budget} questions, {len(chosen)} groups without an answer",
+                f"{budget} questions, {open_ones}{len(chosen)} groups without an answer",
                 "budget",
                 remedy,
             )
         )
-    return np.array(chosen[:budget])
+    return np.array(chosen[: budget - num_chosen], np.int64)
 
 
 def implied_labels(answers: np.ndarray, rules: PairRules) -> np.ndarray:

@@ -7,9 +7,11 @@ writes come from this very page; anything else is refused.
 
 import contextlib
 import hmac
+import html
 import http.server
 import importlib.resources
 import json
+import pathlib
 import secrets
 import socketserver
 import threading
@@ -19,8 +21,9 @@ from typing import Any
 
 import jinja2
 
-from icmjax.errors import InputError
+from icmjax.errors import InputError, RunError
 from icmjax.feedback.interview import Interview
+from icmjax.files import write_text
 
 MAX_BODY = 4096  # bytes of a reply
 TIMEOUT = 10.0  # seconds that a request may take to come
@@ -48,6 +51,18 @@ HEADERS = {
     "Cross-Origin-Opener-Policy": "same-origin",
 }
 
+LEADING = """<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="referrer" content="no-referrer">
+<meta http-equiv="refresh" content="0; url={0}">
+<title>icmjax ask</title>
+</head>
+<body><p><a href="{0}">To the questions</a></p></body>
+</html>
+"""
+
 
 class PageServer(http.server.ThreadingHTTPServer):
     """Serves the page of one interview, on a free port of loopback."""
@@ -58,8 +73,6 @@ class PageServer(http.server.ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.interview = interview
         self.token = secrets.token_urlsafe(32)
-        self._tickets = [secrets.token_urlsafe(32)]
-        self._lock = threading.Lock()
 
     @property
     def hosts(self) -> tuple[str, str]:
@@ -70,20 +83,6 @@ class PageServer(http.server.ThreadingHTTPServer):
     def url(self) -> str:
         """The address of the page, with its token."""
         return f"http://{self.hosts[0]}/{self.token}/"
-
-    @property
-    def once_url(self) -> str:
-        """An address that leads there once: all users of a machine see what a browser is given."""
-        (ticket,) = self._tickets
-        return f"http://{self.hosts[0]}/{ticket}/"
-
-    def takes_ticket(self, token: str) -> bool:
-        """Whether a token is that of the address that leads there once; then it is used up."""
-        with self._lock:
-            is_known = [hmac.compare_digest(token.encode(), own.encode()) for own in self._tickets]
-            if any(is_known):
-                self._tickets.clear()
-            return any(is_known)
 
     def server_bind(self) -> None:
         """Bind, without asking a name server for the machine's name as the library does."""
@@ -105,6 +104,26 @@ def serve_page(interview: Interview) -> Iterator[PageServer]:
         finally:
             server.shutdown()
             thread.join()
+
+
+@contextlib.contextmanager
+def leading_file(url: str, folder: pathlib.Path) -> Iterator[str]:
+    """A file that leads a browser to an address, there until the context ends; its own address.
+
+    All users of a machine see what a browser is opened with, and this file only its owner can read.
+
+    Args:
+      folder: where the file is made. A browser in a sandbox sees no folder of temporary files.
+
+    Raises:
+      RunError: it cannot be written.
+    """
+    path = folder.resolve() / f"ask-{secrets.token_hex(8)}.html"
+    write_text(path, LEADING.format(html.escape(url)), private=True, error=RunError)
+    try:
+        yield path.as_uri()
+    finally:
+        path.unlink(missing_ok=True)
 
 
 class _Handler(http.server.BaseHTTPRequestHandler):
@@ -165,13 +184,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         token, _, place = self.path.removeprefix("/").partition("/")
         if hmac.compare_digest(token.encode(), self.server.token.encode()):
             return place
-        if self.command == "GET" and self.server.takes_ticket(token):
-            self.send_response(HTTPStatus.SEE_OTHER)
-            self.send_header("Location", f"/{self.server.token}/")
-            self.send_header("Content-Length", "0")
-            self.end_headers()
-        else:
-            self.send_error(HTTPStatus.FORBIDDEN, "another token")
+        self.send_error(HTTPStatus.FORBIDDEN, "another token")
         return None
 
     def _body(self) -> dict[str, Any] | None:

@@ -140,11 +140,11 @@ def read_known(path: pathlib.Path, known: Any) -> bytes:
     raise damage(path, f"{found['bytes']} bytes, where {known.get('bytes')} were written")
 
 
-def write_sealed(path: pathlib.Path, content: Mapping[str, Any]) -> None:
+def write_sealed(path: pathlib.Path, content: Mapping[str, Any], private: bool = False) -> None:
     """Write a JSON file that holds a digest of itself; atomic."""
     # ASCII, because a path on the command line need not be UTF-8.
     text = json.dumps(dict(content) | {SEAL: seal_of(content)}, indent=2) + "\n"
-    write_text(path, text, error=RunError)
+    write_text(path, text, private, RunError)
 
 
 def read_sealed(path: pathlib.Path) -> dict[str, Any]:

@@ -218,7 +218,8 @@ def open_run(
       command: the command line, for the record.
       plan: what a pass takes in this session, for the record.
       options: of the command, so that others can run it again.
-      private_files: further files of the run by name, which its owner alone may read.
+      private_files: further files of the run by name, which its owner alone may read, as then the
+        manifest and the checkpoints.
 
     Raises:
       RunError: the folder is in use or not writable; there is nothing to resume, it is another
@@ -283,7 +284,7 @@ def _begin(
     manifest["files"] = {name: digest_of(content) for name, (content, _) in contents.items()}
     _sweep(folder)
     # First, for without it the folder counts as empty, and with it the rest can be made anew.
-    write_sealed(folder / MANIFEST, manifest)
+    _write_manifest(folder, manifest, contents)
     _complete_start(folder, contents)
     return Run(folder, manifest, claims)
 
@@ -313,8 +314,19 @@ def _go_on(
     _sweep(folder / CHECKPOINTS)
     _complete_start(folder, contents)
     manifest["sessions"].append(session)
-    write_sealed(folder / MANIFEST, manifest)
+    _write_manifest(folder, manifest, contents)
     return run
+
+
+def _write_manifest(
+    folder: pathlib.Path, manifest: Mapping[str, Any], contents: Mapping[str, tuple[bytes, bool]]
+) -> None:
+    """Write the manifest; where files are private, it is: its configuration has the answers too."""
+    write_sealed(folder / MANIFEST, manifest, _has_private(contents))
+
+
+def _has_private(contents: Mapping[str, tuple[bytes, bool]]) -> bool:
+    return any(is_private for _, is_private in contents.values())
 
 
 def _complete_start(folder: pathlib.Path, contents: Mapping[str, tuple[bytes, bool]]) -> None:
@@ -322,7 +334,8 @@ def _complete_start(folder: pathlib.Path, contents: Mapping[str, tuple[bytes, bo
         if not os.path.lexists(folder / name):
             write_content(folder / name, content, is_private)
     with writing(folder):
-        (folder / CHECKPOINTS).mkdir(exist_ok=True)
+        # States know which labels were given.
+        (folder / CHECKPOINTS).mkdir(0o700 if _has_private(contents) else 0o777, exist_ok=True)
 
 
 def _claims_as_bytes(claims: ClaimSet) -> bytes:

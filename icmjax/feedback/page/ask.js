@@ -2,6 +2,7 @@
 "use strict";
 
 const POLL = 500; // milliseconds between two looks at the search
+const MAX_FAILED = 6; // looks one after the other, before the command is taken to have ended
 const GONE =
   "The command that serves this page has ended. What you answered is saved; the terminal says how to go on.";
 const by = (id) => document.getElementById(id);
@@ -84,6 +85,9 @@ function showQuestion() {
   by("why").textContent = question.why;
   by("options").replaceChildren(...state.order.map(optionButton));
   for (const name of ["unsure", "skip"]) by(name).setAttribute("aria-pressed", String(question.reply === name));
+  for (const name of ["back", "unsure", "skip"]) {
+    by(name).querySelector("kbd").hidden = state.commands[name[0]] !== name; // an option may have the letter
+  }
   by("back").disabled = place === 0;
   const numOpen = state.questions.filter((other) => other.reply === null).length;
   by("last").hidden = !(numOpen === 1 && question.reply === null);
@@ -224,12 +228,17 @@ function showSearch() {
 }
 
 async function look() {
-  try {
-    state = await call("state");
-    showState();
-  } catch (error) {
-    problem(error.message);
+  for (let numFailed = 0; ; ) {
+    try {
+      state = await call("state");
+      break;
+    } catch (error) {
+      numFailed += 1;
+      if (numFailed === MAX_FAILED) return problem(error.message);
+    }
+    await new Promise((resolve) => setTimeout(resolve, POLL));
   }
+  showState();
 }
 
 async function close() {
@@ -247,7 +256,9 @@ function onKey(event) {
   if (event.repeat || event.ctrlKey || event.metaKey || event.altKey) return;
   if (state === null || by("asking").hidden) return;
   const key = event.key.toLowerCase();
-  const actions = { b: back, arrowleft: back, u: () => reply("unsure"), s: () => reply("skip") };
+  const commands = { back, unsure: () => reply("unsure"), skip: () => reply("skip") };
+  const actions = { arrowleft: back };
+  for (const [typed, name] of Object.entries(state.commands)) actions[typed] = commands[name];
   for (const [typed, option] of keys()) actions[typed] = () => reply(option);
   if (!Object.hasOwn(actions, key)) return;
   event.preventDefault();
