@@ -169,6 +169,14 @@ def test_questions_with_options_are_put_to_their_persona():
     assert fault.where == "rows:row 1:persona"
 
 
+@pytest.mark.parametrize("label", ["Refused", 2, "2", "", None])
+def test_who_gives_no_answer_denies_none(label):
+    rows = [ASKED[0] | {"label": label}, ASKED[1] | {"label": 3}]
+    none = UNLABELLED
+    assert gold_from_rows(rows).labels.tolist() == [none, none, 0, 0, 1]
+    assert count_violations(gold_from_rows(rows).labels, claims_from_rows(rows).rules) == 0
+
+
 def test_questions_of_nobody_name_the_nearest_kinds(tmp_path):
     path = tmp_path / "wave.tsv"
     path.write_text("question\toptions\nQ1?\t['Good', 'Bad']\n")

@@ -109,8 +109,10 @@ def _of_persona(number: int, row: Row, source: str, faults: list[Fault]) -> Iter
         return
     given = row.values.get("label")
     chosen = label_index(given, tuple(options))
-    for index in _answers(options):
-        label: Any = None if chosen == -1 else index == chosen
+    answers = _answers(options)
+    for index in answers:
+        # Whoever gives no answer denies none of them.
+        label: Any = index == chosen if chosen in answers else None
         if chosen is None:
             label = f"{short(given)}, none of the question's options"
         yield {
