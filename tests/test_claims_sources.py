@@ -314,6 +314,16 @@ def test_a_mapped_column_takes_the_place_of_one_of_that_name():
     assert claims_from_rows(rows, columns={"choice": "final"}) == claims_from_rows(ROWS)
 
 
+def test_a_row_without_the_mapped_column_has_no_other_one():
+    rows = [row | {"mine": 1 - row["label"]} for row in ROWS]
+    del rows[2]["mine"]
+    found = gold_from_rows(rows, columns={"label": "mine"})
+    assert found.labels.tolist() == [1, 0, UNLABELLED, 0, 1, 0]
+    swapped = [row | {"choice": row["question"], "question": row["choice"]} for row in ROWS]
+    columns = {"choice": "question", "question": "choice"}
+    assert claims_from_rows(swapped, columns=columns) == claims_from_rows(ROWS)
+
+
 def test_columns_of_a_survey_are_mapped():
     rows = [{"Q": "Trade?", "answers": ["Good", "Bad"], "who": "Democrats"}]
     columns = {"question": "Q", "options": "answers", "persona": "who"}
