@@ -217,6 +217,20 @@ def test_frames_are_tables_with_gaps():
     assert len(load_claims(frame, rule="none")) == 7
 
 
+def test_frames_have_lists_as_arrays():
+    """As pandas reads them from Parquet files, in mappings too."""
+    pandas = pytest.importorskip("pandas")
+    row = {
+        "question": "Q?",
+        "options": np.array(["Yes", "No"], object),
+        "selections": {"Japan": np.array([0.75, 0.25], np.float32), "Peru": None},
+    }
+    plain = row | {"options": ["Yes", "No"], "selections": {"Japan": [0.75, 0.25]}}
+    frame = pandas.DataFrame([row])
+    assert load_claims(frame) == claims_from_rows([plain])
+    assert load_gold(frame).labels.tolist() == [1, 0]
+
+
 def test_frames_with_columns_of_one_name_are_refused():
     pandas = pytest.importorskip("pandas")
     frame = pandas.DataFrame([["q", "a", "b", 0]], columns=["question", "choice", "choice", "id"])
