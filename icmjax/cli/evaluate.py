@@ -15,8 +15,7 @@ from icmjax.cli.inputs import gold_of
 from icmjax.cli.machine import memory_bytes, memory_option, mesh_option, read_mesh
 from icmjax.cli.options import ClaimsOptions, ModelOptions, claims_options, model_options
 from icmjax.cli.output import json_option
-from icmjax.errors import RunError, printable
-from icmjax.files import write_text
+from icmjax.errors import printable
 
 INTERVAL = (
     "accuracy_interval: Wilson, 95 %, each of num_groups consistency groups counted once; "
@@ -98,10 +97,10 @@ def command(
     }
     as_json = json.dumps(content, indent=1)
     click.echo(as_json if is_json else icmjax.runs.comparison_table(conditions))
-    path, figure_path = icmjax.runs.free_names(
-        pathlib.Path(demos) / "evaluation.json", pathlib.Path(demos) / "evaluation.png"
+    folder = pathlib.Path(demos)
+    path, figure_path = icmjax.runs.write_numbered(
+        folder / "evaluation.json", f"{as_json}\n".encode(), folder / "evaluation.png"
     )
-    write_text(path, as_json + "\n", error=RunError)
     title = f"{source.source}, {model.model}"
     icmjax.runs.plot_comparison(conditions, figure_path, title, len(queries.options))
     click.echo(printable(f"wrote {path} and {figure_path}"), err=is_json)
