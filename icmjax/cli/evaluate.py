@@ -9,7 +9,7 @@ import click
 
 import icmjax
 from icmjax.cli.config import config_option
-from icmjax.cli.demonstrations import held_out, no_gold, template_of
+from icmjax.cli.demonstrations import as_of_run, columns_of, held_out, no_gold, template_of
 from icmjax.cli.faults import reports_faults
 from icmjax.cli.inputs import gold_of
 from icmjax.cli.machine import memory_bytes, memory_option, mesh_option, read_mesh
@@ -57,9 +57,7 @@ def command(
     """
     memory_budget = memory_bytes(memory_gib)
     run = icmjax.read_run(demos)
-    # Queries have the labels of the demonstrations, which the run knows.
-    given = source.label_options or run.manifest.get("options", {}).get("label_options")
-    asked, asked_gold = source._replace(label_options=given).read()
+    asked, asked_gold = as_of_run(source, run).read()
     if asked_gold is None:
         raise no_gold(source.source)
     queries, gold = held_out(run.claims, asked, asked_gold, source.source)
@@ -68,7 +66,7 @@ def command(
         "search labels": run.labels,
     }
     if gold_source is not None:
-        labellings["gold labels"] = gold_of(run.claims, gold_source, source.columns)
+        labellings["gold labels"] = gold_of(run.claims, gold_source, columns_of(source, run))
     else:
         click.echo(NO_GOLD, err=True)
     lm = model.load(read_mesh(mesh))
