@@ -1,10 +1,12 @@
 """Files written whole or not at all, and never through a symbolic link."""
 
 import contextlib
+import errno
 import os
 import pathlib
 import secrets
 import stat
+from collections.abc import Iterator
 
 from icmjax.errors import Fault, InputError
 
@@ -50,8 +52,60 @@ def write_bytes(
         does not let it be written.
     """
     path = pathlib.Path(path)
+    with _refused_as(error, path):
+        mode = _mode_of(path, error)
+        with _written_apart(path, content, mode, private) as temporary:
+            os.replace(temporary, path)
+
+
+def create_bytes(
+    path: str | pathlib.Path, content: bytes, error: type[InputError] = InputError
+) -> bool:
+    """Write a file whole or not at all where nothing is; what comes there meanwhile stays.
+
+    Args:
+      path: the file, in a folder that exists.
+      content: all of it.
+      error: the kind of error to raise.
+
+    Returns:
+      whether it was written: not where something is there.
+
+    Raises:
+      InputError: of the kind `error`; the system does not let it be written.
+    """
+    path = pathlib.Path(path)
+    with _refused_as(error, path), _written_apart(path, content) as temporary:
+        try:
+            os.link(temporary, path)
+        except FileExistsError:
+            return False
+        except OSError as fault:
+            if fault.errno not in _NO_LINKS:
+                raise
+            return _take_name(path, temporary)
+    return True
+
+
+# Of file systems that know no hard links, such as buckets that are mounted.
+_NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS)
+
+
+def _take_name(path: pathlib.Path, temporary: pathlib.Path) -> bool:
+    """Move a file to a name that an empty file takes first."""
     try:
-        _write(path, content, private, error)
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC))
+    except FileExistsError:
+        return False
+    os.replace(temporary, path)
+    return True
+
+
+@contextlib.contextmanager
+def _refused_as(error: type[InputError], path: pathlib.Path) -> Iterator[None]:
+    """What the system refuses inside, as an error of a kind about this path."""
+    try:
+        yield
     except InputError:
         raise
     except (OSError, ValueError) as fault:  # ValueError: a path that no system takes
@@ -60,8 +114,11 @@ def write_bytes(
         raise error(Fault("The file can be written.", found, str(path), remedy)) from fault
 
 
-def _write(path: pathlib.Path, content: bytes, private: bool, error: type[InputError]) -> None:
-    mode = _mode_of(path, error)
+@contextlib.contextmanager
+def _written_apart(
+    path: pathlib.Path, content: bytes, mode: int | None = None, private: bool = False
+) -> Iterator[pathlib.Path]:
+    """A file of the content beside the path, on the disk; gone afterwards if it was not moved."""
     # A name of its own: two writers of one file do not mix, and a long name has room.
     temporary = path.with_name(f".{path.name[:40]}.{secrets.token_hex(8)}.partial")
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -73,11 +130,10 @@ def _write(path: pathlib.Path, content: bytes, private: bool, error: type[InputE
             file.write(content)
             file.flush()
             os.fsync(descriptor)
-        os.replace(temporary, path)
-    except BaseException:
+        yield temporary
+    finally:
         with contextlib.suppress(OSError):
             temporary.unlink()
-        raise
 
 
 def _mode_of(path: pathlib.Path, error: type[InputError]) -> int | None:

@@ -354,6 +354,14 @@ def test_lines_of_statements_are_claims(tmp_path):
     assert fault.where == f"{path}:2"
 
 
+@pytest.mark.parametrize("within", ["\u2028", "\u2029", "\x85", "\f", "\v", "\x1c", "\r"])
+def test_only_line_feeds_end_statements(tmp_path, within):
+    path = tmp_path / "statements.txt"
+    path.write_bytes(f"Rice{within}helps.\r\nTea helps.\n".encode())
+    claims = load_claims(path).claims
+    assert [claim.choice for claim in claims] == [f"Rice{within}helps.", "Tea helps."]
+
+
 def test_bytes_that_are_no_text_are_named(tmp_path):
     (tmp_path / "a.jsonl").write_bytes(b'{"question": "a"}\n{"question": "\xff"}\n')
     (fault,) = faults_of(load_claims, tmp_path / "a.jsonl")

@@ -217,6 +217,20 @@ def test_frames_are_tables_with_gaps():
     assert len(load_claims(frame, rule="none")) == 7
 
 
+def test_frames_have_lists_as_arrays():
+    """As pandas reads them from Parquet files, in mappings too."""
+    pandas = pytest.importorskip("pandas")
+    row = {
+        "question": "Q?",
+        "options": np.array(["Yes", "No"], object),
+        "selections": {"Japan": np.array([0.75, 0.25], np.float32), "Peru": None},
+    }
+    plain = row | {"options": ["Yes", "No"], "selections": {"Japan": [0.75, 0.25]}}
+    frame = pandas.DataFrame([row])
+    assert load_claims(frame) == claims_from_rows([plain])
+    assert load_gold(frame).labels.tolist() == [1, 0]
+
+
 def test_frames_with_columns_of_one_name_are_refused():
     pandas = pytest.importorskip("pandas")
     frame = pandas.DataFrame([["q", "a", "b", 0]], columns=["question", "choice", "choice", "id"])
@@ -312,6 +326,16 @@ def test_names_that_are_not_there_are_told_with_those_that_are():
 def test_a_mapped_column_takes_the_place_of_one_of_that_name():
     rows = [row | {"choice": "draft", "final": row["choice"]} for row in ROWS]
     assert claims_from_rows(rows, columns={"choice": "final"}) == claims_from_rows(ROWS)
+
+
+def test_a_row_without_the_mapped_column_has_no_other_one():
+    rows = [row | {"mine": 1 - row["label"]} for row in ROWS]
+    del rows[2]["mine"]
+    found = gold_from_rows(rows, columns={"label": "mine"})
+    assert found.labels.tolist() == [1, 0, UNLABELLED, 0, 1, 0]
+    swapped = [row | {"choice": row["question"], "question": row["choice"]} for row in ROWS]
+    columns = {"choice": "question", "question": "choice"}
+    assert claims_from_rows(swapped, columns=columns) == claims_from_rows(ROWS)
 
 
 def test_columns_of_a_survey_are_mapped():

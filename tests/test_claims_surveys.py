@@ -169,6 +169,14 @@ def test_questions_with_options_are_put_to_their_persona():
     assert fault.where == "rows:row 1:persona"
 
 
+@pytest.mark.parametrize("label", ["Refused", 2, "2", "", None])
+def test_who_gives_no_answer_denies_none(label):
+    rows = [ASKED[0] | {"label": label}, ASKED[1] | {"label": 3}]
+    none = UNLABELLED
+    assert gold_from_rows(rows).labels.tolist() == [none, none, 0, 0, 1]
+    assert count_violations(gold_from_rows(rows).labels, claims_from_rows(rows).rules) == 0
+
+
 def test_questions_of_nobody_name_the_nearest_kinds(tmp_path):
     path = tmp_path / "wave.tsv"
     path.write_text("question\toptions\nQ1?\t['Good', 'Bad']\n")
@@ -247,6 +255,35 @@ def test_votes_are_every_two_responses_both_ways():
     assert claims_from_rows(voted_otherwise) == claims
     of_two = [VOTES[0] | {"first_turn_response_c": None, "first_turn_response_d": ""}]
     assert len(claims_from_rows(of_two)) == 2
+
+
+@pytest.mark.parametrize("vote", ["response_b", "Response B", "b", " B ", "response b"])
+def test_votes_name_a_response(vote):
+    rows = [VOTES[0] | {"first_turn_preferred_response": vote}]
+    preferred = [claim.choice for claim, label in labelled(rows) if label == 1]
+    assert preferred == ["Dish b"] * 3
+
+
+@pytest.mark.parametrize("vote", ["none preferred", "None", "No preference", "tie", "", None])
+def test_votes_for_none_are_no_labels(vote):
+    rows = [VOTES[0] | {"first_turn_preferred_response": vote}]
+    assert all(label == UNLABELLED for _, label in labelled(rows))
+
+
+@pytest.mark.parametrize("vote", ["Both are bad", "response_e", "response_d", "d", 2, "all-a"])
+def test_votes_for_no_response_are_named(vote):
+    """Of three: the last letter of a text is no vote."""
+    of_three = VOTES[0] | {"first_turn_response_d": None}
+    rows = [of_three | {"first_turn_preferred_response": vote}]
+    (fault, *_) = faults_of(gold_from_rows, rows)
+    assert f"{vote!r}, none of the responses" in fault.found
+    assert claims_from_rows(rows) == claims_from_rows([of_three])
+
+
+def labelled(rows):
+    claims, gold = claims_from_rows(rows), gold_from_rows(rows)
+    labels = [UNLABELLED] * len(claims) if gold is None else gold.labels.tolist()
+    return list(zip(claims.claims, labels, strict=True))
 
 
 def test_triplets_come_in_an_order_that_tells_nothing():

@@ -97,6 +97,42 @@ def test_later_commands_know_both(folder, run):
     assert "I eat tea" in (run / "prompt.txt").read_text()
 
 
+def test_predictions_have_the_labels_of_the_run_and_read_no_gold(folder, run, tmp_path):
+    """A label that is none of the options is not even looked at."""
+    rows = [json.loads(line) for line in (folder / "test.jsonl").read_text().splitlines()]
+    asked = write_rows(tmp_path / "asked.jsonl", [row | {"How": "who knows"} for row in rows])
+    files = "--model", folder / "model", "--demos", run, "--claims", asked
+    out = tmp_path / "predictions.jsonl"
+    result = invoke("predict", *files, *COLUMNS, "--out", out, "--json")
+    assert result.exit_code == 0, result.output
+    assert list(json.loads(result.stdout)["label_shares"]) == [*SCALE]
+    assert len(out.read_text().splitlines()) == len(rows)
+
+
+def test_an_exported_task_asks_for_the_labels_of_the_run(folder, run, tmp_path):
+    claims = "--claims", folder / "test.jsonl", *COLUMNS
+    out = tmp_path / "task"
+    result = invoke("export", run, "--format", "lm-eval", *claims, "--out", out)
+    assert result.exit_code == 0, result.output
+    labels = [json.loads(line)["label"] for line in (out / "queries.jsonl").open()]
+    assert labels == [0, 1, 2] * 2
+
+
+def test_gold_labels_of_demonstrations_are_found_by_the_run_s_columns(folder, run, tmp_path):
+    """The held-out claims have our names."""
+    claims = icmjax.load_claims(
+        folder / "test.jsonl",
+        options=SCALE,
+        columns=icmjax.claims.parse_columns(COLUMNS[1]),
+    )
+    gold = icmjax.GoldLabels(np.arange(6, dtype=np.int8) % 3)
+    icmjax.write_claims(claims, tmp_path / "test.jsonl", gold)
+    files = "--model", folder / "model", "--demos", run, "--claims", tmp_path / "test.jsonl"
+    result = invoke("evaluate", *files, "--draws", 1, "--gold", folder / "claims.jsonl")
+    assert result.exit_code == 0, result.output
+    assert "gold labels" in result.stdout
+
+
 def test_check_says_both(folder):
     claims = "--claims", folder / "claims.jsonl"
     result = invoke("check", *claims, *COLUMNS, *OPTIONS)

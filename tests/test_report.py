@@ -3,6 +3,7 @@
 import json
 import re
 import stat
+from xml.etree import ElementTree
 
 import jax
 import matplotlib.axes
@@ -20,7 +21,7 @@ from icmjax.runs import Run, open_run, search_configuration
 from icmjax.runs.curves import calibration, found_in, readings, utility_curve
 from icmjax.runs.facts import flat, three_digits, warnings_of
 from icmjax.runs.figures import panel_svg, plot_search
-from icmjax.runs.panels import panels_of
+from icmjax.runs.panels import Panel, panels_of
 from icmjax.search import (
     ICM,
     Bootstrap,
@@ -511,6 +512,21 @@ def test_a_figure_is_safe_in_a_page_with_others(runs):
     used = set(re.findall(r'(?:href="#|url\(#)([^")]+)', drawn))
     assert used <= set(re.findall(r' id="([^"]+)"', drawn))
     assert not re.search("#[0-9a-f]{6}|<style|DejaVu", drawn)
+
+
+@pytest.mark.parametrize("odd", ["\ufffe", "\uffff", "\x08"])
+def test_what_xml_may_not_hold_is_in_no_figure(odd):
+    """An option's name, in a legend, may hold it."""
+
+    def draw(axes):
+        axes.plot([0, 1], label=f"yes{odd}")
+        axes.legend()
+
+    drawn = panel_svg(Panel(f"title{odd}", f"caption{odd}", draw), "one")
+    root = ElementTree.fromstring(drawn)
+    assert odd not in drawn
+    texts = [element.text for element in root.iter() if element.text]
+    assert {"title\ufffd", "caption\ufffd", "yes\ufffd"} <= set(texts)
 
 
 @pytest.mark.slow

@@ -67,7 +67,7 @@ _EXAMPLE = "write it as question=Q,choice=A"
 def rename_columns(
     rows: Sequence[Row], columns: Mapping[str, str], name: str, faults: list[Fault]
 ) -> list[Row]:
-    """Rows by the names of our columns; a column of that name in the file gives way.
+    """Rows by the names of our columns; a column of that name gives way in every row of the file.
 
     Args:
       rows: of one file.
@@ -86,7 +86,8 @@ def rename_columns(
             faults.append(Fault(rule, repr(yours), f"{name}:columns", remedy))
     if len(faults) > num_faults:
         return []
-    renamed = set(columns.values())
+    # Of ours, too, so that a row without the mapped column has no value of another one.
+    renamed = {*columns, *columns.values()}
     return [
         Row(
             row.where,

@@ -5,6 +5,7 @@ import difflib
 import io
 import os
 import pathlib
+import re
 import stat
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
@@ -223,7 +224,8 @@ def _has_other_delimiter(header: list[str], where: str, faults: list[Fault]) -> 
 
 def _read_statements(path: pathlib.Path, content: bytes, faults: list[Fault]) -> list[Row]:
     """One statement a line, each a claim that nothing ties to another."""
-    lines = (_as_text(path, content, faults) or "").splitlines()
+    # Not splitlines: a statement may hold U+2028, a form feed and other breaks as they are.
+    lines = re.split("\r?\n", _as_text(path, content, faults) or "")
     statements = [(number, line.strip()) for number, line in enumerate(lines, start=1)]
     return [
         Row(f"{path}:{number}", {"choice": text, "consistency_id": f"{number}"})

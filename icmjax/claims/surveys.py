@@ -27,6 +27,11 @@ _NO_ANSWER = re.compile(
 )
 
 
+# How votes for one of four responses are written, and votes for none of them.
+_RESPONSE = re.compile(r"(?:response[_ ]?)?([a-d])")
+_NO_RESPONSE = re.compile(r"(?:none|neither|no preference|tie|equal)\b.*", re.DOTALL)
+
+
 class Survey(NamedTuple):
     """One kind of table whose rows are unfolded into claims."""
 
@@ -109,8 +114,10 @@ def _of_persona(number: int, row: Row, source: str, faults: list[Fault]) -> Iter
         return
     given = row.values.get("label")
     chosen = label_index(given, tuple(options))
-    for index in _answers(options):
-        label: Any = None if chosen == -1 else index == chosen
+    answers = _answers(options)
+    for index in answers:
+        # Whoever gives no answer denies none of them.
+        label: Any = index == chosen if chosen in answers else None
         if chosen is None:
             label = f"{short(given)}, none of the question's options"
         yield {
@@ -153,17 +160,34 @@ def _of_votes(number: int, row: Row, source: str, faults: list[Fault]) -> Iterat
     """
     del source, faults
     name = _text_of(row, "annotator_country")
-    preferred = _text_of(row, "first_turn_preferred_response").strip().lower()[-1:]
     responses = {letter: row.values.get(f"first_turn_response_{letter}") for letter in "abcd"}
     there = [letter for letter, text in responses.items() if not is_blank(text)]
+    vote = row.values.get("first_turn_preferred_response")
+    preferred = _preferred(vote, there)
     for one, other in itertools.combinations(there, 2):
+        labels: tuple[Any, Any] = (None, None)
+        if preferred is None:
+            labels = (f"{short(vote)}, none of the responses",) * 2
+        elif preferred in (one, other):
+            labels = (preferred == one, preferred == other)
         yield from _both_orders(
             f"{number}-{one}{other}",
             country_people(name.title() if name.islower() else name),
             row.values.get("first_turn_prompt"),
             (responses[one], responses[other]),
-            None if preferred not in (one, other) else preferred == one,
+            labels,
         )
+
+
+def _preferred(vote: Any, there: Sequence[str]) -> str | None:
+    """The letter of the response that was voted for; "" for none of them, None for no such vote."""
+    if is_blank(vote):
+        return ""
+    text = vote.strip().lower() if isinstance(vote, str) else ""
+    named = _RESPONSE.fullmatch(text)
+    if named is not None and named[1] in there:
+        return named[1]
+    return "" if _NO_RESPONSE.fullmatch(text) else None
 
 
 def _of_triplet(number: int, row: Row, source: str, faults: list[Fault]) -> Iterator[dict]:
@@ -179,14 +203,13 @@ def _of_triplet(number: int, row: Row, source: str, faults: list[Fault]) -> Iter
         country_people(_text_of(row, "country")),
         row.values.get("prompt"),
         (pref, dispref) if is_first else (dispref, pref),
-        is_first,
+        (is_first, not is_first),
     )
 
 
 def _both_orders(
-    name: str, persona: str, question: Any, responses: tuple[Any, Any], is_first: bool | None
+    name: str, persona: str, question: Any, responses: tuple[Any, Any], labels: tuple[Any, Any]
 ) -> Iterator[dict[str, Any]]:
-    labels = (None, None) if is_first is None else (is_first, not is_first)
     orders = (responses, responses[::-1])
     for order, (texts, label) in enumerate(zip(orders, labels, strict=True)):
         yield {

@@ -68,4 +68,16 @@ def _records(source: Any, name: str, faults: list[Fault]) -> Iterable[Mapping[st
         rule, remedy = "The columns of a frame have names of their own.", "rename one of each"
         faults.append(Fault(rule, found, f"{name}:columns", remedy))
         return []
-    return source.astype(object).where(source.notna(), None).to_dict("records")
+    records = source.astype(object).where(source.notna(), None).to_dict("records")
+    return [{name: _plain(cell) for name, cell in record.items()} for record in records]
+
+
+def _plain(cell: Any) -> Any:
+    """A cell without numpy's arrays and numbers, which frames have of lists in Parquet files."""
+    if hasattr(cell, "tolist"):
+        cell = cell.tolist()
+    if isinstance(cell, list):
+        return [_plain(part) for part in cell]
+    if isinstance(cell, dict):
+        return {name: _plain(part) for name, part in cell.items()}
+    return cell

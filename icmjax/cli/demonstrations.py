@@ -2,17 +2,31 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 import icmjax
-from icmjax.cli.options import ModelOptions
+from icmjax.cli.options import ClaimsOptions, ModelOptions
 from icmjax.errors import ClaimsError, Fault
 
 if TYPE_CHECKING:
     from icmjax import ClaimSet, GoldLabels
     from icmjax.runs import RunRecord
+
+
+def as_of_run(source: ClaimsOptions, run: RunRecord) -> ClaimsOptions:
+    """The options of claims that a run's labels are shown before: they have the run's labels.
+
+    Options that are given come first. A task of the persona world says its labels itself.
+    """
+    is_said = source.label_options is not None or icmjax.persona_world.is_task_name(source.source)
+    return source if is_said else source._replace(label_options=_recorded(run, "label_options"))
+
+
+def columns_of(source: ClaimsOptions, run: RunRecord) -> str | None:
+    """How the columns of the run's own claim file are called: as given, else as its search was."""
+    return source.columns or _recorded(run, "columns")
 
 
 def held_out(
@@ -51,4 +65,9 @@ def no_gold(source: str) -> ClaimsError:
 
 def template_of(model: ModelOptions, run: RunRecord) -> str | None:
     """The name of the template that was asked for, else the one that the run had."""
-    return model.template or run.manifest.get("options", {}).get("template")
+    return model.template or _recorded(run, "template")
+
+
+def _recorded(run: RunRecord, name: str) -> Any:
+    """An option of the run's search; None of a run that the library made."""
+    return run.manifest.get("options", {}).get(name)

@@ -9,14 +9,13 @@ import click
 
 import icmjax
 from icmjax.cli.config import config_option
-from icmjax.cli.demonstrations import held_out, no_gold, template_of
+from icmjax.cli.demonstrations import as_of_run, columns_of, held_out, no_gold, template_of
 from icmjax.cli.faults import reports_faults
 from icmjax.cli.inputs import gold_of
 from icmjax.cli.machine import memory_bytes, memory_option, mesh_option, read_mesh
 from icmjax.cli.options import ClaimsOptions, ModelOptions, claims_options, model_options
 from icmjax.cli.output import json_option
-from icmjax.errors import RunError, printable
-from icmjax.files import write_text
+from icmjax.errors import printable
 
 INTERVAL = (
     "accuracy_interval: Wilson, 95 %, each of num_groups consistency groups counted once; "
@@ -58,9 +57,7 @@ def command(
     """
     memory_budget = memory_bytes(memory_gib)
     run = icmjax.read_run(demos)
-    # Queries have the labels of the demonstrations, which the run knows.
-    given = source.label_options or run.manifest.get("options", {}).get("label_options")
-    asked, asked_gold = source._replace(label_options=given).read()
+    asked, asked_gold = as_of_run(source, run).read()
     if asked_gold is None:
         raise no_gold(source.source)
     queries, gold = held_out(run.claims, asked, asked_gold, source.source)
@@ -69,7 +66,7 @@ def command(
         "search labels": run.labels,
     }
     if gold_source is not None:
-        labellings["gold labels"] = gold_of(run.claims, gold_source, source.columns)
+        labellings["gold labels"] = gold_of(run.claims, gold_source, columns_of(source, run))
     else:
         click.echo(NO_GOLD, err=True)
     lm = model.load(read_mesh(mesh))
@@ -98,10 +95,10 @@ def command(
     }
     as_json = json.dumps(content, indent=1)
     click.echo(as_json if is_json else icmjax.runs.comparison_table(conditions))
-    path, figure_path = icmjax.runs.free_names(
-        pathlib.Path(demos) / "evaluation.json", pathlib.Path(demos) / "evaluation.png"
+    folder = pathlib.Path(demos)
+    path, figure_path = icmjax.runs.write_numbered(
+        folder / "evaluation.json", f"{as_json}\n".encode(), folder / "evaluation.png"
     )
-    write_text(path, as_json + "\n", error=RunError)
     title = f"{source.source}, {model.model}"
     icmjax.runs.plot_comparison(conditions, figure_path, title, len(queries.options))
     click.echo(printable(f"wrote {path} and {figure_path}"), err=is_json)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 import icmjax
-from icmjax.cli.demonstrations import held_out, no_gold
+from icmjax.cli.demonstrations import as_of_run, held_out, no_gold
 from icmjax.cli.faults import reports_faults
 from icmjax.cli.inputs import recorded_options
 from icmjax.cli.options import (
@@ -90,7 +90,7 @@ def _check(form: str, source: ClaimsOptions, template: str | None) -> None:
 
 def _questions(run: RunRecord, source: ClaimsOptions) -> tuple[ClaimSet, GoldLabels]:
     """The claims to ask about; says on stderr how many have no gold label."""
-    claims, gold = source.read()
+    claims, gold = as_of_run(source, run).read()
     if gold is None or (gold.labels == icmjax.UNLABELLED).all():
         raise no_gold(source.source)
     claims, gold = held_out(run.claims, claims, gold, source.source)

@@ -30,6 +30,7 @@ def read_claims(
     is_hard: bool = False,
     columns: str | None = None,
     label_options: str | Sequence[str] | None = None,
+    with_gold: bool = True,
 ) -> tuple[ClaimSet, GoldLabels | None]:
     """Claims and, apart, their gold labels, from a file or a task of the persona world.
 
@@ -38,6 +39,7 @@ def read_claims(
       persona, rule, limit, is_hard: as of `load_claims`.
       columns: ours to the source's, as `parse_columns` reads them.
       label_options: with commas between, or one by one.
+      with_gold: whether a file's labels are looked at.
 
     Raises:
       InputError: see `load_claims` and `load_task`.
@@ -48,6 +50,8 @@ def read_claims(
         claims = icmjax.load_claims(
             source, persona, rule, limit, hard=is_hard, options=options, columns=mapping
         )
+        if not with_gold:
+            return claims, None
         return claims, icmjax.load_gold(source, persona, limit, options=options, columns=mapping)
     given = (persona, limit, columns, label_options)
     if any(value is not None for value in given) or rule != "auto" or is_hard:

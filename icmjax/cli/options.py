@@ -184,6 +184,10 @@ class ClaimsOptions(NamedTuple):
         """The claims and, apart, their gold labels; raises as `read_claims` does."""
         return read_claims(**self._asdict())
 
+    def read_alone(self) -> ClaimSet:
+        """The claims; no label is looked at."""
+        return read_claims(**self._asdict(), with_gold=False)[0]
+
 
 class ScorerOptions(NamedTuple):
     """How scores are computed."""

@@ -3,12 +3,12 @@
 from icmjax.runs.curves import found_by, held_fast
 from icmjax.runs.exports import FORMATS, export
 from icmjax.runs.figures import plot_comparison, plot_search
-from icmjax.runs.files import free_name, free_names, lock
+from icmjax.runs.files import free_name, lock
 from icmjax.runs.fingerprints import pytree_fingerprint, search_configuration
 from icmjax.runs.folder import Run, check_folder, open_run
 from icmjax.runs.jsonl import as_jsonl, label_rows
 from icmjax.runs.page import make_page, report
-from icmjax.runs.places import write_new
+from icmjax.runs.places import write_new, write_numbered
 from icmjax.runs.reading import RunRecord, read_run
 from icmjax.runs.tables import comparison_table
 
@@ -22,7 +22,6 @@ __all__ = [
     "export",
     "found_by",
     "free_name",
-    "free_names",
     "held_fast",
     "label_rows",
     "lock",
@@ -35,4 +34,5 @@ __all__ = [
     "report",
     "search_configuration",
     "write_new",
+    "write_numbered",
 ]

@@ -164,7 +164,7 @@ def panel_svg(panel: Panel, name: str, height: float = 2.7) -> str:
 
 def _for_pages(drawn: str, panel: Panel, name: str) -> str:
     """An SVG document as an element of a page: named, with ids and colours that fit there."""
-    root = ElementTree.fromstring(drawn)
+    root = ElementTree.fromstring(_NO_XML.sub("\ufffd", drawn))
     for parent in list(root.iter()):
         parent.tag = parent.tag.split("}")[-1]
         for child in list(parent):
@@ -179,7 +179,7 @@ def _for_pages(drawn: str, panel: Panel, name: str) -> str:
     root.attrib = attributes | {"aria-labelledby": f"{name}-title {name}-text"}
     for place, (tag, text) in enumerate((("title", panel.title), ("desc", panel.caption))):
         told = ElementTree.Element(tag, id=f"{name}-{'title' if tag == 'title' else 'text'}")
-        told.text = text
+        told.text = _NO_XML.sub("\ufffd", text)
         root.insert(place, told)
     return ElementTree.tostring(root, encoding="unicode")
 
@@ -192,6 +192,8 @@ def _named(value: str, name: str) -> str:
     return re.sub(r"^#|(?<=url\()#", f"#{name}-", value)
 
 
+# What no XML document may hold, such as U+FFFE, though an option's name may.
+_NO_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _METADATA = ("Creator", "Date", "Format", "Type")
 
 

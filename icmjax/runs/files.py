@@ -78,14 +78,7 @@ def free_name(path: str | os.PathLike[str]) -> pathlib.Path:
 
     What a run holds is never written over: each evaluation and each answered run has its own name.
     """
-    (name,) = free_names(path)
-    return name
-
-
-def free_names(*paths: str | os.PathLike[str]) -> list[pathlib.Path]:
-    """As `free_name`, with one number for files that belong together."""
-    names = numbered_names(*paths)
-    return next(group for group in names if not any(map(os.path.lexists, group)))
+    return next(name for (name,) in numbered_names(path) if not os.path.lexists(name))
 
 
 def numbered_names(*paths: str | os.PathLike[str]) -> Iterator[list[pathlib.Path]]:

@@ -1,5 +1,6 @@
 """Where that goes which users make from a run: every one has its own name, none is written over."""
 
+import errno
 import os
 import pathlib
 import secrets
@@ -7,7 +8,7 @@ import shutil
 from collections.abc import Mapping
 
 from icmjax.errors import Fault, RunError
-from icmjax.files import write_bytes
+from icmjax.files import create_bytes, write_bytes
 from icmjax.runs.files import numbered_names, writing
 
 Content = bytes | Mapping[str, bytes]  # of a file, or of the files of a folder by their names
@@ -31,8 +32,7 @@ def write_new(
       RunError: the path was chosen and something else is there, or it cannot be written.
     """
     for (place,) in numbered_names(path):
-        if not os.path.lexists(place):
-            _write(place, content)
+        if not os.path.lexists(place) and _create(place, content):
             return place, True
         if _holds(place, content):
             return place, False
@@ -48,20 +48,51 @@ def write_new(
     raise AssertionError("there is always another name")
 
 
-def _write(path: pathlib.Path, content: Content) -> None:
+def write_numbered(
+    path: str | os.PathLike[str], content: bytes, *beside: str | os.PathLike[str]
+) -> list[pathlib.Path]:
+    """Write a file under the first number at which neither it nor those beside it are.
+
+    Args:
+      path: in a folder that exists.
+      content: all of it.
+      beside: paths of files that belong to it, which the caller writes.
+
+    Returns:
+      the paths with that number, the file's own first.
+
+    Raises:
+      RunError: it cannot be written.
+    """
+    for group in numbered_names(path, *beside):
+        is_free = not any(map(os.path.lexists, group))
+        if is_free and create_bytes(group[0], content, error=RunError):
+            return group
+    raise AssertionError("there is always another number")
+
+
+def _create(path: pathlib.Path, content: Content) -> bool:
+    """Write where nothing is, and say whether nothing was: another process may come first."""
     if isinstance(content, bytes):
-        write_bytes(path, content, error=RunError)
-        return
+        return create_bytes(path, content, error=RunError)
     unfinished = path.with_name(f".{path.name[:40]}.{secrets.token_hex(8)}.unfinished")
     with writing(path):
         unfinished.mkdir()
         try:
             for name, part in content.items():
                 write_bytes(unfinished / name, part, error=RunError)
-            unfinished.rename(path)
-        except BaseException:
+            try:
+                unfinished.rename(path)  # over an empty folder at most
+            except OSError as error:
+                if error.errno not in _IS_THERE:
+                    raise
+                return False
+        finally:
             shutil.rmtree(unfinished, ignore_errors=True)
-            raise
+    return True
+
+
+_IS_THERE = (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR)
 
 
 def _holds(path: pathlib.Path, content: Content) -> bool:
