@@ -50,6 +50,7 @@ def test_finds_planted_labels_and_keeps_what_must_be_kept(algorithm):
     assert result.diagnostics["num_passes"] == len(result.trace.utility)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "algorithm", [a for a in ALGORITHMS if not isinstance(a, Greedy) and a != Bootstrap()], ids=repr
 )

@@ -123,6 +123,7 @@ def test_equal_options_are_no_two_claims():
     assert "the same claim" in fault.found
 
 
+@pytest.mark.slow
 def test_the_public_table_has_the_labels_of_the_persona_files(data):
     path = data / "global_opinions" / "global_opinions_partial.jsonl"
     claims, gold = load_claims(path), load_gold(path)

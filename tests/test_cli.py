@@ -431,6 +431,7 @@ def test_a_mesh_that_is_none_is_refused(options, rule):
     assert rule in result.output
 
 
+@pytest.mark.slow
 def test_scores_on_a_mesh_are_those_of_one_device(tmp_path):
     make_checkpoint(tmp_path / "lm")
     claims = tmp_path / "claims.jsonl"

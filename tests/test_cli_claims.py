@@ -65,6 +65,7 @@ def test_a_run_has_the_claims_and_the_labels_of_the_options(folder, run):
     assert (options["columns"], options["label_options"]) == (COLUMNS[1], OPTIONS[1])
 
 
+@pytest.mark.slow
 def test_later_commands_know_both(folder, run):
     model = "--model", folder / "model"
     scored = invoke(

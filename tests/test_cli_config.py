@@ -101,6 +101,7 @@ def test_a_value_of_a_file_is_checked_as_one_of_the_command_line(tmp_path):
     assert "'much' is not a valid float" in result.stderr
 
 
+@pytest.mark.slow
 def test_the_file_names_places_that_hold_everywhere(folder, tmp_path, monkeypatch):
     """Relative paths of the command line would be another folder's files."""
     monkeypatch.chdir(folder)

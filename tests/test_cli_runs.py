@@ -140,6 +140,7 @@ def test_answers_are_held_fast_with_what_they_imply(run):
     assert "given once" in result.output
 
 
+@pytest.mark.slow
 def test_a_single_answer_is_enough(run):
     ask(run, 1)
     (row,) = read_rows(run / "questions.jsonl")

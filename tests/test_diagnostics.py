@@ -74,6 +74,7 @@ def test_samples_of_one_value_have_no_mixing():
     assert mixing(stuck)["r_hat"] is None
 
 
+@pytest.mark.slow
 def test_chains_that_are_sure_of_opposite_labels_are_counted():
     scorer = table_scorer(1, 8, coupling=2.0)
     algorithm = with_fields(

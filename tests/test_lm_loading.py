@@ -548,6 +548,7 @@ for folder in sys.argv[1:]:
 """
 
 
+@pytest.mark.slow
 def test_python_that_comes_with_a_model_never_runs(made: Path, tmp_path: Path):
     """A folder whose configuration or tokenizer is Python of its own, and "y" to every question."""
     auto_map = {

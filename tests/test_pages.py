@@ -8,6 +8,8 @@ import pytest
 
 import icmjax
 
+pytestmark = pytest.mark.slow
+
 ROOT = pathlib.Path(__file__).parents[1]
 
 
@@ -72,7 +74,6 @@ def test_a_notebook_s_table_escapes_claims():
     assert "and 1 more" in text
 
 
-@pytest.mark.slow
 def test_the_library_s_page_runs(capsys):
     names = run_page("docs/library.md")
     printed = capsys.readouterr().out.split()

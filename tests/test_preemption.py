@@ -159,6 +159,7 @@ def test_an_answer_that_is_preempted_is_resumed(run):
     assert invoke(*words, "--resume").exit_code == 0
 
 
+@pytest.mark.slow
 def test_a_damaged_checkpoint_is_told_of_when_the_search_goes_on(made, tmp_path):
     words = "search", *search_options(made, tmp_path / "run")
     assert preempted("save", *words, count=2).exit_code == 143

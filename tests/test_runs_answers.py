@@ -120,6 +120,7 @@ def test_the_selector_is_zero_shot_entropy_by_default(run):
     assert texts[0] == texts[1] != texts[2]
 
 
+@pytest.mark.slow
 def test_claims_steer_no_terminal(made, tmp_path):
     rows = [row | {"question": "\x1b[2J" + row["question"]} for row in claim_rows()[:6]]
     write_rows(tmp_path / "claims.jsonl", rows)
@@ -161,6 +162,7 @@ def test_an_answered_run_is_never_written_over(run):
     assert read_rows(run / "answered" / "labels.jsonl")[0]["label"] == 0
 
 
+@pytest.mark.slow
 def test_answers_are_kept_in_the_run_for_its_owner(run):
     result = invoke("answer", run, "--labels", answered(run), "--quiet")
     assert result.exit_code == 0, result.output
@@ -237,6 +239,7 @@ def test_answers_to_another_text_are_refused(run, made, field):
     assert f"claim 'Japan0', {field}" in result.output
 
 
+@pytest.mark.slow
 def test_a_persona_may_be_clamped_by_the_labels_of_all(made, tmp_path):
     rows = [row | {"label": row["label"] if row["id"] in KNOWN else None} for row in claim_rows()]
     clamp = write_rows(tmp_path / "clamp.jsonl", rows)
@@ -380,6 +383,7 @@ def test_warnings_are_shown(run):
     assert "<strong>Warning:</strong> all labels are &lt;one&gt;" in page
 
 
+@pytest.mark.slow
 def test_a_collapsed_search_warns(made, tmp_path, monkeypatch):
     """Five labels of six are held to one value, which passes for a collapse here."""
     monkeypatch.setattr(loop, "COLLAPSED_SHARE", 0.6)

@@ -398,6 +398,7 @@ def shapes_in(jaxpr):
                 yield from shapes_in(inner)
 
 
+@pytest.mark.slow
 def test_many_queries_are_read_in_parts_of_their_widths(monkeypatch, lm, demonstrations):
     rng = np.random.default_rng(0)
     texts = [" ".join(["Rice"] * rng.integers(1, 6)) + f" {i}" for i in range(38)]

@@ -144,6 +144,7 @@ def test_a_target_of_two_modes_is_passed_which_one_replica_fails():
     assert together.diagnostics["num_round_trips"] > 10
 
 
+@pytest.mark.slow
 def test_chain_does_not_depend_on_the_others():
     scorer = table_scorer(8, NUM_CLAIMS, coupling=2.0)
     alone = run(scorer, SOFT, COLD)
@@ -155,6 +156,7 @@ def test_chain_does_not_depend_on_the_others():
     np.testing.assert_allclose(alone.trace.utility[:, 0], together.trace.utility[:, 0], atol=1e-4)
 
 
+@pytest.mark.slow
 def test_step_is_traced_once_and_blocks_change_nothing():
     num_traces = 0
 

@@ -59,6 +59,7 @@ def assert_same(found, expected) -> None:
     assert found.diagnostics["num_tokens"] == expected.diagnostics["num_tokens"]
 
 
+@pytest.mark.slow
 def test_marginals_of_each_persona_are_those_of_it_alone():
     scorers, rules, keys = make_searches(is_hard=True)
     algorithm = Marginals(num_iterations=5)
@@ -94,6 +95,7 @@ def test_what_scorers_share_is_on_the_device_once(monkeypatch):
         assert_same(one, run_search(scorer, rule, Bootstrap(), key, progress=False))
 
 
+@pytest.mark.slow
 def test_tempering_computes_what_it_counts():
     """One replica of each in the warm start, all of them after it, nothing once all have ended."""
     num_scored = 0
@@ -119,6 +121,7 @@ def test_tempering_computes_what_it_counts():
         assert_same(found, run_search(scorer, rule, algorithm, key, progress=False))
 
 
+@pytest.mark.slow
 def test_each_has_its_own_target():
     scorers, rules, keys = make_searches()
     targets = [np.int8([1, 0, 1, 0, 1, 0]), np.int8([0, 1, 0, 1, 1, 0]), np.int8([0, 1] * 3)]
@@ -174,6 +177,7 @@ def test_each_goes_on_alone_from_what_all_kept_together(num_blocks):
         assert_same(found, run_search(scorer, rule, algorithm, key, progress=False))
 
 
+@pytest.mark.slow
 def test_groups_are_those_of_each():
     """ICM draws whole groups, which no rule need tie."""
     scorers, _, keys = make_searches()

@@ -61,6 +61,7 @@ def test_the_border_of_every_labelling_is_taken_off():
         np.testing.assert_allclose(np.exp(logp).sum(-1), 1, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_search_of_a_one_sided_model_collapses_and_without_the_bias_it_finds_both_sides():
     own = OneSided(jnp.float32(-9.0))
     assert (found(own) == 0).all()
