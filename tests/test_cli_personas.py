@@ -5,6 +5,7 @@ import json
 import os
 import signal
 
+import jax
 import numpy as np
 import pytest
 from checkpoints import make_checkpoint
@@ -106,8 +107,9 @@ def test_each_persona_is_labelled_as_alone(folder, done, tmp_path):
 
 def test_later_commands_take_a_persona_s_folder(folder, done, tmp_path):
     out, _ = done
-    questions = "--out", out / "Peru" / "questions.jsonl"
-    asked = invoke("ask", out / "Peru", "--budget", 1, "--selector", "margin", *questions)
+    asked = invoke(
+        "ask", out / "Peru", "--budget", 1, "--selector", "margin", "--out", tmp_path / "q.jsonl"
+    )
     assert asked.exit_code == 0, asked.output
     assert invoke("report", out / "Peru").exit_code == 0
     files = "--model", folder / "model", "--claims", folder / "claims.jsonl"
@@ -124,9 +126,39 @@ def test_what_is_complete_is_not_run_again(folder, done, monkeypatch):
     assert "3 complete already" in result.stderr
     assert {path: path.read_bytes() for path in before} == before
     assert search(folder, out, "--personas", "all").exit_code == 2
-    other = search(folder, out, "--personas", "Peru", "--resume", "--seed", 1)
+    other = search(folder, out, "--personas", "all", "--resume", "--seed", 1)
     assert other.exit_code == 2
     assert "seed = 1, before 0" in other.output
+
+
+def test_the_table_is_json_where_it_is_asked_for(folder, done):
+    out, _ = done
+    result = search(folder, out, "--personas", "all", "--resume", "--json")
+    assert result.exit_code == 0, result.output
+    rows = json.loads(result.stdout)
+    with (out / "summary.csv").open() as file:
+        expected = list(csv.DictReader(file))
+    assert [{name: str(cell) for name, cell in row.items()} for row in rows] == expected
+    assert f"wrote {out / 'summary.csv'}" in result.stderr
+
+
+def test_the_table_loses_no_persona(folder, done):
+    out, _ = done
+    before = (out / "summary.csv").read_bytes()
+    result = search(folder, out, "--personas", "Peru", "--resume")
+    assert result.exit_code == 2, result.output
+    assert "leaves out: Mali" in result.stderr
+    assert "leaves out: South-Sudan" in result.stderr
+    assert (out / "summary.csv").read_bytes() == before
+
+
+def test_processes_do_not_share_several_searches(folder, tmp_path, monkeypatch):
+    """Each of them would tell by itself which are left, and wait for the others in vain."""
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    result = search(folder, tmp_path / "runs", "--personas", "all")
+    assert result.exit_code == 2, result.output
+    assert "2 processes" in result.stderr
+    assert not (tmp_path / "runs").exists()
 
 
 @pytest.mark.parametrize(

@@ -282,6 +282,8 @@ def test_texts_come_through_yaml_and_jinja_as_they_are(made, tmp_path):
     )
     from lm_eval.tasks import TaskManager
 
+    # Harnesses before 0.4.13 take a column's bare name for the description itself.
+    assert b"description: '{{preamble}}'" in lm_eval_task(source)["icmjax_x.yaml"]
     for name, content in lm_eval_task(source).items():
         (tmp_path / name).write_bytes(content)
     datasets.config.HF_DATASETS_CACHE = tmp_path / "cache"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import io
+import json
 import os
 import pathlib
 import re
@@ -73,9 +74,11 @@ def label_personas(
       InputError: the options, the claims, the model or a folder are not usable.
       Preempted: the searches ended as they were asked to.
     """
+    _check_hosts()
     algorithm = algorithm_of(options)
     _check_folder(place)
     members = _members(source, personas, clamp, options, place)
+    _check_others(members, place)
     done = {each.persona: summary for each in members if (summary := _complete(each)) is not None}
     left = [each for each in members if each.persona not in done]
     for each in left:
@@ -103,6 +106,39 @@ def folder_names(personas: Sequence[str]) -> list[str]:
             name = f"{plain}-{number}"
         names.append(name)
     return names
+
+
+def _check_hosts() -> None:
+    """Refuse several processes: each would tell by itself which searches are left, or end.
+
+    Raises:
+      InputError: there are several.
+    """
+    import jax
+
+    if jax.process_count() > 1:
+        rule, remedy = "Processes share one search.", "start one command a persona, by --persona"
+        found = f"{jax.process_count()} processes, and --personas"
+        raise InputError(Fault(rule, found, "--distributed", remedy))
+
+
+def _check_others(members: Sequence[Member], place: Place) -> None:
+    """Refuse to resume without personas that were begun: the table has a row for each.
+
+    Raises:
+      RunError: the folder holds runs of others.
+    """
+    named = {os.path.basename(each.place.out) for each in members}
+    within = sorted(pathlib.Path(place.out).iterdir()) if place.resume else []
+    rule = "Searches are resumed with all personas that they were started with."
+    remedy = "name them too, or all; or start anew in another folder"
+    faults = [
+        Fault(rule, f"a run that --personas leaves out: {each.name}", place.out, remedy)
+        for each in within
+        if each.name not in named and os.path.lexists(each / "manifest.json")
+    ]
+    if faults:
+        raise RunError(faults)
 
 
 def _check_folder(place: Place) -> None:
@@ -209,10 +245,7 @@ def _groups(
 
     Meshes and several devices share one search at a time.
     """
-    import jax
-
-    is_alone = lm.mesh is not None or bool(machine.devices) or jax.process_count() > 1
-    if is_alone or len(members) < 2:
+    if lm.mesh is not None or machine.devices or len(members) < 2:
         return []
     share = machine._replace(memory_gib=machine.memory_gib / len(members))
     # Shapes are given out again where they fit, and those of longer claims fit shorter ones.
@@ -280,7 +313,7 @@ def _label_together(
 def _write_table(
     members: Sequence[Member], summaries: Sequence[Mapping[str, Any]], place: Place
 ) -> None:
-    """Write a row a persona as CSV, and print the most of it."""
+    """Write a row a persona as CSV, and print the most of it, or all of it as JSON."""
     rows = [
         {
             "persona": member.persona,
@@ -299,16 +332,23 @@ def _write_table(
     writer.writerows(rows)
     path = pathlib.Path(place.out) / SUMMARY
     write_text(path, text.getvalue(), error=RunError)
+    if place.is_json:
+        click.echo(json.dumps(rows, indent=1))
+    else:
+        _print_table(rows)
+    for member, summary in zip(members, summaries, strict=True):
+        for warning in summary["warnings"]:
+            say(f"warning: {member.persona}: {warning}")
+    click.echo(printable(f"wrote {path}"), err=place.is_json)
+
+
+def _print_table(rows: Sequence[Mapping[str, Any]]) -> None:
     shown = ("persona", *SHOWN, "label_shares", "num_warnings")
     cells = [shown, *(tuple(_cell(row[name]) for name in shown) for row in rows)]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     for line in cells:
         padded = (cell.ljust(width) for cell, width in zip(line, widths, strict=True))
         click.echo(printable("  ".join(padded).rstrip()))
-    for member, summary in zip(members, summaries, strict=True):
-        for warning in summary["warnings"]:
-            say(f"warning: {member.persona}: {warning}")
-    click.echo(printable(f"wrote {path}"))
 
 
 def _cell(value: Any) -> str:

@@ -60,7 +60,8 @@ def lm_eval_task(source: Worded) -> dict[str, bytes]:
         "metadata": {"version": 1.0, "icmjax": __version__, "template": source.template.name},
     }
     if source.preamble:
-        config["description"] = "preamble"
+        # A template of the column: the column's name alone is text to some versions.
+        config["description"] = "{{preamble}}"
     text = yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
     # A tag of the harness, which YAML's own writer has no value for.
     text += "custom_dataset: !function data.load\n"
