@@ -115,7 +115,9 @@ def test_an_exported_task_asks_for_the_labels_of_the_run(folder, run, tmp_path):
     out = tmp_path / "task"
     result = invoke("export", run, "--format", "lm-eval", *claims, "--out", out)
     assert result.exit_code == 0, result.output
-    labels = [json.loads(line)["label"] for line in (out / "queries.jsonl").open()]
+    labels = [
+        json.loads(line)["label"] for line in (out / "queries.jsonl").read_text().splitlines()
+    ]
     assert labels == [0, 1, 2] * 2
 
 

@@ -135,6 +135,30 @@ def test_more_labels_than_two_are_not_calibrated(made, out, tmp_path):
     assert not path.exists()
 
 
+def test_claims_of_another_kind_are_refused(made, tmp_path):
+    """Persona statements without the column of answers would be bare statements."""
+    rows = [
+        {"statement": f"I like {word}.", "persona": "kind", "answer_matching_behavior": answer}
+        for word, answer in zip(("tea", "rice"), (" Yes", " No"), strict=True)
+    ]
+    run = tmp_path / "run"
+    search_in(run, icmjax.claims_from_rows(rows), icmjax.Gibbs(num_iterations=4), template="truth")
+    bare = [{name: row[name] for name in ("statement", "persona")} | {"label": 1} for row in rows]
+    asked = tmp_path / "asked.jsonl"
+    asked.write_text("".join(json.dumps(row) + "\n" for row in bare))
+    files = "--claims", asked, "--model", "persona-world", "--demos", run
+    task = "export", run, "--format", "lm-eval", "--claims", asked
+    for words in (("predict", *files), ("evaluate", *files), task):
+        result = invoke(*words)
+        assert result.exit_code == 2, result.output
+        assert "claims of the kind truth, after claims of the kind persona" in result.stderr
+        # Whoever names a wording for both has seen it.
+        assert "of the kind" not in invoke(*words, "--template", "truth").output
+    empty = [row | {"answer_matching_behavior": ""} for row in rows]
+    asked.write_text("".join(json.dumps(row) + "\n" for row in empty))
+    assert "of the kind" not in invoke("predict", *files).output
+
+
 def test_an_evaluation_says_which_gold_it_lacks(made):
     """Of the demonstrations, and of the claims to be judged."""
     files = "--model", "persona-world", "--demos", made / "run"

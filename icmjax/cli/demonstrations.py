@@ -24,6 +24,30 @@ def as_of_run(source: ClaimsOptions, run: RunRecord) -> ClaimsOptions:
     return source if is_said else source._replace(label_options=_recorded(run, "label_options"))
 
 
+def check_wording(
+    claims: ClaimSet, run: RunRecord, template: str | None, source: ClaimsOptions
+) -> None:
+    """Refuse claims that the columns of their file word otherwise than the run's own claims.
+
+    A published table is recognised by its columns, and without one of them it is another table.
+
+    Args:
+      claims: to be put after the run's.
+      template: that was named, by somebody who knows that the two differ; None for none.
+      source: of the claims.
+
+    Raises:
+      ClaimsError: they are of another kind.
+    """
+    kinds = claims.template, run.claims.template
+    if template is None and None not in kinds and kinds[0] != kinds[1]:
+        rule = "Claims that follow a run's are worded as these, as the columns of their files say."
+        remedy = "keep the columns that the run's file has, empty where nothing is known, such as "
+        remedy += "answer_matching_behavior; or name a wording for both with --template"
+        found = f"claims of the kind {kinds[0]}, after claims of the kind {kinds[1]}"
+        raise ClaimsError(Fault(rule, found, source.source, remedy))
+
+
 def columns_of(source: ClaimsOptions, run: RunRecord) -> str | None:
     """How the columns of the run's own claim file are called: as given, else as its search was."""
     return source.columns or _recorded(run, "columns")

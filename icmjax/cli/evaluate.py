@@ -9,7 +9,14 @@ import click
 
 import icmjax
 from icmjax.cli.config import config_option
-from icmjax.cli.demonstrations import as_of_run, columns_of, held_out, no_gold, template_of
+from icmjax.cli.demonstrations import (
+    as_of_run,
+    check_wording,
+    columns_of,
+    held_out,
+    no_gold,
+    template_of,
+)
 from icmjax.cli.faults import reports_faults
 from icmjax.cli.inputs import gold_of
 from icmjax.cli.machine import memory_bytes, memory_option, mesh_option, read_mesh
@@ -58,6 +65,7 @@ def command(
     memory_budget = memory_bytes(memory_gib)
     run = icmjax.read_run(demos)
     asked, asked_gold = as_of_run(source, run).read()
+    check_wording(asked, run, model.template, source)
     if asked_gold is None:
         raise no_gold(source.source)
     queries, gold = held_out(run.claims, asked, asked_gold, source.source)

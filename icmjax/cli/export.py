@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 import icmjax
-from icmjax.cli.demonstrations import as_of_run, held_out, no_gold
+from icmjax.cli.demonstrations import as_of_run, check_wording, held_out, no_gold
 from icmjax.cli.faults import reports_faults
 from icmjax.cli.inputs import recorded_options
 from icmjax.cli.options import (
@@ -57,7 +57,7 @@ def command(
     run = icmjax.read_run(folder)
     if form == "tree-order" or (form not in UNWORDED and template is None):
         recorded_options(run, folder)
-    queries, gold = _questions(run, source) if form in ASKING else (None, None)
+    queries, gold = _questions(run, source, template) if form in ASKING else (None, None)
     orders = _tree_orders(run, folder) if form == "tree-order" else None
     path, is_new = icmjax.export(
         folder, form, out, queries=queries, gold=gold, template=template, orders=orders
@@ -88,9 +88,12 @@ def _check(form: str, source: ClaimsOptions, template: str | None) -> None:
         raise InputError(faults)
 
 
-def _questions(run: RunRecord, source: ClaimsOptions) -> tuple[ClaimSet, GoldLabels]:
+def _questions(
+    run: RunRecord, source: ClaimsOptions, template: str | None
+) -> tuple[ClaimSet, GoldLabels]:
     """The claims to ask about; says on stderr how many have no gold label."""
     claims, gold = as_of_run(source, run).read()
+    check_wording(claims, run, template, source)
     if gold is None or (gold.labels == icmjax.UNLABELLED).all():
         raise no_gold(source.source)
     claims, gold = held_out(run.claims, claims, gold, source.source)

@@ -11,7 +11,7 @@ import click
 
 import icmjax
 from icmjax.cli.config import config_option
-from icmjax.cli.demonstrations import as_of_run, template_of
+from icmjax.cli.demonstrations import as_of_run, check_wording, template_of
 from icmjax.cli.faults import reports_faults
 from icmjax.cli.machine import memory_bytes, memory_option, mesh_option, read_mesh
 from icmjax.cli.options import ClaimsOptions, ModelOptions, claims_options, model_options
@@ -58,6 +58,7 @@ def command(
     memory_budget = memory_bytes(memory_gib)
     run = icmjax.read_run(demos)
     claims = as_of_run(source, run).read_alone()
+    check_wording(claims, run, model.template, source)
     if calibrated and len(claims.options) != 2:
         rule, remedy = "Predictions of two labels are calibrated.", "leave --calibrated out"
         found = f"{len(claims.options)} labels"
