@@ -12,7 +12,7 @@ ifndef ACCELERATOR
 ACCELERATOR := $(shell $(PYTHON) benchmarks/measure/accelerator.py)
 endif
 COMMA := ,
-EXTRAS := test,lint$(if $(filter-out cpu,$(ACCELERATOR)),$(COMMA)$(ACCELERATOR))
+OWN := $(filter-out cpu,$(ACCELERATOR))
 PLUGINS_cuda := jax-cuda13-plugin jax-cuda13-pjrt
 PLUGINS_tpu := libtpu
 OTHER_PLUGINS := $(foreach each,$(filter-out $(ACCELERATOR),cuda tpu),$(PLUGINS_$(each)))
@@ -25,7 +25,12 @@ $(VENV)/installed: setup.cfg pyproject.toml $(VENV)/accelerator
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip uninstall --quiet --quiet --yes $(OTHER_PLUGINS)
-	$(BIN)/python -m pip install --quiet --editable ".[$(EXTRAS)]"
+	$(BIN)/python -m pip install --quiet --editable ".$(if $(OWN),[$(OWN)])"
+	touch $@
+
+# What the demos have no need of: the parity oracle, browsers, other tools, linters.
+$(VENV)/tested: $(VENV)/installed
+	$(BIN)/python -m pip install --quiet --editable ".[test,lint$(if $(OWN),$(COMMA)$(OWN))]"
 	touch $@
 
 # Says which accelerator the environment is for, and is written where that is another one.
@@ -67,31 +72,31 @@ demo-real: $(VENV)/installed models/$(REAL_MODEL)/config.json
 	$(BIN)/icmjax evaluate --model models/$(REAL_MODEL) --demos runs/demo-real \
 	  --claims experiments/claims/$(PERSONA)_test.jsonl --gold experiments/claims/$(PERSONA)_search.jsonl
 
-test: $(VENV)/installed
+test: $(VENV)/tested
 	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder -m "not slow"
 
-test-all: $(VENV)/installed
+test-all: $(VENV)/tested
 	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
 # The documentation as a site, without network: build/site/index.html.
-docs: $(VENV)/installed
+docs: $(VENV)/tested
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
-lint: $(VENV)/installed
+lint: $(VENV)/tested
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-format: $(VENV)/installed
+format: $(VENV)/tested
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
 # A pass of scores with 16 and 64 claims, ours and torch's.
-bench: $(VENV)/installed
+bench: $(VENV)/tested
 	$(BIN)/python benchmarks/scoring.py --out runs/bench
 
 # The same with 256 and 1,024 claims too: some hours.
-bench-long: $(VENV)/installed
+bench-long: $(VENV)/tested
 	$(BIN)/python benchmarks/scoring.py --long --out runs/bench-long
 
 clean:

@@ -443,10 +443,10 @@ def test_another_accelerator_installs_the_environment_again(tmp_path):
     python.write_text(FAKE_PYTHON.replace("LOG", str(log)))
     python.chmod(0o755)
 
-    def make(accelerator: str) -> tuple[int, str]:
+    def make(accelerator: str, name: str = "tested") -> tuple[int, str]:
         """The exit status, and what was run."""
         log.write_text("")
-        command = ["make", f"{venv}/installed", f"VENV={venv}", f"PYTHON={python}"]
+        command = ["make", f"{venv}/{name}", f"VENV={venv}", f"PYTHON={python}"]
         done = subprocess.run(
             [*command, f"ACCELERATOR={accelerator}"], cwd=ROOT, capture_output=True, check=False
         )
@@ -466,6 +466,17 @@ def test_another_accelerator_installs_the_environment_again(tmp_path):
     assert "jax-cuda13-plugin" in back
     assert "--editable .[test,lint]\n" in back
     assert make("gpu") == (2, "")
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="there is no make")
+def test_a_demo_installs_nothing_that_tests_alone_need(tmp_path):
+    log, python, venv = tmp_path / "log", tmp_path / "python", tmp_path / "venv"
+    python.write_text(FAKE_PYTHON.replace("LOG", str(log)))
+    python.chmod(0o755)
+    command = ["make", f"{venv}/installed", f"VENV={venv}", f"PYTHON={python}", "ACCELERATOR=cpu"]
+    subprocess.run(command, cwd=ROOT, capture_output=True, check=True)
+    assert "--editable .\n" in log.read_text()
+    assert "test" not in log.read_text().replace(str(tmp_path), "")
 
 
 @pytest.mark.parametrize("attention", ["einsum", "flash"])
