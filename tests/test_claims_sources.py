@@ -385,3 +385,24 @@ def test_claims_without_ids_are_tied_to_none():
     assert fault.where == "rows:row 3:consistency_id"
     (fault,) = faults_of(claims_from_rows, rows, rule="exactly_one_true")
     assert "ties claims" in fault.rule
+
+
+PREAMBLES = [
+    {"choice": f"c{n}", "consistency_id": n, "persona": persona, "preamble": f"Poll of {persona}."}
+    for n, persona in enumerate("AABB")
+]
+
+
+def test_a_preamble_is_a_column_too():
+    claims = icmjax.claims_from_rows(PREAMBLES[:2], rule="none")
+    assert claims.preamble == "Poll of A."
+    other = icmjax.claims_from_rows(PREAMBLES[:2], rule="none", preamble="Another.")
+    assert other.preamble == "Another."
+
+
+def test_claims_of_several_preambles_are_no_one_search():
+    with pytest.raises(icmjax.InputError, match="one preamble, or none"):
+        icmjax.claims_from_rows(PREAMBLES, rule="none")
+    with pytest.raises(icmjax.InputError, match="one preamble, or none"):
+        icmjax.claims_from_rows([PREAMBLES[0], PREAMBLES[1] | {"preamble": ""}], rule="none")
+    assert icmjax.claims_from_rows(PREAMBLES, persona="B", rule="none").preamble == "Poll of B."

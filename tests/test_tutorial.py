@@ -51,6 +51,7 @@ def answer(command: str, folder: pathlib.Path, environment: dict[str, str]) -> s
         page.click("#close")
         page.wait_for_selector("#over:not([hidden])")
         process.stdout.read()
+        process.wait(60)
     assert process.returncode == 0
     return said
 

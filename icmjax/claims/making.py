@@ -77,10 +77,10 @@ def make_claims(
 ) -> ClaimSet:
     """The claims of a persona, or all of them; arguments and errors are those of `load_claims`."""
     schema, fields, chosen = table.schema, table.fields, table.options
-    own_preamble = _of_all_rows(table, "preamble", str)
     own_template = _of_all_rows(table, "template", str)
     # Pairs of claims that are left out are never made: their number grows with the square.
     kept = _selection(table, persona, limit)
+    own_preamble = None if preamble is not None else _own_preamble(table, kept)
     rows = [fields[index] for index in kept]
     if schema.is_written and rule == "auto":
         ids = [row.id for row in fields]
@@ -142,6 +142,32 @@ def make_gold(
     """The gold labels of the claims that `make_claims` makes, out of `gold_labels`."""
     selected = labels[_selection(table, persona, limit)[:limit]]
     return GoldLabels(selected) if np.any(selected != UNLABELLED) else None
+
+
+def _own_preamble(table: CheckedTable, kept: Sequence[int]) -> str | None:
+    """The text that a file has before the claims that are kept; None where it has no such column.
+
+    Raises:
+      ClaimsError: their rows have several.
+    """
+    if table.schema.is_written:
+        return _of_all_rows(table, "preamble", str)
+    texts = {index: table.rows[index].values.get("preamble") for index in kept}
+    said = {index: text for index, text in texts.items() if text not in (None, "")}
+    common = next(iter(said.values()), None)
+    faults = [
+        Fault(
+            rule="Claims of one search have one preamble, or none.",
+            found=f"{short(text)}, and {short(common)} before it",
+            where=f"{table.rows[index].where}:preamble",
+            remedy="take the claims of one persona (--persona), or each by itself (--personas all)",
+        )
+        for index, text in texts.items()
+        if text != common and common is not None
+    ]
+    if faults:
+        raise ClaimsError(faults)
+    return None if common is None else str(common)
 
 
 def _preamble(table: CheckedTable, preamble: str) -> str:
