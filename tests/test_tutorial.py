@@ -33,7 +33,7 @@ def place(tmp_path):
 
 def answer(command: str, folder: pathlib.Path, environment: dict[str, str]) -> str:
     """Answer all questions of `icmjax ask` as the table has them; returns what the page says."""
-    rows = list(csv.DictReader((folder / "opinions.csv").open()))
+    rows = csv.DictReader((folder / "opinions.csv").read_text().splitlines())
     truth = {row["choice"]: row["label"] for row in rows if row["persona"] == "Ilvania"}
     process = subprocess.Popen(
         command, shell=True, cwd=folder, env=environment, stdout=subprocess.PIPE, text=True

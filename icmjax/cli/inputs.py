@@ -133,7 +133,7 @@ def read_labels(path: str, claims: ClaimSet, is_part: bool = False) -> np.ndarra
     """
     import numpy as np
 
-    labelled = icmjax.load_claims(path, rule="none", options=claims.options)
+    labelled = icmjax.load_claims(path, rule="none", options=claims.options, preamble="")
     gold = icmjax.load_gold(path, options=claims.options)
     found = {claim.id: claim for claim in labelled.claims}
     asked = {claim.id: claim for claim in claims.claims}
@@ -190,13 +190,14 @@ def gold_of(claims: ClaimSet, source: str, columns: str | None = None) -> np.nda
     """
     import numpy as np
 
-    # The rule between the claims does not matter to their labels, so that it is not asked about.
+    # Neither rules nor preambles matter to labels, so that neither is asked about.
     if icmjax.persona_world.is_task_name(source):
         known, gold = read_claims(source)
     else:
-        known, gold = read_claims(
-            source, rule="none", columns=columns, label_options=claims.options
-        )
+        named = None if columns is None else icmjax.claims.parse_columns(columns)
+        options = claims.options
+        known = icmjax.load_claims(source, rule="none", options=options, columns=named, preamble="")
+        gold = icmjax.load_gold(source, options=options, columns=named)
     labels = {} if gold is None else dict(zip(known.claims, gold.labels, strict=True))
     faults = [
         Fault(
