@@ -350,7 +350,6 @@ def test_columns_of_a_survey_are_mapped():
 @pytest.mark.parametrize(
     ("columns", "missing", "kind"),
     [
-        ("id text", "choice", "truth"),
         ("choice choice_2", "consistency_id", "preference"),
         ("question options selection", "selections", "GlobalOpinionQA"),
         ("cot answer", "consistency_id", "solution"),
@@ -406,3 +405,20 @@ def test_claims_of_several_preambles_are_no_one_search():
     with pytest.raises(icmjax.InputError, match="one preamble, or none"):
         icmjax.claims_from_rows([PREAMBLES[0], PREAMBLES[1] | {"preamble": ""}], rule="none")
     assert icmjax.claims_from_rows(PREAMBLES, persona="B", rule="none").preamble == "Poll of B."
+
+
+def test_a_file_of_quite_other_columns_is_asked_which_holds_the_claims():
+    rows = [{"item": f"I like {n}.", "true?": True} for n in ("tea", "rice")]
+    (fault,) = faults_of(claims_from_rows, rows)
+    assert fault.rule.startswith("One column of a file holds its claims")
+    assert "--columns claim=item" in fault.remedy
+    claims = icmjax.claims_from_rows(rows, columns={"claim": "item", "label": "true?"})
+    assert [claim.choice for claim in claims.claims] == ["I like tea.", "I like rice."]
+
+
+def test_columns_that_nothing_reads_are_told():
+    rows = [{"choice": f"c{n}", "persona": "A", "Persna": "B", "age": 3} for n in range(2)]
+    claims = icmjax.claims_from_rows(rows)
+    assert claims.unread == ("Persna", "age")
+    assert claims.select([1]).unread == ("Persna", "age")
+    assert icmjax.claims_from_rows([{"choice": f"c{n}"} for n in range(2)]).unread == ()

@@ -126,7 +126,7 @@ def test_a_search_that_kept_nothing_leaves_nothing_in_its_way(folder, tmp_path, 
 
 def test_people_get_lines(folder):
     lines = (folder / "stdout.txt").read_text().splitlines()
-    assert [line.split()[0] for line in lines] == ["labels", "certainty", "U", "read", "wrote"]
+    assert [line.split()[0] for line in lines] == ["labels", "doubt", "U", "read", "wrote"]
     summary = json.loads((folder / "run" / "summary.json").read_text())
     numbers = [round(share * 6) for share in summary["diagnostics"]["label_shares"]]
     assert lines[0] == f"labels      {numbers[0]} False, {numbers[1]} True"

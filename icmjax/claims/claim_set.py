@@ -41,6 +41,7 @@ class ClaimSet:
     # For descriptions alone, and so no part of what makes two claim sets equal.
     rule: Rule | None = None  # the one rule of all pairs; None where each pair has its own
     rule_source: str = ""  # how the rule was found
+    unread: tuple[str, ...] = ()  # columns of the file that nothing reads
 
     def __post_init__(self) -> None:
         num_claims, num_options = len(self.claims), len(self.options)

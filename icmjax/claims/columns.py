@@ -20,6 +20,8 @@ KNOWN_COLUMNS = (
     "label",
     "id",
     "statement",
+    "claim",
+    "preamble",
     "options",
     "selections",
     "option",
@@ -126,7 +128,10 @@ def check_columns(
     if set(needed) <= present and not _misspelt(rows, needed):
         return None
     if not schema.recognised_by and not schema.named:
-        name, needed = _nearest(present, others) or (name, _all_columns(schema))
+        nearest = _nearest(present, others)
+        if nearest is None and not _misspelt(rows, needed):
+            return _of_no_kind(rows, present)
+        name, needed = nearest or (name, _all_columns(schema))
     misspelt = _misspelt(rows, needed)
     missing = [name for name in needed if name not in present | set(misspelt.values())]
     renaming = [f"{found} to {meant}" for found, meant in misspelt.items()]
@@ -140,6 +145,17 @@ def check_columns(
         found=f"it fills {', '.join(sorted(map(str, present))) or 'none'}",
         where=rows[0].where.rpartition(":")[0],
         remedy="; ".join(remedy),
+    )
+
+
+def _of_no_kind(rows: Sequence[Row], present: set[str]) -> Fault:
+    names = sorted(map(str, present))
+    example = names[0] if names else "NAME"
+    return Fault(
+        rule="One column of a file holds its claims, and is called claim or statement, or choice.",
+        found=f"columns {', '.join(names) or 'none'}",
+        where=rows[0].where.rpartition(":")[0],
+        remedy=f"say which, as --columns claim={example}; docs/data.md lists all kinds of files",
     )
 
 

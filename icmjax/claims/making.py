@@ -18,11 +18,14 @@ from icmjax.claims.rules import (
     declared_rules,
     spelt_out_rules,
 )
-from icmjax.claims.schemas import Fields, Schema, read_fields
+from icmjax.claims.schemas import Fields, Schema, columns_of, read_fields
 from icmjax.claims.surveys import SURVEY_COLUMNS
 from icmjax.claims.tables import Table
 from icmjax.claims.texts import kind_and_value, short, surrogate
 from icmjax.errors import ClaimsError, Fault
+
+# Columns that are read whatever the kind of the file.
+READ = set("question choice choice_2 consistency_id persona id label preamble".split())
 
 
 class CheckedTable(NamedTuple):
@@ -101,11 +104,17 @@ def make_claims(
         options=chosen,
         rule=name,
         rule_source=source,
+        unread=tuple(sorted(columns_of(table.rows) - READ - _columns_read(schema))),
     )
     if limit is None or limit >= len(whole):
         return whole
     check_limit(limit, rules, len(whole))
     return whole.select(range(limit))
+
+
+def _columns_read(schema: Schema) -> set[str]:
+    written = {"template", "label_options", "pair_rules"} if schema.is_written else set()
+    return {*schema.columns.values(), *schema.recognised_by, schema.label} | written
 
 
 def gold_labels(table: CheckedTable) -> np.ndarray:

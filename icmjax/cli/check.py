@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from icmjax.prompts import Template
     from icmjax.scoring import AnyScorer
 
+FEW = 32  # claims, from which on the experiments took them
 NUM_SHOWN = 2  # demonstrations of the second prompt
 TIMED_TOKENS = 512  # at the most, of a text that is read to see how fast that goes
 RULE_WIDTH = 96
@@ -117,6 +118,9 @@ def facts_of(claims: ClaimSet, gold: GoldLabels | None) -> dict[str, Any]:
         "num_pairs": len(claims.rules.pairs),
         "first_pair": {claim.id: claim.choice for claim in first},
         "preamble": claims.preamble,
+        "first": {"question": claims.claims[0].question, "choice": claims.claims[0].choice},
+        "names_nobody": claims.personas == ("",) and not claims.claims[0].question.strip(),
+        "unread_columns": claims.unread,
     }
 
 
@@ -136,6 +140,14 @@ def understood(facts: Mapping[str, Any]) -> Iterator[str]:
         yield "the first pair that a rule ties:"
     for name, choice in facts["first_pair"].items():
         yield f"  {name}: {choice}"
+    first = [text for text in facts["first"].values() if text.strip()]
+    yield f"the first claim: {' / '.join(first)}"
+    if facts["unread_columns"]:
+        yield f"columns that nothing reads: {', '.join(facts['unread_columns'])}"
+    if facts["names_nobody"]:
+        yield "no column says whose claims these are: each has to say it, as 'A vegan would say: …'"
+    if facts["num_claims"] < FEW:
+        yield f"these are few claims: from {FEW} on borders and shares are better known"
     if facts["preamble"]:
         yield f"before all claims stands: {facts['preamble']}"
 

@@ -8,7 +8,7 @@ import click
 
 import icmjax
 from icmjax.cli.options import ClaimsOptions, ModelOptions
-from icmjax.errors import ClaimsError, Fault
+from icmjax.errors import ClaimsError, Fault, printable
 
 if TYPE_CHECKING:
     from icmjax import ClaimSet, GoldLabels
@@ -16,12 +16,27 @@ if TYPE_CHECKING:
 
 
 def as_of_run(source: ClaimsOptions, run: RunRecord) -> ClaimsOptions:
-    """The options of claims that a run's labels are shown before: they have the run's labels.
+    """The options of claims that a run's labels are shown before: its labels, rule and persona.
 
-    Options that are given come first. A task of the persona world says its labels itself.
+    Options that are given come first. A task of the persona world says all of them itself. Of a
+    file of several personas the claims of the run's are taken, and stderr says so.
     """
-    is_said = source.label_options is not None or icmjax.persona_world.is_task_name(source.source)
-    return source if is_said else source._replace(label_options=_recorded(run, "label_options"))
+    if icmjax.persona_world.is_task_name(source.source):
+        return source
+    if source.label_options is None:
+        source = source._replace(label_options=_recorded(run, "label_options"))
+    if source.rule == "auto":
+        source = source._replace(rule=_recorded(run, "rule") or "auto")
+    persona = run.claims.personas[0]
+    if source.persona is None and len(run.claims.personas) == 1 and persona:
+        known = source.personas()
+        if persona in known and len(known) > 1:
+            click.echo(
+                printable(f"claims of {persona} alone, as the run's; --persona takes another's"),
+                err=True,
+            )
+            return source._replace(persona=persona)
+    return source
 
 
 def check_wording(

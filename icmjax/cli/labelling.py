@@ -109,6 +109,8 @@ def describe(claims: ClaimSet, algorithm: str, place: Place, name: str = "") -> 
     whose = f"{name}: " if name else ""
     if not place.quiet:
         say(whose + claims.describe())
+    if claims.unread and not place.quiet:
+        say(f"{whose}columns that nothing reads: {', '.join(claims.unread)}")
     if len(claims.personas) > 1:
         say(
             f"warning: claims of {len(claims.personas)} personas are one search, in which each is "

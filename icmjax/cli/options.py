@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
 import click
 
 import icmjax
-from icmjax.cli.inputs import read_claims
+from icmjax.cli.inputs import read_claims, split_names
 from icmjax.errors import Fault, InputError
 
 if TYPE_CHECKING:
@@ -183,6 +183,15 @@ class ClaimsOptions(NamedTuple):
     def read(self) -> tuple[ClaimSet, GoldLabels | None]:
         """The claims and, apart, their gold labels; raises as `read_claims` does."""
         return read_claims(**self._asdict())
+
+    def personas(self) -> tuple[str, ...]:
+        """Whose claims the file has; raises as `load_claims` does."""
+        named = None if self.columns is None else icmjax.claims.parse_columns(self.columns)
+        options = split_names(self.label_options, "--options")
+        source = self.source
+        return icmjax.load_claims(
+            source, rule="none", options=options, columns=named, preamble=""
+        ).personas
 
     def read_alone(self) -> ClaimSet:
         """The claims; no label is looked at."""

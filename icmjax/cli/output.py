@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import math
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -80,7 +81,9 @@ def summary_lines(
     yield "labels", counts + (tied if len(claims.rules.pairs) else "")
     if summary["accuracy"] is not None:
         yield "accuracy", f"{summary['accuracy']:.3f} of {summary['num_accuracy_claims']} claims"
-    yield "certainty", f"{found['mean_marginal_entropy']:.3f} nats of entropy a claim, the mean"
+    guess = math.log(len(claims.options))
+    doubt = found["mean_marginal_entropy"]
+    yield "doubt", f"{doubt:.3f} nats of entropy a claim, the mean; {guess:.3f} is a guess"
     predictability = summary["mutual_predictability"]
     yield "U", f"{summary['utility']:.3f}; a label's log-prob given the others {predictability:.3f}"
     seconds = summary["wall_seconds"]

@@ -103,7 +103,7 @@ def _lines(summary: Mapping[str, Any]) -> Iterator[str]:
         for option, share in summary["label_shares"].items()
     ]
     yield f"labels      {', '.join(counts)}; {summary['num_inconsistent']} pairs violated"
-    yield f"certainty   {summary['mean_marginal_entropy']:.3f} nats of entropy a claim, the mean"
+    yield f"doubt       {summary['mean_marginal_entropy']:.3f} nats of entropy a claim, the mean"
     yield f"            {summary['mean_probability_of_label']:.3f}, a label's mean probability"
 
 

@@ -5,6 +5,7 @@ the held-out claims of either end in `:test`. Open questions have no labels to s
 made by `make_open_task` alone. Search claims and held-out claims share no topic.
 """
 
+import dataclasses
 import functools
 from typing import Literal, NamedTuple
 
@@ -183,6 +184,7 @@ def _header(source: Source | None, group: str | None) -> str:
 
 def _make_task(rows: list[dict], rule: Rule, header: str) -> Task:
     claims = claims_from_rows(rows, rule=rule, preamble=header)
+    claims = dataclasses.replace(claims, rule_source="the world's")
     gold = gold_from_rows(rows)
     assert gold is not None
     return Task(claims, gold)

@@ -54,12 +54,14 @@ def read_run(path: str | os.PathLike[str]) -> RunRecord:
     folder = pathlib.Path(path)
     if not os.path.lexists(folder / SUMMARY):
         has_begun = os.path.lexists(folder / MANIFEST)
+        within = sorted(str(path.parent) for path in folder.glob(f"*/{SUMMARY}"))
+        name = f"name one of {', '.join(within)}" if within else "name the folder of a run"
         raise RunError(
             Fault(
                 rule="The folder holds the results of a search.",
                 found="a search that is not complete" if has_begun else f"no {MANIFEST}",
                 where=str(folder),
-                remedy="complete it with --resume" if has_begun else "name the folder of a run",
+                remedy="complete it with --resume" if has_begun else name,
             )
         )
     manifest, summary, contents = _verified(folder)
