@@ -14,7 +14,7 @@ from icmjax._version import __version__
 INTERRUPTED = 130  # as shells count it: 128 and the number of the signal
 
 COMMANDS = {
-    "demo": "Search and evaluate with the bundled model, in half a minute.",
+    "demo": "Search and evaluate with the bundled model, in a minute or two.",
     "check": "Say what was understood of claims, and what labelling them will take.",
     "search": "Label claims without labels.",
     "score": "Print the utility of given labels.",
