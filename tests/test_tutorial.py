@@ -14,7 +14,7 @@ from browsers import open_browser
 ROOT = pathlib.Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "tutorial.md").read_text()
 BLOCKS = re.findall(r"^```sh\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
-MINUTES = 5  # that the page states
+MINUTES = 10  # that the page states, at the most
 KEYS = {"True": "t", "False": "f"}
 
 
