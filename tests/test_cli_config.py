@@ -85,6 +85,22 @@ def test_a_file_that_is_no_configuration_is_refused(tmp_path, content, found):
     assert "to do:" in result.stderr
 
 
+def test_a_slip_is_met_with_the_nearest_name(tmp_path):
+    path = tmp_path / "run.yaml"
+    path.write_text("algorthm: icm\n")
+    result = invoke("search", "--config", path, "--out", tmp_path / "run")
+    assert "did you mean algorithm?" in result.stderr
+    result = invoke("serch")
+    assert result.exit_code == 2
+    assert "Did you mean 'search'?" in result.stderr
+
+
+def test_a_file_that_is_not_there_is_said_to_be_none(tmp_path):
+    result = invoke("search", "--config", tmp_path / "none.yaml", "--out", tmp_path / "run")
+    assert result.exit_code == 2
+    assert "found: No such file or directory" in result.stderr
+
+
 def test_all_faults_of_a_file_are_told_at_once(tmp_path):
     path = tmp_path / "run.yaml"
     path.write_text("alhpa: 3\nmodle: x\n")

@@ -1,6 +1,7 @@
 """The group of all commands, each of which is imported when it is asked for."""
 
 import contextlib
+import difflib
 import importlib
 import os
 import sys
@@ -76,6 +77,16 @@ class Commands(click.Group):
         # A line with \\b is left as it is written.
         command.epilog = "\b\nExamples:\n" + "\n".join(f"  {line}" for line in EXAMPLES[cmd_name])
         return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """The command that the first argument names; of a slip the nearest one is offered."""
+        if args[0] not in COMMANDS and not args[0].startswith("-"):
+            near = difflib.get_close_matches(args[0], COMMANDS, n=1)
+            if near:
+                ctx.fail(f"No such command {args[0]!r}. Did you mean {near[0]!r}?")
+        return super().resolve_command(ctx, args)
 
     def main(self, args: Sequence[str] | None = None, *rest: Any, **options: Any) -> Any:
         """Runs the command line; of a process of its own, where no arguments are handed over."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import pathlib
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -51,9 +52,14 @@ def read_config(path: pathlib.Path, command: click.Command) -> dict[str, Any]:
 
     try:
         content = yaml.load(path.read_text(encoding="utf-8"), _once_loader())
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except OSError as error:
+        rule, remedy = "A configuration is a file that can be read.", "name one that is there"
+        found = error.strerror or str(error)
+        raise InputError(Fault(rule, found, str(path), remedy)) from None
+    except (UnicodeDecodeError, yaml.YAMLError) as error:
         rule, remedy = "A configuration is a YAML file.", "give one, of lines such as alpha: 50"
-        raise InputError(Fault(rule, str(error), str(path), remedy)) from error
+        found = " ".join(str(error).split())
+        raise InputError(Fault(rule, found, str(path), remedy)) from error
     if content is None:
         content = {}
     if not isinstance(content, Mapping):
@@ -72,7 +78,9 @@ def read_config(path: pathlib.Path, command: click.Command) -> dict[str, Any]:
         seen.add(name)
         if name not in by_name:
             rule = f"A configuration of {command.name} names its options."
-            remedy = f"choose of {', '.join(sorted(by_name))}"
+            near = difflib.get_close_matches(name, by_name, n=1)
+            remedy = f"did you mean {near[0]}? " if near else ""
+            remedy += f"choose of {', '.join(sorted(by_name))}"
             faults.append(Fault(rule, repr(key), str(path), remedy))
         elif not isinstance(value, str | int | float | bool):
             rule, remedy = "An option has one value.", f"write {name}: and a text or a number"
