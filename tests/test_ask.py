@@ -317,6 +317,8 @@ class Command:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
+            # What starts the tests may ignore Ctrl-C, which its children would inherit.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
         lines = [self.process.stdout.readline(), self.process.stdout.readline()]
         self.url = lines[1].strip()
