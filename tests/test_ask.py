@@ -306,19 +306,27 @@ def test_a_person_answers_on_the_page(made, tmp_path, monkeypatch):
     assert (run / "answered" / "summary.json").exists()
 
 
+# What starts the tests may ignore Ctrl-C, which its children would inherit.
+STARTS = """
+import signal
+from icmjax.cli import main
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
+main()
+"""
+
+
 class Command:
     """`icmjax ask` as a process of its own, whose page is answered by requests."""
 
     def __init__(self, run):
         words = "ask", str(run), "--budget", "2", "--selector", "margin"
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "icmjax", *words],
+            [sys.executable, "-c", STARTS, *words],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            # What starts the tests may ignore Ctrl-C, which its children would inherit.
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
         lines = [self.process.stdout.readline(), self.process.stdout.readline()]
         self.url = lines[1].strip()

@@ -154,7 +154,7 @@ def test_check_says_both(folder):
         (("--columns", "choice=Text", "--options", "A"), "Label options are distinct names"),
         (("--columns", "choice=Text", "--options", '"A'), "Names have commas"),
         (("--columns", "choice=Text,label=How"), "A label is one of False, True"),
-        ((), "--columns choice=NAME"),
+        ((), "--columns claim="),
     ],
 )
 def test_every_command_names_what_is_wrong(folder, run, tmp_path, command, words, found):
