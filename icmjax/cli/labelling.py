@@ -12,6 +12,7 @@ import icmjax
 from icmjax.cli.config import FILE, config_text
 from icmjax.cli.machine import Machine
 from icmjax.cli.options import (
+    ALGORITHMS,
     ClaimsOptions,
     ModelOptions,
     ScorerOptions,
@@ -37,7 +38,6 @@ if TYPE_CHECKING:
 
 FIGURE = "diagnostics.png"
 GROUPS = (ModelOptions, ClaimsOptions, ScorerOptions, UtilityOptions)
-MAXIMISES_U = ("icm", "tempering", "greedy")
 
 
 class Place(NamedTuple):
@@ -116,7 +116,7 @@ def describe(claims: ClaimSet, algorithm: str, place: Place, name: str = "") -> 
             f"warning: claims of {len(claims.personas)} personas are one search, in which each is "
             "predicted from the others; --persona takes one, --personas all each by itself"
         )
-    if algorithm in MAXIMISES_U and not len(claims.rules.pairs):
+    if ALGORITHMS[algorithm] in icmjax.runs.MAXIMISES_U and not len(claims.rules.pairs):
         say(
             f"warning: {whose}no pair rule ties these claims, and the highest U may be "
             "one label for all; --rule ties them, and --algorithm marginals does not maximise U"

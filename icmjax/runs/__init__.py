@@ -2,6 +2,7 @@
 
 from icmjax.runs.curves import found_by, held_fast
 from icmjax.runs.exports import FORMATS, export
+from icmjax.runs.facts import MAXIMISES_U
 from icmjax.runs.figures import plot_comparison, plot_search
 from icmjax.runs.files import free_name, lock
 from icmjax.runs.fingerprints import pytree_fingerprint, search_configuration
@@ -14,6 +15,7 @@ from icmjax.runs.tables import comparison_table
 
 __all__ = [
     "FORMATS",
+    "MAXIMISES_U",
     "Run",
     "RunRecord",
     "as_jsonl",
