@@ -1,8 +1,10 @@
 """Several personas in one command: each as alone, in a folder of its name, and resumed."""
 
 import csv
+import html
 import json
 import os
+import re
 import signal
 
 import jax
@@ -78,6 +80,7 @@ def test_each_persona_has_a_folder_and_a_row(done):
         "South-Sudan",
         "summary.csv",
     ]
+    told = result.stderr
     with (out / "summary.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [row["persona"] for row in rows] == ["Peru", "Mali", "South Sudan"]
@@ -86,6 +89,12 @@ def test_each_persona_has_a_folder_and_a_row(done):
         summary = icmjax.read_run(out / row["folder"]).summary
         for name in ("accuracy", "utility", "num_claims"):
             assert float(row[name]) == pytest.approx(summary[name])
+        # The table, the summary, the terminal and the page warn of the same.
+        page = html.unescape(icmjax.report(out / row["folder"]).read_text())
+        assert int(row["num_warnings"]) == len(summary["warnings"]) == page.count("Warning:") > 0
+        for warning in summary["warnings"]:
+            assert f"<strong>Warning:</strong> {warning}" in page
+            assert re.search(rf"^warning: .*{row['persona']}.*: {re.escape(warning)}$", told, re.M)
     assert "searching together: Peru, Mali" in result.stderr
     assert "searching South Sudan" in result.stderr
     lines = result.stdout.splitlines()

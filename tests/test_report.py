@@ -19,9 +19,11 @@ from icmjax.cli.commands import main
 from icmjax.errors import RunError
 from icmjax.runs import Run, open_run, search_configuration
 from icmjax.runs.curves import calibration, found_in, readings, utility_curve
-from icmjax.runs.facts import flat, three_digits, warnings_of
+from icmjax.runs.facts import flat, three_digits
 from icmjax.runs.figures import panel_svg, plot_search
 from icmjax.runs.panels import Panel, panels_of
+from icmjax.runs.rows import gold_in
+from icmjax.runs.warned import warnings_of
 from icmjax.search import (
     ICM,
     Bootstrap,
@@ -478,21 +480,30 @@ def test_bins_of_calibration_by_hand(runs):
     assert sum(each.num for each in calibration(found_in(run, GoldLabels(gold)))) == 5
 
 
+def warned(run, gold=None):
+    return warnings_of(run.manifest, run.summary, run.claims, found_in(run, gold))
+
+
 def test_what_the_run_itself_shows_is_warned_of(runs):
     run = icmjax.read_run(runs("icm"))
-    assert not any("No pair rule" in text for text in warnings_of(run, found_in(run, None)))
+    # The summary has all of them already, those of gold too, and none is said twice.
+    assert run.summary["warnings"] == warned(run) == warned(run, gold_in(runs("icm"), run))
+    for part in ("4 consistency groups", "not told from chance"):
+        assert sum(part in text for text in warned(run)) == 1
+    assert not any("No pair rule" in text for text in warned(run))
+    run = run._replace(summary=run.summary | {"warnings": []})
     alike = run._replace(
         claims=make_claims(rule="none"),
         labels=np.ones_like(run.labels),
         summary=run.summary | {"num_inconsistent": 4},
     )
-    texts = warnings_of(alike, found_in(alike, None))
+    texts = warned(alike)
     for part in ("No pair rule", "100% of the labels", "violate 4 pairs", "consistency groups"):
         assert any(part in text for text in texts), part
     # What the search said already is not said twice.
     recorded = "100% of the labels are the same one: the search may have collapsed."
     told = alike._replace(summary=alike.summary | {"warnings": [recorded]})
-    texts = warnings_of(told, found_in(told, None))
+    texts = warned(told)
     assert sum("of the labels" in text for text in texts) == 1
 
 

@@ -111,16 +111,8 @@ def describe(claims: ClaimSet, algorithm: str, place: Place, name: str = "") -> 
         say(whose + claims.describe())
     if claims.unread and not place.quiet:
         say(f"{whose}columns that nothing reads: {', '.join(claims.unread)}")
-    if len(claims.personas) > 1:
-        say(
-            f"warning: claims of {len(claims.personas)} personas are one search, in which each is "
-            "predicted from the others; --persona takes one, --personas all each by itself"
-        )
-    if ALGORITHMS[algorithm] in icmjax.runs.MAXIMISES_U and not len(claims.rules.pairs):
-        say(
-            f"warning: {whose}no pair rule ties these claims, and the highest U may be "
-            "one label for all; --rule ties them, and --algorithm marginals does not maximise U"
-        )
+    for warning in icmjax.runs.warnings_of_claims(claims, ALGORITHMS[algorithm]):
+        say(f"warning: {whose}{warning}")
 
 
 class Search(NamedTuple):

@@ -336,9 +336,12 @@ def _write_table(
         click.echo(json.dumps(rows, indent=1))
     else:
         _print_table(rows)
+    of_text: dict[str, list[str]] = {}
     for member, summary in zip(members, summaries, strict=True):
         for warning in summary["warnings"]:
-            say(f"warning: {member.persona}: {warning}")
+            of_text.setdefault(warning, []).append(member.persona)
+    for warning, whose in of_text.items():
+        say(f"warning: {', '.join(whose)}: {warning}")
     click.echo(printable(f"wrote {path}"), err=place.is_json)
 
 

@@ -2,7 +2,6 @@
 
 from icmjax.runs.curves import found_by, held_fast
 from icmjax.runs.exports import FORMATS, export
-from icmjax.runs.facts import MAXIMISES_U
 from icmjax.runs.figures import plot_comparison, plot_search
 from icmjax.runs.files import free_name, lock
 from icmjax.runs.fingerprints import pytree_fingerprint, search_configuration
@@ -12,10 +11,10 @@ from icmjax.runs.page import make_page, report
 from icmjax.runs.places import write_new, write_numbered
 from icmjax.runs.reading import RunRecord, read_run
 from icmjax.runs.tables import comparison_table
+from icmjax.runs.warned import warnings_of, warnings_of_claims
 
 __all__ = [
     "FORMATS",
-    "MAXIMISES_U",
     "Run",
     "RunRecord",
     "as_jsonl",
@@ -35,6 +34,8 @@ __all__ = [
     "read_run",
     "report",
     "search_configuration",
+    "warnings_of",
+    "warnings_of_claims",
     "write_new",
     "write_numbered",
 ]

@@ -12,10 +12,6 @@ from icmjax.runs.reading import RunRecord
 from icmjax.statistics import calibration_error, share_interval
 
 SURE = 0.8  # probability from which on a label is called sure
-FEW_GROUPS = 30  # independent units, below which a share's 95 % interval can be wider than ± .18
-NEAR_EVEN = 0.9  # of the entropy of an even guess
-HIGH_R_HAT = 1.1
-MAXIMISES_U = ("ICM", "ParallelTempering", "Greedy")
 
 
 class Accuracy(NamedTuple):
@@ -43,9 +39,9 @@ def three_digits(value: Any) -> str:
     return text.replace("-", "−")
 
 
-def algorithm_of(run: RunRecord) -> str:
+def algorithm_of(manifest: Mapping[str, Any]) -> str:
     """The name of the algorithm's class; "" where a library's caller recorded none."""
-    return str(run.manifest["configuration"].get("algorithm", {}).get("name", ""))
+    return str(manifest["configuration"].get("algorithm", {}).get("name", ""))
 
 
 def sentences(run: RunRecord, found: Found) -> tuple[str, str]:
@@ -55,7 +51,7 @@ def sentences(run: RunRecord, found: Found) -> tuple[str, str]:
     of = ", ".join(persona for persona in run.claims.personas if persona)
     asked = f"Asked: which of {' and '.join([', '.join(options[:-1]), options[-1]])} fits each of "
     asked += f"{three_digits(len(run.claims))} claims" + (f" of {of}" if of else "")
-    by = run.manifest.get("options", {}).get("algorithm") or algorithm_of(run)
+    by = run.manifest.get("options", {}).get("algorithm") or algorithm_of(run.manifest)
     asked += f", by {by} with the model {configuration.get('model') or 'of the scorer'}."
     counts = np.bincount(run.labels, minlength=len(options))
     said = [f"{option} for {num:,}" for option, num in zip(options, counts.tolist(), strict=True)]
@@ -103,62 +99,6 @@ def _accuracy(name: str, labels: np.ndarray, found: Found) -> Accuracy | None:
         return None
     share = float(np.mean((labels == found.gold)[index]))
     return Accuracy(name, share, share_interval(share, len(np.unique(found.group_index[index]))))
-
-
-def warnings_of(run: RunRecord, found: Found) -> list[str]:
-    """What the search warned of, and what the run itself shows."""
-    recorded = [str(warning) for warning in run.summary.get("warnings", [])]
-    told = " ".join(recorded)
-    return recorded + [
-        text for text, is_told in _own_warnings(run, found) if not (is_told and is_told in told)
-    ]
-
-
-def _own_warnings(run: RunRecord, found: Found) -> list[tuple[str, str]]:
-    """Warnings, each with words by which a recorded one says the same."""
-    rules, diagnostics = run.claims.rules, found.diagnostics
-    warnings = []
-    if not len(rules.pairs) and algorithm_of(run) in MAXIMISES_U:
-        text = "No pair rule ties these claims, and the highest U may be one label for all: --rule."
-        warnings.append((text, ""))
-    num_groups = len(run.claims.groups)
-    if num_groups < FEW_GROUPS:
-        low, high = map(three_digits, share_interval(0.5, num_groups))
-        text = f"The claims are of {num_groups} consistency groups. A share of so few is not well "
-        text += f"known: the 95 % interval of one half is {low} to {high}."
-        warnings.append((text, ""))
-    most = np.bincount(run.labels, minlength=len(found.options)).max() / len(run.labels)
-    if most > 0.95:
-        warnings.append((f"{most:.0%} of the labels are the same one.", "are the same one"))
-    even = diagnostics.get("mean_marginal_entropy", 0.0) / math.log(len(found.options))
-    if even >= NEAR_EVEN:
-        text = f"The marginals are near even: their mean entropy is {even:.0%} of a guess's."
-        warnings.append((text, "marginals are near even"))
-    if run.summary.get("num_inconsistent"):
-        text = f"The labels violate {run.summary['num_inconsistent']:,} pairs."
-        warnings.append((text, "The labels violate"))
-    r_hat = diagnostics.get("max_r_hat_labels") or diagnostics.get("r_hat_utility") or 0.0
-    num_apart = diagnostics.get("num_disagreeing_claims", 0)
-    if r_hat > HIGH_R_HAT or num_apart:
-        text = f"Chains, or their halves, differ: highest R-hat {three_digits(r_hat or None)}, "
-        warnings.append((f"{text}{num_apart} claims that chains are sure of otherwise.", ""))
-    return warnings + [(text, "") for text in _of_gold(found)]
-
-
-def _of_gold(found: Found) -> list[str]:
-    """Whether found labels are better than one label for all, or than an even guess."""
-    rows = {row.name: row for row in accuracies(found)}
-    if not rows:
-        return []
-    own, constant = next(iter(rows.values())), list(rows.values())[-2]
-    chance = max(constant.accuracy, 1 / len(found.options))
-    if own.interval is not None and own.interval[0] <= chance:
-        return [
-            f"The accuracy of {three_digits(own.accuracy)} is not told from chance: its interval "
-            f"begins at {three_digits(own.interval[0])}, and {constant.name} has "
-            f"{three_digits(constant.accuracy)}."
-        ]
-    return []
 
 
 def key_numbers(run: RunRecord, found: Found) -> list[tuple[str, Any, str]]:

@@ -39,6 +39,7 @@ from icmjax._version import __version__
 from icmjax.claims import UNLABELLED, ClaimSet, GoldLabels, count_violations, write_claims
 from icmjax.errors import Fault, RunError
 from icmjax.runs.checkpoints import Checkpoints
+from icmjax.runs.curves import found_by, held_fast
 from icmjax.runs.files import (
     LOCK,
     arrays_as_bytes,
@@ -66,6 +67,7 @@ from icmjax.runs.reading import (
     TRACE,
     read_run,
 )
+from icmjax.runs.warned import warnings_of
 from icmjax.scoring import mutual_predictability
 from icmjax.search import Account, SearchResult
 
@@ -157,7 +159,7 @@ class Run:
         session = self.manifest["sessions"][-1]
         diagnostics = dict(result.diagnostics)
         accuracy, num_accuracy_claims = self._accuracy(result.labels, gold)
-        return {
+        summary = {
             "utility": result.utility,
             "mutual_predictability": float(mutual_predictability(logp, labels)),
             "num_inconsistent": int(count_violations(labels, self._claims.rules)),
@@ -172,6 +174,9 @@ class Run:
             "num_tokens": diagnostics.pop("num_tokens"),
             "diagnostics": diagnostics,
         }
+        is_held = held_fast(self._claims, self.manifest["configuration"])
+        found = found_by(result, self._claims, gold, is_held)
+        return summary | {"warnings": warnings_of(self.manifest, summary, self._claims, found)}
 
     def _accuracy(self, labels: np.ndarray, gold: GoldLabels | None) -> tuple[float | None, int]:
         """The share of right labels among those that the search found, and how many these are.

@@ -23,13 +23,13 @@ from icmjax.runs.facts import (
     sentences,
     settings_of_run,
     three_digits,
-    warnings_of,
 )
 from icmjax.runs.figures import comparison_svg, panel_svg
 from icmjax.runs.files import damage, read_file
 from icmjax.runs.panels import panels_of
 from icmjax.runs.reading import ANSWERS, RunRecord, read_run
 from icmjax.runs.rows import answered_in, extremes, gold_in, label_rows, pair_rows
+from icmjax.runs.warned import warnings_of
 
 PAGE = "report.html"
 # What commands draw as PNG the page draws itself, in its own colours.
@@ -74,13 +74,14 @@ def make_page(run: RunRecord, folder: pathlib.Path, gold: GoldLabels | None = No
     questions = {row.question for row in rows}
     surest, least_sure = extremes(rows)
     asked, told = sentences(run, found)
+    warnings = warnings_of(run.manifest, run.summary, run.claims, found)
     environment = _environment()
     script = environment.get_template("report.js").render()
     return environment.get_template("report.html").render(
         title=printable(folder.resolve().name, keep=""),
         asked=asked,
         told=told,
-        warnings=[printable(warning, keep="") for warning in warnings_of(run, found)],
+        warnings=[printable(warning, keep="") for warning in warnings],
         numbers=key_numbers(run, found),
         panels=[
             (panel, markupsafe.Markup(panel_svg(panel, f"figure{number}")))

@@ -1,0 +1,109 @@
+"""What a reader of a run should know before its labels are believed, in sentences."""
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from icmjax.claims import ClaimSet
+from icmjax.runs.curves import Found
+from icmjax.runs.facts import accuracies, algorithm_of, three_digits
+from icmjax.statistics import share_interval
+
+FEW_GROUPS = 30  # independent units, below which a share's 95 % interval can be wider than ± .18
+NEAR_EVEN = 0.9  # of the entropy of an even guess
+HIGH_R_HAT = 1.1
+MAXIMISES_U = ("ICM", "ParallelTempering", "Greedy")
+
+
+def warnings_of(
+    manifest: Mapping[str, Any], summary: Mapping[str, Any], claims: ClaimSet, found: Found
+) -> list[str]:
+    """All that a run warns of: what its search said, and what claims, labels and gold show.
+
+    Whatever shows warnings of a run has them from here, or from the `summary.json` that keeps them.
+    So they are the same at the end of a search, in a table of several, and on the page. Of a page
+    that is given gold labels which the run does not keep, those of gold are new.
+
+    Args:
+      summary: with the `warnings` that are known, those of the search or all of them.
+    """
+    recorded = [str(warning) for warning in summary.get("warnings", [])]
+    told = " ".join(recorded)
+    own = [(text, text) for text in warnings_of_claims(claims, algorithm_of(manifest))]
+    own += [*_of_labels(summary, claims, found), *_of_chains(found), *_of_gold(found)]
+    return recorded + [text for text, part in own if part not in told]
+
+
+def warnings_of_claims(claims: ClaimSet, algorithm: str) -> list[str]:
+    """What can be warned of before anything is searched.
+
+    Args:
+      algorithm: the name of its class.
+    """
+    texts = []
+    if len(claims.personas) > 1:
+        texts.append(
+            f"Claims of {len(claims.personas)} personas are one search, in which each is predicted "
+            "from the others; --persona takes one, --personas all each by itself."
+        )
+    if not len(claims.rules.pairs) and algorithm in MAXIMISES_U:
+        texts.append(
+            "No pair rule ties these claims, and the highest U may be one label for all; --rule "
+            "ties them, and --algorithm marginals does not maximise U."
+        )
+    return texts
+
+
+# Each of these is a sentence, and the part of it by which another one says the same.
+
+
+def _of_labels(
+    summary: Mapping[str, Any], claims: ClaimSet, found: Found
+) -> Iterator[tuple[str, str]]:
+    num_groups = len(claims.groups)
+    if num_groups < FEW_GROUPS:
+        low, high = map(three_digits, share_interval(0.5, num_groups))
+        text = (
+            f"The claims are of {num_groups} consistency groups. A share of so few is not well "
+            f"known: the 95 % interval of one half is {low} to {high}."
+        )
+        yield text, text
+    most = np.bincount(found.labels, minlength=len(found.options)).max() / len(found.labels)
+    if most > 0.95:
+        yield f"{most:.0%} of the labels are the same one.", "are the same one"
+    even = found.diagnostics.get("mean_marginal_entropy", 0.0) / math.log(len(found.options))
+    if even >= NEAR_EVEN:
+        text = f"The marginals are near even: their mean entropy is {even:.0%} of a guess's."
+        yield text, "marginals are near even"
+    if summary.get("num_inconsistent"):
+        yield f"The labels violate {summary['num_inconsistent']:,} pairs.", "The labels violate"
+
+
+def _of_chains(found: Found) -> Iterator[tuple[str, str]]:
+    diagnostics = found.diagnostics
+    r_hat = diagnostics.get("max_r_hat_labels") or diagnostics.get("r_hat_utility") or 0.0
+    num_apart = diagnostics.get("num_disagreeing_claims", 0)
+    if r_hat > HIGH_R_HAT or num_apart:
+        text = (
+            f"Chains, or their halves, differ: highest R-hat {three_digits(r_hat or None)}, "
+            f"{num_apart} claims that chains are sure of otherwise."
+        )
+        yield text, text
+
+
+def _of_gold(found: Found) -> Iterator[tuple[str, str]]:
+    """Whether found labels are better than one label for all, or than an even guess."""
+    rows = accuracies(found)
+    if not rows:
+        return
+    own, constant = rows[0], rows[-2]
+    chance = max(constant.accuracy, 1 / len(found.options))
+    if own.interval is not None and own.interval[0] <= chance:
+        text = (
+            f"The accuracy of {three_digits(own.accuracy)} is not told from chance: its interval "
+            f"begins at {three_digits(own.interval[0])}, and {constant.name} has "
+            f"{three_digits(constant.accuracy)}."
+        )
+        yield text, text
