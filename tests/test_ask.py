@@ -70,8 +70,12 @@ def test_the_terminal_asks_and_searches(run):
     assert (second.get("is_unsure"), third.get("is_unsure")) == (True, None)
     assert "no such answer" in result.output
     assert "+.035 [.018, .056]" in result.output  # what is known of the default
-    assert re.search(r"Without examples the model says (True|False) \d+%", result.output)
-    assert re.search(r"The search labelled it (True|False), at a probability", result.output)
+    assert re.search(r"the model is (nearly undecided|unsure|fairly sure|sure) here", result.output)
+    # A label that is read first sways the answer: it is told after it, and of none that is skipped.
+    told = r"Without examples the model says \w+ \d+%.*The search labelled it \w+, at a probability"
+    rounds = re.split(r"(?m)^[123] of 3", result.output)[1:]
+    is_told = [bool(re.search(rf"back: \w+\n{told}", text)) for text in rounds]
+    assert is_told == [False, True, False, True, True, False]  # b, t, b, 2, unsure, s
     after = {row["id"]: row["label"] for row in read_rows(run / "answered" / "labels.jsonl")}
     assert after[first["id"]] == 0
     given = {row["id"] for row in read_rows(run / "answered" / "answers.jsonl") if row["is_answer"]}
@@ -259,7 +263,7 @@ class Person(threading.Thread):
                 page.wait_for_selector("#heading:has-text('Question 1 of 2')")
                 page.keyboard.press("f")
                 page.wait_for_selector("#heading:has-text('Question 2 of 2')")
-                self.seen["why"] = page.inner_text("#why")
+                self.seen["said"] = page.is_visible("#said"), page.text_content("#said")
                 page.keyboard.press("t")
                 page.wait_for_selector("#searching:not([hidden])")
                 page.wait_for_selector("#done:not([hidden])")
@@ -298,7 +302,8 @@ def test_a_person_answers_on_the_page(made, tmp_path, monkeypatch):
     assert person.urls[0].startswith("file://")
     assert not list(run.glob("ask-*"))
     assert [row["label"] for row in read_rows(run / "questions.jsonl")] == ["False", "True"]
-    assert "The search labelled it" in person.seen["why"]
+    is_said, said = person.seen["said"]
+    assert (is_said, "The search labelled it" in said) == (False, True)
     assert f"of {NUM_CLAIMS} labels turned" in person.seen["summary"]
     assert "4 are held fast" in person.seen["summary"]
     assert person.seen["faults"] == []

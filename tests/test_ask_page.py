@@ -3,6 +3,7 @@
 import http.client
 import json
 import stat
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -28,10 +29,18 @@ ROWS = [
 ]
 
 
-def make_interview(folder, budget=3, rows=ROWS, **options):
-    claims = claims_from_rows(rows, rule="none", **options)
+def make_interview(folder, budget=3, options=None):
+    """Questions about what a search has labelled: its first option, at .9 each."""
+    claims = claims_from_rows(ROWS, rule="none", options=options)
     file = Questionnaire(folder / "questions.jsonl", claims)
-    asked = ask(None, claims, budget, "random", first=file.open, without=file.closed)
+    num_options = len(claims.options)
+    marginals = np.full((len(claims), num_options), 0.1 / (num_options - 1))
+    marginals[:, 0] = 0.9
+    found = SimpleNamespace(
+        labels=np.zeros(len(claims), np.int8), marginals=marginals, label_log_probs=None
+    )
+    known = {"first": file.open, "without": file.closed, "found": found}
+    asked = ask(None, claims, budget, "random", **known)
     file.add(asked.questions)
     file.write()
     return Interview(HOSTILE, asked, file), claims
@@ -137,8 +146,16 @@ def test_it_reads_well_on_a_desk(browser, tmp_path):
         for size in (1280, 390, 320):
             page.set_viewport_size({"width": size, "height": 800})
             assert page.evaluate(width) <= size
+        # What the search said would sway an answer: it is there for whoever asks for it.
+        assert not page.is_visible("#said")
+        page.focus("#said-part summary")
+        page.keyboard.press("Enter")
+        said = "The search labelled it False, at a probability of 90%."
+        assert (page.is_visible("#said"), page.inner_text("#said")) == (True, said)
+        assert serious_faults(page) == []
         page.click("#unsure")
         at(page, 2)
+        assert not page.is_visible("#said")
         page.click("#options button >> nth=1")
         at(page, 3)
     assert kept(tmp_path) == [(None, True), ("False", False), (None, False)]

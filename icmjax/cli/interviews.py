@@ -84,6 +84,9 @@ def ask_in_terminal(interview: Interview, search_fn: Callable[[], None]) -> None
         except InputError as error:  # the file holds another answer: as on the page, once more
             click.echo(f"error: {error}", err=True)
             continue
+        said = interview.asked.questions[number].said
+        if said and given != "skip":  # what is skipped may be asked again
+            click.echo(printable(said, keep=""))
         is_last = number + 1 == len(interview.replies)
         open_ones = [place for place, reply in enumerate(interview.replies) if reply is None]
         number = min(open_ones, default=0) if is_last else number + 1
@@ -102,7 +105,7 @@ def _prompt(interview: Interview, number: int) -> Any:
     persona = f", {claim.persona}" if claim.persona else ""
     texts = [f"\n{number + 1} of {len(replies)}{persona}", claim.question, claim.choice]
     texts += [] if claim.choice_2 is None else ["rather than", claim.choice_2]
-    for text in [*texts, f"({question.why})"]:
+    for text in [*texts, f"({question.why} {question.measure}".rstrip() + ")"]:
         if text.strip():
             click.echo(printable(text))
     shown = []

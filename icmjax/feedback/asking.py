@@ -10,7 +10,7 @@ from jax import Array
 
 from icmjax.claims import UNLABELLED, Claim, ClaimSet
 from icmjax.feedback.evidence import Found, gather
-from icmjax.feedback.selectors import Evidence, choose_claims, uncertainty
+from icmjax.feedback.selectors import Evidence, choose_claims, entropy, uncertainty
 from icmjax.search import Algorithm, Scorer
 
 # What is known of each way to choose; of those that are not here no more than of random claims.
@@ -28,6 +28,19 @@ KNOWN = {
 }
 
 
+# Who or what doubts a claim, by selector: `{}` says how much.
+DOUBTS = {
+    "zero_shot_entropy": "Before it is shown any example, the model is {} here.",
+    "unbiased_entropy": "Before it is shown any example, and with its habit of saying one label "
+    "taken off, the model is {} here.",
+    "leave_one_out_entropy": "Shown the labels of all other claims, the model is {} here.",
+    "margin": "Shown the labels of all other claims, the model is {} here.",
+    "marginal_entropy": "Over all that it read, the search is {} here.",
+}
+# By the entropy's share of an even guess's; of two labels these are .68, .85 and .95 for one.
+DEGREES = ((0.9, "nearly undecided"), (0.6, "unsure"), (0.3, "fairly sure"), (0.0, "sure"))
+
+
 class Question(NamedTuple):
     """One claim to ask a person about."""
 
@@ -35,6 +48,8 @@ class Question(NamedTuple):
     claim: Claim
     uncertainty: float  # by the selector
     why: str  # in words
+    measure: str  # the number behind these words; "" for none
+    said: str  # of the claim by model and search; it would sway whoever reads it before answering
 
 
 class Questions(NamedTuple):
@@ -100,51 +115,51 @@ def ask(
             index,
             claims.claims[index],
             float(values[index]),
-            " ".join(filter(None, _reasons(selector, index, evidence, values, found, claims))),
+            *_reason(selector, float(values[index]), len(claims.options)),
+            _said(selector, index, evidence, found, claims.options),
         )
         for index in asked
     ]
     return Questions(selector, tuple(questions))
 
 
-def _reasons(
-    selector: str,
-    index: int,
-    evidence: Evidence,
-    values: np.ndarray,
-    found: Found | None,
-    claims: ClaimSet,
-) -> list[str]:
-    """Why a claim is asked about, and what the search said of it, a sentence each."""
-    value, options = values[index], claims.options
-    share = f"{value / np.log(len(options)):.0%} of the uncertainty of an even guess"
+def _reason(selector: str, value: float, num_options: int) -> tuple[str, str]:
+    """Why a claim is asked about in words, and the number behind them; no label is named."""
+    if selector == "expected_gain":
+        why = "An answer here is expected to do much for what the search finds."
+        return why, f"Expected gain of the utility: {value:+.2f}."
+    if selector not in DOUBTS:
+        return "It was drawn at random.", ""
+    if selector == "margin":
+        # The value is the gap of two log-probs, of which alone the share is a coin's.
+        share = float(entropy(np.array([value, 0.0]) - np.logaddexp(value, 0.0)) / np.log(2))
+        measure = f"Its two likeliest labels are {-value:.2f} nats apart."
+    else:
+        share = value / np.log(num_options)
+        measure = f"Doubt: {share:.0%}, where 100% is an even guess."
+    degree = next((name for least, name in DEGREES if share >= least), DEGREES[-1][1])
+    return DOUBTS[selector].format(degree), measure
 
-    def said(log_probs: np.ndarray | None) -> str:
-        assert log_probs is not None
+
+def _said(
+    selector: str, index: int, evidence: Evidence, found: Found | None, options: Sequence[str]
+) -> str:
+    """What the model and the search said of a claim; "" where nothing is known."""
+    sources = {
+        "zero_shot_entropy": ("Without examples", evidence.zero_shot),
+        "unbiased_entropy": ("Without examples, less its habit,", evidence.unbiased),
+        "leave_one_out_entropy": ("Shown all other labels", evidence.leave_one_out),
+        "margin": ("Shown all other labels", evidence.leave_one_out),
+    }
+    when, log_probs = sources.get(selector, ("", None))
+    texts = []
+    if log_probs is not None:
         shares = scipy.special.softmax(np.asarray(log_probs[index], np.float64))
         best = np.argsort(-shares, kind="stable")[:2]
-        return ", ".join(f"{options[label]} {shares[label]:.0%}" for label in best)
-
-    if selector == "zero_shot_entropy":
-        why = f"Without examples the model says {said(evidence.zero_shot)}: {share}."
-    elif selector == "unbiased_entropy":
-        why = (
-            f"Without examples, less its habit, the model says {said(evidence.unbiased)}: {share}."
-        )
-    elif selector == "leave_one_out_entropy":
-        others = said(evidence.leave_one_out)
-        why = f"After the labels of all other claims the model says {others}: {share}."
-    elif selector == "margin":
-        others = said(evidence.leave_one_out)
-        why = f"After the labels of all other claims the model says {others}, its likeliest labels."
-    elif selector == "marginal_entropy":
-        why = f"The search is unsure of it: {share}."
-    elif selector == "expected_gain":
-        why = f"An answer is expected to change the utility by {value:+.2f}."
-    else:
-        why = "It was drawn at random."
-    if found is None:
-        return [why]
-    label = int(found.labels[index])
-    probability = f"{found.marginals[index, label]:.0%}"
-    return [why, f"The search labelled it {options[label]}, at a probability of {probability}."]
+        said = ", ".join(f"{options[label]} {shares[label]:.0%}" for label in best)
+        texts.append(f"{when} the model says {said}.")
+    if found is not None:
+        label = int(found.labels[index])
+        probability = f"{found.marginals[index, label]:.0%}"
+        texts.append(f"The search labelled it {options[label]}, at a probability of {probability}.")
+    return " ".join(texts)

@@ -155,6 +155,8 @@ class Interview:
                         "choice": question.claim.choice,
                         "choice_2": question.claim.choice_2,
                         "why": question.why,
+                        "measure": question.measure,
+                        "said": question.said,
                         "reply": reply,
                     }
                     for question, reply in zip(self.asked.questions, self.replies, strict=True)

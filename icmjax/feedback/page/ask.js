@@ -82,7 +82,9 @@ function showQuestion() {
   by("choice").textContent = question.choice;
   by("choice_2").textContent = question.choice_2 ?? "";
   for (const id of ["choice_2", "rather"]) by(id).hidden = question.choice_2 === null;
-  by("why").textContent = question.why;
+  for (const id of ["why", "measure", "said"]) by(id).textContent = question[id];
+  by("said-part").hidden = !question.said;
+  by("said-part").open = false; // a label that is read first sways the answer
   by("options").replaceChildren(...state.order.map(optionButton));
   for (const name of ["unsure", "skip"]) by(name).setAttribute("aria-pressed", String(question.reply === name));
   for (const name of ["back", "unsure", "skip"]) {
