@@ -69,6 +69,7 @@ def test_the_terminal_asks_and_searches(run):
     assert (first["label"], second["label"], third["label"]) == ("False", None, None)
     assert (second.get("is_unsure"), third.get("is_unsure")) == (True, None)
     assert "no such answer" in result.output
+    assert result.stderr.startswith("loading persona-world; the questions follow\n")
     assert "+.035 [.018, .056]" in result.output  # what is known of the default
     assert re.search(r"the model is (nearly undecided|unsure|fairly sure|sure) here", result.output)
     # A label that is read first sways the answer: it is told after it, and of none that is skipped.
@@ -237,6 +238,7 @@ def test_a_round_that_is_over_ends_with_its_own_status(run, monkeypatch, status)
     assert result.exit_code == status, result.output
     assert "interrupted" not in result.output
     assert ("A rule." in result.stderr) == bool(status)
+    assert "loading" not in result.stderr  # by the margin no model is asked which claims
     assert opened[0].startswith(f"{run.as_uri()}/ask-")
     assert not list(run.glob("ask-*"))
 
@@ -297,6 +299,7 @@ def test_a_person_answers_on_the_page(made, tmp_path, monkeypatch):
     person.join(60)
     assert "error" not in person.seen, person.seen["error"]
     assert result.exit_code == 0, result.output
+    assert result.stderr.startswith("loading persona-world; the page's address follows\n")
     printed = re.search(r"http://127\.0\.0\.1:\d+/[\w-]{43}/", result.output)[0]
     assert printed.split("/")[3] not in person.urls[0]  # a browser's own words are seen by all
     assert person.urls[0].startswith("file://")

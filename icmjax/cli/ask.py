@@ -21,6 +21,7 @@ from icmjax.cli.interviews import ask_in_terminal, ask_on_page
 from icmjax.cli.labelling import Place, algorithm_of
 from icmjax.cli.machine import Machine, machine_options
 from icmjax.cli.options import SELECTORS, ModelOptions, ScorerOptions, recorded
+from icmjax.cli.output import say
 from icmjax.cli.preemption import PREEMPTED
 from icmjax.cli.search import says_how_to_go_on
 from icmjax.errors import Fault, InputError, printable
@@ -53,8 +54,13 @@ class Round:
         seed: int,
         first: Sequence[int],
         without: Sequence[int],
+        what_follows: str,
     ) -> Questions:
-        """The claims to ask about, some of them first, without the groups of others."""
+        """The claims to ask about, some of them first, without the groups of others.
+
+        Args:
+          what_follows: in words, for who waits until the model is read.
+        """
         import jax
 
         claims = self.run.claims
@@ -62,10 +68,12 @@ class Round:
         scorer = algorithm = None
         if selector is None or reads in icmjax.feedback.NEEDS_MODEL:
             options = recorded_options(self.run, self.folder)
+            model = recorded(ModelOptions, options)
+            # A large model takes minutes, in which nothing else is said.
+            say(f"loading {model.model}; {what_follows}")
             algorithm = algorithm_of(options)
-            template = recorded(ModelOptions, options).template
             scoring = recorded(ScorerOptions, options)
-            scorer = scoring.make(self.lm, claims, template, self.machine)
+            scorer = scoring.make(self.lm, claims, model.template, self.machine)
         return icmjax.ask(
             scorer,
             claims,
@@ -167,7 +175,8 @@ def command(
     with contextlib.ExitStack() as held:
         held.enter_context(icmjax.runs.lock(pathlib.Path(folder)))
         file = icmjax.feedback.Questionnaire(pathlib.Path(folder) / QUESTIONS, this.run.claims)
-        asked = this.choose(budget, selector, seed, file.open, file.closed)
+        follows = "the questions follow" if terminal else "the page's address follows"
+        asked = this.choose(budget, selector, seed, file.open, file.closed, follows)
         file.add(asked.questions)
         file.write()
         name = printable(pathlib.Path(folder).resolve().name, keep="")
@@ -203,7 +212,8 @@ def _says_what_is_saved(interview: Interview, file: Questionnaire, folder: str) 
 def _write(this: Round, budget: int, selector: str | None, seed: int, out: str) -> None:
     """Write the questions to a file; those that are there stay, answered or not."""
     file = icmjax.feedback.Questionnaire(out, this.run.claims)
-    asked = this.choose(budget, selector, seed, [], [*file.open, *file.closed])
+    closed = [*file.open, *file.closed]
+    asked = this.choose(budget, selector, seed, [], closed, "the questions follow")
     rows = file.add(asked.questions)
     file.write()
     num_kept, num_answered = len(file) - len(rows), len(file.answered)
