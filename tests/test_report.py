@@ -268,7 +268,7 @@ def test_options_of_a_caller_are_never_markup(tmp_path, open_page):
 @pytest.mark.parametrize("colours", ["light", "dark"])
 def test_people_can_read_it_in_any_size_and_light(runs, open_page, width, colours):
     page = open_page(icmjax.report(runs("marginals")), width, color_scheme=colours)
-    page.locator("#settings summary").click()
+    page.locator("#settings summary").first.click()
     assert page.evaluate("document.documentElement.scrollWidth") == width
     assert not serious_faults(page)
     paper = page.evaluate("getComputedStyle(document.body).backgroundColor")
@@ -284,10 +284,16 @@ def test_the_checker_of_pages_has_teeth(runs, open_page):
     assert any("label" in fault for fault in serious_faults(page))
 
 
-def test_on_a_phone_claims_labels_and_probabilities_are_seen_at_once(runs, open_page):
+def test_on_a_phone_all_of_a_row_is_seen_at_once(runs, open_page):
     page = open_page(icmjax.report(runs("marginals")), 390)
-    box = page.locator("#label-table td.share").first.bounding_box()
-    assert box["x"] + box["width"] <= 390
+    for column in ("place", "claim", "label", "share", "odds", "gold"):
+        box = page.locator(f"#label-table td.{column}").first.bounding_box()
+        assert box["width"] > 0, column
+        assert box["x"] + box["width"] <= 390, column
+    # Every column can be sorted by, and what is filtered away is gone.
+    page.locator("#label-table th", has_text="log-odds").locator("button").click()
+    page.get_by_label("Search").fill("claim 5")
+    assert page.locator("#label-table tbody tr:visible").count() == 1
 
 
 def test_print_shows_all_and_no_controls(tmp_path, open_page):
@@ -304,7 +310,7 @@ def test_print_shows_all_and_no_controls(tmp_path, open_page):
 
 def test_settings_tell_how_to_run_it_again(runs, open_page):
     page = open_page(icmjax.report(runs("marginals")))
-    page.locator("#settings summary").click()
+    page.locator("#settings summary").first.click()
     text = page.locator("#settings").inner_text()
     for told in (
         "icmjax search --out 'a & b'",
@@ -313,6 +319,7 @@ def test_settings_tell_how_to_run_it_again(runs, open_page):
     ):
         assert told in text
     assert re.search(r"num_iterations\s+6\b", text)
+    assert text.index("num_iterations") < text.index("versions.jax")
 
 
 def test_settings_of_any_form_are_told():
@@ -357,6 +364,12 @@ def test_pairs_stand_side_by_side(runs, open_page):
     page = open_page(icmjax.report(runs("marginals")))
     pairs = page.locator("#pairs li")
     assert pairs.count() == NUM_CLAIMS // 2
+    # Words that a newcomer does not know are explained where they stand.
+    assert "it, at a cost" in page.locator("#pairs dl").inner_text()
+    assert "soft rule kept" in pairs.nth(2).inner_text()
+    told = page.locator(".numbers, #comparison").all_inner_texts()
+    assert "how far probabilities are from the share that is right" in told[0]
+    assert "asked of each claim alone" in told[1]
     sides = pairs.nth(2).locator(".side").all_inner_texts()
     assert ["Claim 4" in sides[0], "Claim 5" in sides[1]] == [True, True]
     boxes = [pairs.nth(2).locator(".side").nth(i).bounding_box() for i in range(2)]
@@ -558,4 +571,6 @@ def test_from_claims_to_the_page_on_the_command_line(tmp_path, open_page):
     assert page.evaluate("document.documentElement.scrollWidth") == 390
     assert not serious_faults(page)
     assert "tokens a pass" in page.locator("#settings").text_content()
+    assert "lm.config.num_layers" in page.locator("#settings details details").text_content()
+    assert not page.locator("#settings details details dl").is_visible()
     assert page.locator("#comparison svg").count() == 1

@@ -11,7 +11,11 @@ from icmjax.runs.curves import Found, calibration, has_readings, readings
 from icmjax.runs.reading import RunRecord
 from icmjax.statistics import calibration_error, share_interval
 
+INTERNAL = "lm.config."  # what a scorer's settings have of the model's own configuration
 SURE = 0.8  # probability from which on a label is called sure
+ECE = "expected calibration error (ECE): how far probabilities are from the share that is right; "
+ECE += "0 is best"
+PREDICTABILITY = "log-probability of a label, given all others; 0 is best, in nats"
 
 
 class Accuracy(NamedTuple):
@@ -20,6 +24,7 @@ class Accuracy(NamedTuple):
     name: str
     accuracy: float
     interval: tuple[float, float] | None  # 95 %, each consistency group counted once
+    note: str  # what these labels are, for who does not know the name
 
 
 def three_digits(value: Any) -> str:
@@ -69,7 +74,7 @@ def sentences(run: RunRecord, found: Found) -> tuple[str, str]:
 
 def own_accuracy(found: Found) -> Accuracy | None:
     """How many found labels are gold; None where no gold label is known."""
-    return _accuracy("labels of this run", found.labels, found)
+    return _accuracy("labels of this run", found.labels, found, "what the search found")
 
 
 def accuracies(found: Found) -> list[Accuracy]:
@@ -77,28 +82,42 @@ def accuracies(found: Found) -> list[Accuracy]:
     own = own_accuracy(found)
     if own is None:
         return []
-    rows = [own]
-    if has_readings(found) and len(found.options) == 2:
-        first = readings(found)[0]
-        border = float(found.diagnostics.get("bias", 0.0))
-        is_read = found._replace(is_held=found.is_held | np.isnan(first))
-        start = "given labels alone" if found.is_held.any() else "zero-shot"
-        names = {start: 0.0} | ({f"{start}, border moved": border} if border else {})
-        pairs = [(name, (first > cut).astype(np.int8)) for name, cut in names.items()]
-        rows += filter(None, (_accuracy(name, labels, is_read) for name, labels in pairs))
     counts = np.bincount(found.gold[found.is_judged], minlength=len(found.options))
     constant = np.full_like(found.gold, counts.argmax())
     commonest = printable(found.options[int(counts.argmax())], keep="")
-    rows += filter(None, [_accuracy(f"“{commonest}” for all", constant, found)])
-    return [*rows, Accuracy("an even guess", 1 / len(found.options), None)]
+    of_all = _accuracy(f"“{commonest}” for all", constant, found, "the commonest gold label alone")
+    even = Accuracy("an even guess", 1 / len(found.options), None, "what chance reaches")
+    return list(filter(None, [own, *_of_first_pass(found), of_all, even]))
 
 
-def _accuracy(name: str, labels: np.ndarray, found: Found) -> Accuracy | None:
+def _of_first_pass(found: Found) -> list[Accuracy | None]:
+    """What the model said before it was shown any label that was found, where that is known."""
+    if not (has_readings(found) and len(found.options) == 2):
+        return []
+    first = readings(found)[0]
+    border = float(found.diagnostics.get("bias", 0.0))
+    is_read = found._replace(is_held=found.is_held | np.isnan(first))
+    if found.is_held.any():
+        name, note = "given labels alone", "the model is shown the given labels, and none else"
+    else:
+        name, note = "zero-shot", "the model is asked of each claim alone, and shown no label"
+    rows = [_accuracy(name, (first > 0).astype(np.int8), is_read, note)]
+    if border:
+        option = printable(found.options[1], keep="")
+        moved = f"the same, but “{option}” begins at log-odds of {three_digits(border)}, not at 0: "
+        moved += "this takes off a label that the model favours"
+        labels = (first > border).astype(np.int8)
+        rows.append(_accuracy(f"{name}, border moved", labels, is_read, moved))
+    return rows
+
+
+def _accuracy(name: str, labels: np.ndarray, found: Found, note: str) -> Accuracy | None:
     index = np.flatnonzero(found.is_judged)
     if not len(index):
         return None
     share = float(np.mean((labels == found.gold)[index]))
-    return Accuracy(name, share, share_interval(share, len(np.unique(found.group_index[index]))))
+    interval = share_interval(share, len(np.unique(found.group_index[index])))
+    return Accuracy(name, share, interval, note)
 
 
 def key_numbers(run: RunRecord, found: Found) -> list[tuple[str, Any, str]]:
@@ -112,41 +131,54 @@ def key_numbers(run: RunRecord, found: Found) -> list[tuple[str, Any, str]]:
         (
             "accuracy",
             own.accuracy if own else summary.get("accuracy"),
-            "share of labels that are gold",
+            "share of labels that agree with gold",
         ),
-        ("calibration error", calibration_error(bins) if bins else None, "ECE, 10 bins"),
+        ("calibration error", calibration_error(bins) if bins else None, ECE),
         ("utility U", summary.get("utility"), "alpha · mutual predictability − violated pairs"),
-        ("mutual predictability", summary.get("mutual_predictability"), "nats a claim"),
+        ("mutual predictability", summary.get("mutual_predictability"), PREDICTABILITY),
         ("violated pairs", summary.get("num_inconsistent"), f"of {len(run.claims.rules.pairs):,}"),
         ("acceptance", acceptance, "share of moves that were accepted"),
-        ("ESS of U", diagnostics.get("ess_utility"), "effective sample size"),
+        ("ESS of U", diagnostics.get("ess_utility"), "steps that are worth independent ones"),
         ("R-hat of U", diagnostics.get("r_hat_utility"), "near 1 where chains agree"),
         ("lowest ESS of labels", diagnostics.get("min_ess_labels"), "over claims"),
         ("highest R-hat of labels", diagnostics.get("max_r_hat_labels"), "over claims"),
         ("round trips", diagnostics.get("num_round_trips"), "hottest to coldest rung"),
-        ("passes", diagnostics.get("num_passes"), "of the scorer"),
-        ("tokens", summary.get("num_tokens"), "read by the scorer"),
+        ("passes", diagnostics.get("num_passes"), "over the claims"),
+        ("tokens", summary.get("num_tokens"), "read by the model"),
         ("seconds", summary.get("wall_seconds"), str(summary.get("device", ""))),
     ]
     return [(name, value, note) for name, value, note in numbers if value is not None]
 
 
-def settings_of_run(run: RunRecord) -> list[tuple[str, list[tuple[str, Any]]]]:
-    """Settings by heading: the sessions, the algorithm, the options and the scorer."""
+class Settings(NamedTuple):
+    """How a run was made, by dotted names."""
+
+    tables: list[tuple[str, list[tuple[str, Any]]]]  # by heading, what somebody may choose first
+    internals: list[tuple[str, Any]]  # of the model, which nobody chooses
+
+
+def settings_of_run(run: RunRecord) -> Settings:
+    """The options and the algorithm, then the sessions, the claims and the scorer."""
     configuration, manifest = run.manifest["configuration"], run.manifest
-    tables = []
+    options = manifest.get("options", {})
+    given = flat({name: value for name, value in options.items() if value is not None})
+    left_out = [name for name, value in options.items() if value is None]
+    if left_out:
+        given.append(("not given", ", ".join(left_out)))
+    tables = [
+        ("Options of the command", given),
+        ("Algorithm", flat(configuration.get("algorithm", {}))),
+    ]
     sessions = manifest.get("sessions", [])
     for number, session in enumerate(sessions, start=1):
         heading = "Session" if len(sessions) == 1 else f"Session {number}"
         tables.append((heading, flat(session)))
-    tables.append(("Algorithm", flat(configuration.get("algorithm", {}))))
-    given = {name: x for name, x in manifest.get("options", {}).items() if x is not None}
-    tables.append(("Options of the command", flat(given)))
-    tables.append(
-        ("Claims", [*flat(configuration.get("claims", {})), ("rule", run.claims.describe())])
-    )
-    tables.append(("Scorer", flat(configuration.get("scorer", {}))))
-    return [(heading, rows) for heading, rows in tables if rows]
+    claims = [*flat(configuration.get("claims", {})), ("rule", run.claims.describe())]
+    scorer = flat(configuration.get("scorer", {}))
+    internals = [(name, value) for name, value in scorer if INTERNAL in name]
+    own = [(name, value) for name, value in scorer if INTERNAL not in name]
+    tables += [("Claims", claims), ("Scorer", own)]
+    return Settings([(heading, rows) for heading, rows in tables if rows], internals)
 
 
 def flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:

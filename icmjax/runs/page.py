@@ -28,7 +28,7 @@ from icmjax.runs.figures import comparison_svg, panel_svg
 from icmjax.runs.files import damage, read_file
 from icmjax.runs.panels import panels_of
 from icmjax.runs.reading import ANSWERS, RunRecord, read_run
-from icmjax.runs.rows import answered_in, extremes, gold_in, label_rows, pair_rows
+from icmjax.runs.rows import KINDS, answered_in, extremes, gold_in, label_rows, pair_rows
 from icmjax.runs.warned import warnings_of
 
 PAGE = "report.html"
@@ -75,6 +75,7 @@ def make_page(run: RunRecord, folder: pathlib.Path, gold: GoldLabels | None = No
     surest, least_sure = extremes(rows)
     asked, told = sentences(run, found)
     warnings = warnings_of(run.manifest, run.summary, run.claims, found)
+    pairs = pair_rows(run.claims, run.labels, rows)
     environment = _environment()
     script = environment.get_template("report.js").render()
     return environment.get_template("report.html").render(
@@ -102,7 +103,8 @@ def make_page(run: RunRecord, folder: pathlib.Path, gold: GoldLabels | None = No
         personas=[printable(persona, keep="") for persona in run.claims.personas],
         surest=surest,
         least_sure=least_sure,
-        pairs=pair_rows(run.claims, run.labels, rows),
+        pairs=pairs,
+        kinds=[(kind, KINDS[kind]) for kind in KINDS if kind in {pair.kind for pair in pairs}],
         many_pairs=MANY_PAIRS,
         settings=settings_of_run(run),
         version=__version__,

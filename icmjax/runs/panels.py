@@ -119,6 +119,11 @@ def _readings(found: Found) -> Panel | None:
         "last one all others, those between a few. Lines are medians over claims, bands hold the "
         "middle 80 % of them."
     )
+    if bias:
+        caption += (
+            " The border is where labels change over: not at 0, to take off a label that the model "
+            "favours."
+        )
     return Panel("What each pass said", caption, draw)
 
 
@@ -265,8 +270,9 @@ def _calibration(found: Found) -> Panel | None:
         axes.set(xlabel="probability of the label", ylabel="share that is right")
 
     caption = (
-        f"Expected calibration error {three_digits(error)}, over {num} labels in bins of 0.1. Bars "
-        "are 95 % Wilson intervals, each consistency group counted once; below stand the claims "
-        "in each bin."
+        "On the line, labels are right as often as their probability says. Expected calibration "
+        f"error (ECE), the mean distance to it: {three_digits(error)}, over {num} labels in bins "
+        "of 0.1. Bars are 95 % Wilson intervals, each consistency group counted once; below stand "
+        "the claims in each bin."
     )
     return Panel("Calibration", caption, draw)

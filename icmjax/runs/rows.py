@@ -13,6 +13,11 @@ from icmjax.runs.facts import SURE
 from icmjax.runs.files import read_known
 from icmjax.runs.reading import ANSWERS, GOLD, RunRecord
 
+# Of rules, for who does not know them.
+KINDS = {
+    "soft": "the search may break it, at a cost, where the labels fit better otherwise",
+    "hard": "it is kept, whatever the model says",
+}
 NUM_EXTREMES = 5  # claims of either end of certainty that are shown apart
 
 

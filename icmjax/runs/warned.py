@@ -87,8 +87,9 @@ def _of_chains(found: Found) -> Iterator[tuple[str, str]]:
     num_apart = diagnostics.get("num_disagreeing_claims", 0)
     if r_hat > HIGH_R_HAT or num_apart:
         text = (
-            f"Chains, or their halves, differ: highest R-hat {three_digits(r_hat or None)}, "
-            f"{num_apart} claims that chains are sure of otherwise."
+            "Chains of the search, or their halves, do not agree, so that another search may find "
+            f"other labels: highest R-hat {three_digits(r_hat or None)} (1 where they agree), and "
+            f"{num_apart} claims of which chains are sure, but not of the same label."
         )
         yield text, text
 
@@ -102,8 +103,9 @@ def _of_gold(found: Found) -> Iterator[tuple[str, str]]:
     chance = max(constant.accuracy, 1 / len(found.options))
     if own.interval is not None and own.interval[0] <= chance:
         text = (
-            f"The accuracy of {three_digits(own.accuracy)} is not told from chance: its interval "
-            f"begins at {three_digits(own.interval[0])}, and {constant.name} has "
-            f"{three_digits(constant.accuracy)}."
+            f"The accuracy of {three_digits(own.accuracy)} is not told from chance. Of so few "
+            f"groups the true share may be as low as {three_digits(own.interval[0])} (95 % "
+            f"interval), and {constant.name} has {three_digits(constant.accuracy)} without any "
+            "search."
         )
         yield text, text
