@@ -112,3 +112,4 @@ def test_a_notebook_runs(name, tmp_path, monkeypatch):
     )
     client.execute()
     assert any(cell.get("outputs") for cell in notebook.cells)
+    assert "IProgress" not in str(notebook.cells)

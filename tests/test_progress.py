@@ -1,11 +1,18 @@
 """How far a search is, told in time."""
 
+import importlib
 import io
 import re
+import sys
 import time
+import types
+import warnings
 
 import pytest
+import tqdm.notebook
+from tqdm import TqdmWarning
 
+from icmjax.notebooks import let_bars_be_plain
 from icmjax.search import progress as module
 from icmjax.search.progress import Progress
 
@@ -94,3 +101,26 @@ def test_on_a_terminal_a_bar_has_the_line():
 )
 def test_time_is_for_people(seconds, text):
     assert module._time(seconds) == text
+
+
+def test_a_notebook_without_widgets_has_bars_of_text(monkeypatch):
+    shell = types.SimpleNamespace(config={"IPKernelApp": {}})
+    console = types.SimpleNamespace(get_ipython=lambda: shell)
+    monkeypatch.setitem(sys.modules, "IPython", console)
+    monkeypatch.setitem(sys.modules, "ipykernel.zmqshell", console)
+    monkeypatch.setattr(tqdm.notebook, "IProgress", None)
+
+    def forget():
+        for name in ("tqdm.auto", "tqdm.autonotebook"):
+            monkeypatch.delitem(sys.modules, name, raising=False)
+
+    forget()
+    with pytest.warns(TqdmWarning, match="IProgress not found"):
+        importlib.import_module("tqdm.auto")  # as it would be without our own import
+    forget()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        let_bars_be_plain()
+    bar = sys.modules["tqdm.auto"].tqdm(total=1, file=io.StringIO())
+    assert not isinstance(bar, tqdm.notebook.tqdm)
+    bar.close()

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from icmjax.claims.files import Row, rows_from_mappings
 from icmjax.errors import ClaimsError, Fault
+from icmjax.notebooks import let_bars_be_plain
 
 HUB = "hf:"  # before an id, which would else be a path
 _SAVED = ("dataset_info.json", "dataset_dict.json")  # by `save_to_disk`
@@ -84,6 +85,7 @@ def _is_saved(folder: str) -> bool:
 
 
 def _library(text: str) -> Any:
+    let_bars_be_plain()
     try:
         import datasets
     except ImportError as error:

@@ -33,7 +33,7 @@ from icmjax.lm.quantized import Quantization, check_quantization
 from icmjax.lm.reading import read_params
 from icmjax.lm.sharding import default_mesh, spread_config, weights_on
 from icmjax.lm.tokenizer import eos_token_ids, read_tokenizer
-from icmjax.notebooks import facts_html
+from icmjax.notebooks import facts_html, let_bars_be_plain
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -246,6 +246,7 @@ def _find_folder(name: str, revision: str | None = None) -> Path:
 
 
 def _download(hub_id: str, revision: str | None) -> Path:
+    let_bars_be_plain()
     from huggingface_hub import HfApi, snapshot_download
     from huggingface_hub.errors import HFValidationError, HTTPError, OfflineModeIsEnabled
 

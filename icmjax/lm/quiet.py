@@ -4,6 +4,8 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from icmjax.notebooks import let_bars_be_plain
+
 NO_ADVICE, VERBOSITY = "TRANSFORMERS_NO_ADVISORY_WARNINGS", "TRANSFORMERS_VERBOSITY"
 
 
@@ -14,6 +16,7 @@ def quiet_transformers() -> Iterator[None]:
     On import it advises to install torch, of which nothing here has need. While it reads a folder
     it warns of fields that are checked here. Its settings are afterwards as they were before.
     """
+    let_bars_be_plain()
     is_ours = NO_ADVICE not in os.environ
     if is_ours:
         os.environ[NO_ADVICE] = "1"
