@@ -70,6 +70,8 @@ def test_the_terminal_asks_and_searches(run):
     assert (second.get("is_unsure"), third.get("is_unsure")) == (True, None)
     assert "no such answer" in result.output
     assert result.stderr.startswith("loading persona-world; the questions follow\n")
+    assert "search: step" in result.stderr
+    assert "tokens a pass" not in result.stderr  # the search is short
     assert "+.035 [.018, .056]" in result.output  # what is known of the default
     assert re.search(r"the model is (nearly undecided|unsure|fairly sure|sure) here", result.output)
     # A label that is read first sways the answer: it is told after it, and of none that is skipped.

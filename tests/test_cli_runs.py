@@ -11,6 +11,7 @@ from checkpoints import make_checkpoint
 from click.testing import CliRunner
 
 from icmjax.claims import load_claims
+from icmjax.cli import labelling
 from icmjax.cli.commands import main
 from icmjax.lm import load_lm
 from icmjax.prompts import get_template
@@ -114,7 +115,7 @@ def test_what_the_machine_lacks_is_refused(run):
     assert "more than the budget" in result.output
 
 
-def test_answers_are_held_fast_with_what_they_imply(run):
+def test_answers_are_held_fast_with_what_they_imply(run, monkeypatch):
     ask(run, 2, "--selector", "margin")
     rows = read_rows(run / "questions.jsonl")
     before = {row["id"]: row["label"] for row in read_rows(run / "labels.jsonl")}
@@ -122,8 +123,12 @@ def test_answers_are_held_fast_with_what_they_imply(run):
     answers = write_rows(
         run / "questions.jsonl", [row | {"label": told[row["id"]]} for row in rows]
     )
-    result = invoke("answer", run, "--labels", answers, "--quiet")
+    # What a pass takes is said before a long search.
+    with monkeypatch.context() as patch:
+        patch.setattr(labelling, "LONG", 1)
+        result = invoke("answer", run, "--labels", answers)
     assert result.exit_code == 0, result.output
+    assert "tokens a pass" in result.stderr
     after = {row["id"]: row["label"] for row in read_rows(run / "answered/labels.jsonl")}
     for id_, label in told.items():
         assert after[id_] == label

@@ -33,10 +33,11 @@ if TYPE_CHECKING:
 
     from icmjax import ClaimSet, GoldLabels, LanguageModel, SearchResult
     from icmjax.runs import Run
-    from icmjax.scoring import AnyScorer
+    from icmjax.scoring import AnyScorer, PassPlan
     from icmjax.search import Algorithm, RunStore
 
 FIGURE = "diagnostics.png"
+LONG = 1_000_000  # tokens: minutes on a CPU, for a model of a hundred million parameters
 GROUPS = (ModelOptions, ClaimsOptions, ScorerOptions, UtilityOptions)
 
 
@@ -51,6 +52,7 @@ class Place(NamedTuple):
     saves: click.Command | None = None  # whose options the run keeps as a file of `--config`
     clamp: str | None = None  # the file of labels that do not move
     tell_fn: Callable[[int, int], None] | None = None  # told the steps taken, and of how many
+    says_plan: bool = False  # what a pass takes, also where the search is short
 
     @property
     def going_on(self) -> str:
@@ -122,7 +124,7 @@ class Search(NamedTuple):
     scorer: AnyScorer
     rng_key: jax.Array
     options: Mapping[str, Any]  # as its run records them
-    plan: str  # of a pass, in words
+    plan: PassPlan  # of a pass
 
     def open(self, place: Place, algorithm: Algorithm) -> AbstractContextManager[Run]:
         """The run folder; raises as `open_run` does."""
@@ -132,7 +134,7 @@ class Search(NamedTuple):
             self.configuration(algorithm),
             resume=place.resume,
             command=place.command,
-            plan=self.plan,
+            plan=str(self.plan),
             options=self.options,
             private_files=self.task.private_files,
         )
@@ -147,6 +149,13 @@ class Search(NamedTuple):
             model=self.options["model"],
             clamped=self.task.clamped,
         )
+
+    def is_long(self, algorithm: Algorithm) -> bool:
+        """Whether it is expected to read so much that people should know before it begins."""
+        expected = algorithm.expected_tokens(self.scorer)
+        if expected is None:  # depends on what it finds
+            expected = self.plan.num_tokens * algorithm.num_steps(len(self.task.claims))
+        return expected >= LONG
 
     def first_state(self, algorithm: Algorithm) -> Any:
         """The state in which the search starts; raises as `run_search` does."""
@@ -199,7 +208,7 @@ def prepare(task: Task, options: Mapping[str, Any], lm: LanguageModel, machine: 
     scorer = recorded(ScorerOptions, options).make(lm, task.claims, template, machine)
     wording = icmjax.prompts.resolve_template(template, lm.default_template, task.claims)
     rng_key = jax.random.key(options["seed"])
-    plan = str(icmjax.scoring.describe(scorer, machine.memory_budget))
+    plan = icmjax.scoring.describe(scorer, machine.memory_budget)
     return Search(task, scorer, rng_key, {**options, "template": wording.name}, plan)
 
 

@@ -97,7 +97,8 @@ def command(
     context = click.get_current_context()
     words = shlex.join(["icmjax", *sys.argv[1:]])
     clamp_place = None if clamp is None else place_of(clamp)
-    place = Place(out, resume, quiet, words, is_json, context.command, clamp_place)
+    saves = context.command
+    place = Place(out, resume, quiet, words, is_json, saves, clamp_place, says_plan=True)
     with logged(log), says_how_to_go_on(place) as stop_fn:
         options = context.params | {
             "model": place_of(model.model),
@@ -162,7 +163,7 @@ def label_claims(
     describe(task.claims, options["algorithm"], place)
     lm = recorded(ModelOptions, options).load(machine.mesh) if lm is None else lm
     search = prepare(task, options, lm, machine)
-    if not place.quiet:
-        say(search.plan)
+    if not place.quiet and (place.says_plan or search.is_long(algorithm)):
+        say(str(search.plan))
     summary = search.run_alone(place, algorithm, stop_fn)
     print_summary(summary, task.claims, place.out, place.is_json)

@@ -29,7 +29,7 @@ from icmjax.scoring.objectives import (
 )
 from icmjax.scoring.orders import OrderMeanScorer, standard_error
 from icmjax.scoring.passes import describe
-from icmjax.scoring.planner import MEMORY_BUDGET, fitting_batch, level_bytes, text_bytes
+from icmjax.scoring.planner import MEMORY_BUDGET, PassPlan, fitting_batch, level_bytes, text_bytes
 from icmjax.scoring.probes import contrast_features, principal_probe
 from icmjax.scoring.sequential import Leave, SequentialScorer, make_sequential_scorer
 from icmjax.scoring.shapes import round_up
@@ -55,6 +55,7 @@ __all__ = [
     "Method",
     "Objective",
     "OrderMeanScorer",
+    "PassPlan",
     "OverScorer",
     "SequentialScorer",
     "TreeScorer",
