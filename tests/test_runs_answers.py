@@ -11,8 +11,10 @@ import safetensors.numpy
 from checkpoints import make_checkpoint
 from click.testing import CliRunner
 
+import icmjax
 from icmjax import runs
 from icmjax.cli.commands import main
+from icmjax.cli.inputs import gold_of_run
 from icmjax.runs import files, free_name
 from icmjax.search import loop
 
@@ -254,27 +256,37 @@ KNOWN = {"Japan3", "Kenya2"}
 
 
 @pytest.mark.slow
-def test_a_run_needs_its_source_for_the_accuracy_alone(made, run, tmp_path):
-    """The claims that were searched are the run's own, whatever became of their file."""
+def test_a_run_needs_its_source_for_nothing(made, run, tmp_path):
+    """The claims that were searched, and their gold labels, are the run's own."""
     lonely = tmp_path / "lonely"
     shutil.copytree(made / "model", lonely / "model")
     write_rows(lonely / "claims.jsonl", claim_rows())
     options = search_options(lonely, tmp_path / "first")
     assert invoke("search", *options).exit_code == 0
-    accuracies = []
-    for change in (None, "changed", "gone"):
-        if change == "changed":
-            write_rows(lonely / "claims.jsonl", claim_rows()[:4] + claim_rows()[6:])
-        elif change == "gone":
-            (lonely / "claims.jsonl").unlink()
-        words = "--labels", answered(run), "--quiet", "--json"
-        result = invoke("answer", tmp_path / "first", *words)
-        assert result.exit_code == 0, result.output
-        summary = json.loads(result.stdout)
-        accuracies.append((summary["accuracy"] is None, summary["num_accuracy_claims"]))
-        assert summary["num_claims"] == 6
-        assert ("no accuracy" in result.stderr) == (change is not None)
-    assert accuracies == [(False, 4), (True, 0), (True, 0)]
+    (lonely / "claims.jsonl").unlink()
+    words = "--labels", answered(run), "--quiet", "--json"
+    result = invoke("answer", tmp_path / "first", *words)
+    assert result.exit_code == 0, result.output
+    summary = json.loads(result.stdout)
+    assert (summary["num_claims"], summary["num_accuracy_claims"]) == (6, 4)
+    assert "no accuracy" not in result.stderr
+
+
+def test_gold_labels_are_the_run_s_own_and_else_its_source_s(run, tmp_path):
+    rows = [row | {"label": 1 - row["label"]} for row in claim_rows()]  # otherwise than it was
+    source = write_rows(tmp_path / "claims.jsonl", rows)
+    manifest = files.read_sealed(run / "manifest.json")
+    manifest["options"]["source"] = str(source)
+    files.write_sealed(run / "manifest.json", manifest)
+    kept = gold_of_run(icmjax.read_run(run), str(run)).labels
+    assert kept.tolist() == [row["label"] for row in read_rows(run / "gold.jsonl")]
+    # Of a run that keeps none, since its source had none when it was searched.
+    summary = files.read_sealed(run / "summary.json")
+    del summary["files"]["gold.jsonl"]
+    files.write_sealed(run / "summary.json", summary)
+    assert gold_of_run(icmjax.read_run(run), str(run)).labels.tolist() == (1 - kept).tolist()
+    write_rows(source, claim_rows()[:4] + claim_rows()[6:])
+    assert gold_of_run(icmjax.read_run(run), str(run)) is None
 
 
 @pytest.mark.slow

@@ -87,9 +87,9 @@ def search_with_answers(
     options = recorded_options(run, folder)
     earlier = clamped_labels(run)
     clamped = icmjax.feedback.hold_answers(run.claims, answers, earlier, labels_path)
-    gold = gold_of_run(run.claims, options)
+    gold = gold_of_run(run, folder)
     if gold is None:
-        click.echo("no accuracy: the claims' source has no gold labels of them", err=True)
+        click.echo("no accuracy: neither the run nor its claims' source has gold labels", err=True)
     private_files = {ANSWERS: _answer_rows(run.claims, clamped, answers)}
     task = Task(run.claims, gold, clamped, private_files)
     label_claims(task, options, place, machine, stop_fn, lm)

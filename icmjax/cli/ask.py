@@ -114,7 +114,7 @@ class Round:
         page = icmjax.report(target)
         click.echo(printable(f"wrote {page}"))
         new, claims = icmjax.read_run(target), self.run.claims
-        gold = gold_of_run(claims, recorded_options(self.run, self.folder))
+        gold = gold_of_run(self.run, self.folder)
         labels = self.run.labels, new.labels
         changes = icmjax.feedback.changes_between(claims, *labels, clamped_labels(new), gold)
         interview.report = page

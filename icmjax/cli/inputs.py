@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import csv
 import os
-from collections.abc import Mapping, Sequence
+import pathlib
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import icmjax
@@ -165,19 +166,29 @@ def read_labels(path: str, claims: ClaimSet, is_part: bool = False) -> np.ndarra
     return np.array([by_id[claim.id] for claim in claims.claims], np.int8)
 
 
-def gold_of_run(claims: ClaimSet, options: Mapping[str, Any]) -> GoldLabels | None:
-    """Gold labels of a run's claims, where their source is still there and has the same claims.
+def gold_of_run(run: RunRecord, folder: str) -> GoldLabels | None:
+    """Gold labels of a run's claims: those that the run keeps, else those of its source.
+
+    A run keeps none whose source had none then. The source counts where it is still there and has
+    the same claims.
 
     Args:
-      options: that the run recorded.
+      folder: of the run, which records its options.
+
+    Raises:
+      RunError: the labels that it keeps are not as they were written; or see `recorded_options`.
     """
+    kept = icmjax.runs.gold_in(pathlib.Path(folder), run)
+    if kept is not None:
+        return kept
+    options = recorded_options(run, folder)
     names = ("source", "persona", "rule", "limit", "is_hard", *NEW_OPTIONS)
     given: dict[str, Any] = {name: options.get(name) for name in names}
     try:
         known, gold = read_claims(**given)
     except InputError:
         return None  # moved or changed: the run has its claims, and its accuracy is not known
-    return gold if known.claims == claims.claims else None
+    return gold if known.claims == run.claims.claims else None
 
 
 def gold_of(claims: ClaimSet, source: str, columns: str | None = None) -> np.ndarray:

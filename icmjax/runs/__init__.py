@@ -10,6 +10,7 @@ from icmjax.runs.jsonl import as_jsonl, label_rows
 from icmjax.runs.page import make_page, report
 from icmjax.runs.places import write_new, write_numbered
 from icmjax.runs.reading import RunRecord, read_run
+from icmjax.runs.rows import gold_in
 from icmjax.runs.tables import comparison_table
 from icmjax.runs.warned import warnings_of, warnings_of_claims
 
@@ -23,6 +24,7 @@ __all__ = [
     "export",
     "found_by",
     "free_name",
+    "gold_in",
     "held_fast",
     "label_rows",
     "lock",

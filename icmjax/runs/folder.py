@@ -8,7 +8,7 @@ DIR/checkpoints/        the last states, and the trace of each block of steps
 DIR/labels.jsonl        one row a claim: its label, log-odds and marginal
 DIR/scores.npz          the arrays of the result, in full precision
 DIR/trace.npz           the algorithm's Info of every step, and the tokens that it read
-DIR/gold.jsonl          gold labels by claim, where they are known: nothing but reports reads them
+DIR/gold.jsonl          gold labels by claim, where they are known: for accuracies and reports alone
 DIR/summary.json        written last: its presence says that the search is complete
 DIR/.lock               held by the process that writes
 ```
