@@ -128,7 +128,7 @@ def test_tied_claims_without_a_rule_are_asked_about(columns):
     rows = [row | columns for row in rows_of("Paris", "London", "Rome")]
     (fault,) = faults_of(claims_from_rows, rows)
     assert "3 groups of several claims, none" in fault.found
-    assert all(rule in fault.remedy for rule in (*RULES, "--rule none"))
+    assert all(rule in fault.remedy for rule in (*RULES, 'rule="none"'))
     assert claims_from_rows(rows, rule="none").describe() == "9 claims, no pair rule"
     assert len(claims_from_rows(rows, rule="not_both_true").rules.pairs) == 9
     mixed = [*rows_of(FRAME + "'Yes'", FRAME + "'No'", num_groups=2), *rows_of("a", "b")[4:]]

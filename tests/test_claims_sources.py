@@ -160,13 +160,20 @@ def test_what_the_hub_refuses_is_a_fault(datasets, monkeypatch):
 
         stand_in(monkeypatch, datasets, load_dataset)
         (fault,) = faults_of(load_claims, "hf:owner/name")
-        assert str(error) in fault.found
         assert fault.where == "hf:owner/name"
+        return fault
 
-    refuse(datasets.exceptions.DatasetNotFoundError("Dataset 'owner/name' doesn't exist"))
-    refuse(ConnectionError("Couldn't reach the Hub"))
-    refuse(ValueError("BuilderConfig 'x' not found"))
-    refuse(datasets.exceptions.DatasetGenerationError("An error occurred"))
+    missing = datasets.exceptions.DatasetNotFoundError("404: 'owner/name' doesn't exist")
+    assert "no dataset of this name" in refuse(missing).found
+    assert "404" not in refuse(missing).found
+    offline = refuse(ConnectionError("Couldn't reach the Hub (LocalEntryNotFoundError)"))
+    assert offline.found == "no network, and no copy of the dataset on this machine"
+    assert "save_to_disk" in offline.remedy
+    for error in (
+        ValueError("BuilderConfig 'x' not found"),
+        datasets.exceptions.DatasetGenerationError("An error occurred"),
+    ):
+        assert str(error) in refuse(error).found
 
 
 @pytest.mark.parametrize("name", ["hf:", "hf:@train", "hf:a:b:c", "hf:owner/name@a@b", "hf:a:"])
@@ -361,7 +368,7 @@ def test_a_file_of_no_kind_hears_of_the_nearest(columns, missing, kind):
     (fault,) = faults_of(claims_from_rows, [dict.fromkeys(names, str(i)) for i in range(2)])
     assert fault.found == f"it fills {', '.join(sorted(names))}"
     assert f"A {kind} file" in fault.rule
-    assert f"--columns {missing}=NAME" in fault.remedy
+    assert f'columns={{"{missing}": "NAME"}}' in fault.remedy
 
 
 @pytest.mark.parametrize("name", ["Consistency_ID", "consistency-id", "consistencyId"])
@@ -411,7 +418,7 @@ def test_a_file_of_quite_other_columns_is_asked_which_holds_the_claims():
     rows = [{"item": f"I like {n}.", "true?": True} for n in ("tea", "rice")]
     (fault,) = faults_of(claims_from_rows, rows)
     assert fault.rule.startswith("One column of a file holds its claims")
-    assert "--columns claim=item" in fault.remedy
+    assert 'columns={"claim": "item"}' in fault.remedy
     claims = icmjax.claims_from_rows(rows, columns={"claim": "item", "label": "true?"})
     assert [claim.choice for claim in claims.claims] == ["I like tea.", "I like rice."]
 

@@ -273,7 +273,10 @@ BAD_INPUT = {
         ["--claims", "persona-world:norvania:0", "--persona", "x"],
         "persona",
     ),
-    "unknown words": (["--model", "persona-world", "--claims", "{folder}/claims.jsonl"], "word"),
+    "unknown words": (
+        ["--model", "persona-world", "--claims", "{folder}/claims.jsonl"],
+        "those of its made-up world",
+    ),
     "a wrong range": (["--alpha", -1], "alpha"),
     "nothing to resume": (["--resume"], "resume"),
     "a folder in use": (["--out", "{folder}/run"], "empty folder"),
@@ -282,7 +285,7 @@ BAD_INPUT = {
     "a budget that nothing fits": (["--memory-budget", 0.00001], "more than the budget"),
     "a budget without a bound": (["--memory-budget", "1e300"], "above 0"),
     "a budget that is no number": (["--memory-budget", "nan"], "above 0"),
-    "a batch that does not fit": (["--batch-size", 10**6], "leave batch_size out"),
+    "a batch that does not fit": (["--batch-size", 10**6], "leave --batch-size out"),
     "a template that is not there": (["--template", "poem"], "poem"),
 }
 

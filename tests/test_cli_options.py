@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from icmjax.cli import options
 from icmjax.cli.commands import COMMANDS, main
+from icmjax.cli.spelling import OPTION_OF
 
 ROOT = pathlib.Path(__file__).parents[1]
 ABSENT = "nowhere/nothing.jsonl"
@@ -159,6 +160,12 @@ def test_the_ends_of_a_range_belong_to_it(name):
 def test_every_range_is_of_an_option():
     known = {option.name for name in COMMANDS for option in command_of(name).params}
     assert options.RANGES.keys() <= known
+
+
+def test_what_arguments_are_spelt_as_are_options():
+    known = {opt for name in COMMANDS for option in command_of(name).params for opt in option.opts}
+    assert set(OPTION_OF.values()) <= known
+    assert options.OWN_DEFAULTS.keys() <= OPTION_OF.keys()
 
 
 def test_seeds_within_the_range_are_keys_of_their_own():

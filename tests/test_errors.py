@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from icmjax.cli.spelling import as_options
 from icmjax.errors import ClaimsError, Fault, InputError, printable
 
 ESCAPES = ["\x1b[31m", "\x9b2J", "\x07", "\r", "\x00", "\x7f", "\u202e", "\ud800"]
@@ -56,6 +57,39 @@ def test_every_fault_is_shown_or_counted(drawn):
     counted += [int(line.split()[1]) for line in lines if line.startswith("  and ")]
     assert num_shown + sum(counted) == len(faults)
     assert sum(line.startswith("Rule") for line in lines) == min(20, len(set(drawn)))
+
+
+@pytest.mark.parametrize(
+    ("in_python", "as_option"),
+    [
+        ('or rule="none" to go without', "or --rule none to go without"),
+        ("leave `batch_size` out", "leave --batch-size out"),
+        ("fewer claims (limit=8 fits)", "fewer claims (--limit 8 fits)"),
+        ("complete it with resume=True", "complete it with --resume"),
+        ('options=("No", "Yes")', "--options No,Yes"),
+        ('columns={"claim": "my text"}', "--columns 'claim=my text'"),
+        ("each by itself (`load_personas`)", "each by itself (--personas all)"),
+        ("`num_replicas` must be even", "--replicas must be even"),
+        ("set `label` in mine.csv, query=4,model=2", "set `label` in mine.csv, query=4,model=2"),
+    ],
+)
+def test_a_command_spells_arguments_as_options(in_python, as_option):
+    given = ClaimsError([Fault(in_python, 'a claim: rule="none"', "a.csv:limit", in_python)])
+    told = as_options(given)
+    assert type(told) is ClaimsError
+    assert told.faults == (Fault(as_option, 'a claim: rule="none"', "a.csv:limit", as_option),)
+
+
+def test_an_argument_that_is_a_place_is_an_option_there():
+    said = {
+        "ParallelTempering(num_replicas=...)": "--replicas",
+        "batch_size = 9": "--batch-size 9",
+        'form="arviz"': "--format arviz",
+        "clamped, claim 3": "--clamp, claim 3",
+        "persona-world:GROUP:SEED": "persona-world:GROUP:SEED",
+    }
+    error = InputError([Fault("r", "x", where, "d") for where in said])
+    assert [fault.where for fault in as_options(error).faults] == list(said.values())
 
 
 def test_errors_travel_between_processes():

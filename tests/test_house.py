@@ -184,6 +184,21 @@ def test_the_command_line_names_what_the_library_has():
         assert main.get_command(None, name).name == name
 
 
+def test_faults_of_the_library_spell_no_option():
+    """The command line spells its own (`icmjax/cli/spelling.py`)."""
+    for path in PACKAGE.rglob("*.py"):
+        if "cli" in path.parts or f"icmjax.persona_world.{path.stem}" in APART:
+            continue
+        for function in ast.walk(ast.parse(path.read_text())):
+            names = {getattr(node, "id", None) for node in ast.walk(function)}
+            if not isinstance(function, ast.FunctionDef) or "Fault" not in names:
+                continue
+            for node in ast.walk(function):
+                if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                    options = set(re.findall(r"(?<![\w-])--[a-z][\w-]*", node.value))
+                    assert options <= {"--upgrade"}, f"{path}:{node.lineno}"  # of pip
+
+
 def test_one_default_method():
     default = inspect.signature(make_scorer).parameters["method"].default
     command = main.get_command(None, "search")

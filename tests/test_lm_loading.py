@@ -298,7 +298,10 @@ def test_absent_models_come_with_a_remedy(monkeypatch, tmp_path: Path):
         assert "python -m icmjax.persona_world.pretrain" in faults_of(name)[0]
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
-    assert "nobody/no-such-model" in faults_of("nobody/no-such-model")[0]
+    (said,) = faults_of("nobody/no-such-model")
+    assert "nobody/no-such-model" in said
+    assert "no network, and no copy" in said
+    assert "Did you mean persona-world?" in faults_of("persona-wrld")[0]
 
 
 def test_a_bundled_model_is_found_by_its_name(monkeypatch, folder: Path, tmp_path: Path):

@@ -152,7 +152,7 @@ def test_what_does_not_fit_the_budget_is_refused(lm):
             make(lm, claims, units, batch_size=8, memory_budget=1000)
         least = describe(make(lm, claims, units, batch_size=1)).peak_bytes
         make(lm, claims, units, batch_size=1, memory_budget=least)
-        with pytest.raises(InputError, match="leave batch_size out"):
+        with pytest.raises(InputError, match="leave `batch_size` out"):
             make(lm, claims, units, batch_size=8, memory_budget=least)
 
 

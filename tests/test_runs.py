@@ -224,7 +224,7 @@ def test_folders_that_are_refused(tmp_path):
     assert [entry.name for entry in tmp_path.iterdir()] == ["notes.txt"]
     with open_run(tmp_path / "run", claims, {}):
         refuse(tmp_path / "run", f"process {os.getpid()} on .* is writing it", resume=True)
-    refuse(tmp_path / "run", "--resume")
+    refuse(tmp_path / "run", "resume=True")
     with open_run(tmp_path / "run", claims, {}, resume=True):  # the lock was let go
         pass
     with pytest.raises(RunError, match=r"no manifest\.json"):

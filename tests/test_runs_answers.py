@@ -342,7 +342,8 @@ def test_a_search_that_is_interrupted_early_keeps_nothing(made, tmp_path):
         interrupted_at(patch, "save", after=False)
         result = invoke("search", *search_options(made, tmp_path / "run"))
     assert result.exit_code == 130
-    assert "nothing was kept" in result.stderr
+    line = f"  icmjax search --model {made / 'model'} "
+    assert "nothing was kept; start anew with\n" + line in result.stderr
     assert "--resume" not in result.stderr
     assert not (tmp_path / "run").exists()
 

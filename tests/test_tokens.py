@@ -284,6 +284,10 @@ def test_unknown_words_are_named():
     assert (preamble.where, "' Poll'" in preamble.found) == ("the preamble", True)
     assert claim.where == "claim '1'"
     assert claim.found.endswith("know: ' must', ' help', ',', ' must:'")
+    own_words = make_claims("Taxes can help", "One has words of many kinds")
+    (claim,) = faults_of(tokenize_claims, own_words, get_template("world"), tokenizer)
+    assert claim.found.endswith("know: '\\nOne', ' has', ' words', ' of', ' many' and 1 more")
+    assert "made-up world" in claim.remedy
     faults = faults_of(tokenize_claims, known, get_template("truth"), tokenizer)
     assert {fault.where for fault in faults} == {"the separator", "claim '0'", "claim '1'"}
 

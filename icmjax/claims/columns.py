@@ -138,7 +138,7 @@ def check_columns(
     remedy = [f"add or rename: {', '.join(missing)}"] if missing else []
     remedy += [f"rename {', '.join(renaming)}"] if renaming else []
     if missing:
-        remedy.append(f"or name a column of yours, as --columns {missing[0]}=NAME")
+        remedy.append(f'or name a column of yours, as columns={{"{missing[0]}": "NAME"}}')
     return Fault(
         rule=f"A {name} file fills the columns {', '.join(needed)}, and question where a claim "
         "answers one.",
@@ -151,11 +151,12 @@ def check_columns(
 def _of_no_kind(rows: Sequence[Row], present: set[str]) -> Fault:
     names = sorted(map(str, present))
     example = names[0] if names else "NAME"
+    mapping = f'columns={{"claim": "{example}"}}'
     return Fault(
         rule="One column of a file holds its claims, and is called claim or statement, or choice.",
         found=f"columns {', '.join(names) or 'none'}",
         where=rows[0].where.rpartition(":")[0],
-        remedy=f"say which, as --columns claim={example}; docs/data.md lists all kinds of files",
+        remedy=f"say which, as {mapping}; docs/data.md lists all kinds of files",
     )
 
 

@@ -16,6 +16,10 @@ HUB = "hf:"  # before an id, which would else be a path
 _SAVED = ("dataset_info.json", "dataset_dict.json")  # by `save_to_disk`
 _PLACE = re.compile(r"(?P<name>[^:@]+)(:(?P<config>[^:@]+))?(@(?P<split>[^:@]+))?")
 _SPELLING = "hf:OWNER/NAME, with :CONFIG and @SPLIT where there are several"
+_TAKE_A_COPY = (
+    "try again with a network; or, where there is one, write a folder by "
+    'datasets.load_dataset("OWNER/NAME").save_to_disk("FOLDER"), bring it here and name it'
+)
 
 
 class _Place(NamedTuple):
@@ -102,10 +106,16 @@ def _told_as_faults(datasets: Any, text: str) -> Iterator[None]:
         yield
     except (datasets.exceptions.DatasetsError, OSError, ValueError) as error:
         # The hub's own errors and those of the network are OSErrors.
-        cause = error.__cause__ or error
-        found = " ".join(f"{type(cause).__name__}: {cause}".split())[:300]
         rule = "The library datasets can read the dataset."
         remedy = f"check its name and its files; an id is written {_SPELLING}; or name a file"
+        if isinstance(error, ConnectionError):
+            found, remedy = "no network, and no copy of the dataset on this machine", _TAKE_A_COPY
+        elif isinstance(error, datasets.exceptions.DatasetNotFoundError):
+            found = "no dataset of this name, or one that asks for a login"
+            remedy += "; to log in: hf auth login"
+        else:
+            cause = error.__cause__ or error
+            found = " ".join(f"{type(cause).__name__}: {cause}".split())[:300]
         raise ClaimsError(Fault(rule, found, text, remedy)) from error
 
 

@@ -144,7 +144,7 @@ def load_personas(
     present = dict.fromkeys(row.persona for row in table.fields if not is_blank(row.persona))
     wanted = list(dict.fromkeys(present if personas is None else personas))
     if not wanted:
-        remedy = "leave personas out, or map a column as --columns persona=NAME"
+        remedy = 'use `load_claims`, or map a column as columns={"persona": "NAME"}'
         raise ClaimsError(Fault("Claims name their personas.", "none", table.name, remedy))
     found: dict[str, tuple[ClaimSet, GoldLabels | None]] = {}
     faults: list[Fault] = []

@@ -169,7 +169,7 @@ def _own_preamble(table: CheckedTable, kept: Sequence[int]) -> str | None:
             rule="Claims of one search have one preamble, or none.",
             found=f"{short(text)}, and {short(common)} before it",
             where=f"{table.rows[index].where}:preamble",
-            remedy="take the claims of one persona (--persona), or each by itself (--personas all)",
+            remedy="take one persona's claims (`persona`), or each by itself (`load_personas`)",
         )
         for index, text in texts.items()
         if text != common and common is not None
@@ -222,7 +222,7 @@ def _selection(table: CheckedTable, persona: str | None, limit: int | None) -> l
         named = [name for name in present if name]
         near = difflib.get_close_matches(persona, named, n=3, cutoff=0.5)
         by_case = [name for name in named if name.lower() == persona.lower()]
-        remedy = f"the file has {', '.join(named)}" if named else "leave out persona"
+        remedy = f"the file has {', '.join(named)}" if named else "leave out `persona`"
         if near or by_case:
             remedy = f"did you mean {' or '.join(dict.fromkeys(by_case + near))}? {remedy}"
         rule = "The persona occurs in the file."

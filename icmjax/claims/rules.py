@@ -82,10 +82,7 @@ def choose_rule(rule: str, schema: Schema, fields: Sequence[Fields], name: str) 
             rule="Where several claims share a consistency_id, a pair rule says what ties them.",
             found=f"{groups} of several claims, {of_which} two opposite options by text",
             where=f"{name}:consistency_id",
-            remedy=(
-                f"choose rule (on the command line --rule): {', '.join(RULES[1:])}; "
-                'or rule="none" (--rule none) to go without'
-            ),
+            remedy=(f'choose one as `rule`: {", ".join(RULES[1:])}; or rule="none" to go without'),
         )
     )
 

@@ -11,6 +11,7 @@ import click
 
 from icmjax.cli.options import check_numbers
 from icmjax.cli.output import say
+from icmjax.cli.spelling import as_options
 from icmjax.errors import InputError, RunWarning
 
 
@@ -30,7 +31,7 @@ def reports_faults(command: Callable[..., None]) -> Callable[..., None]:
 
 def refuse(error: InputError) -> NoReturn:
     """Shows what is wrong with the input, and ends with status 2."""
-    click.echo(f"error: {error}", err=True)
+    click.echo(f"error: {as_options(error)}", err=True)
     sys.exit(2)
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 import icmjax
+from icmjax.cli.spelling import as_options
 from icmjax.errors import InputError, printable
 
 if TYPE_CHECKING:
@@ -49,8 +50,9 @@ def ask_on_page(
                 search_fn()
             except InputError as error:
                 is_refused = True
-                interview.tell("failed", message=str(error))
-                click.echo(f"error: {error}", err=True)
+                message = str(as_options(error))
+                interview.tell("failed", message=message)
+                click.echo(f"error: {message}", err=True)
         with contextlib.suppress(KeyboardInterrupt):  # all is done, and saved
             let_go_fn()
             click.echo("The page says what came of it, until it is ended there or by Ctrl-C here.")

@@ -13,6 +13,7 @@ import click
 
 import icmjax
 from icmjax.cli.inputs import read_claims, split_names
+from icmjax.cli.spelling import OPTION_OF
 from icmjax.errors import Fault, InputError
 
 if TYPE_CHECKING:
@@ -463,7 +464,7 @@ def make_algorithm(name: str, utility: UtilityOptions, options: Mapping[str, Any
     faults = [
         Fault(
             f"An option means something for the algorithm {name}.",
-            f"{field} = {given[field]!r}",
+            f"{OPTION_OF[field]} {given[field]}",
             f"--algorithm {name}",
             "leave it out, or choose another algorithm",
         )

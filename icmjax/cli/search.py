@@ -128,7 +128,8 @@ def says_how_to_go_on(place: Place) -> Iterator[Callable[[], bool]]:
         if place.has_begun:
             click.echo(f"\ninterrupted; go on with\n  {printable(place.going_on)}", err=True)
         else:
-            click.echo("\ninterrupted; nothing was kept", err=True)
+            kept = f"\ninterrupted; nothing was kept; start anew with\n  {place.command}"
+            click.echo(printable(kept), err=True)
         sys.exit(130)
     except Preempted as ended:
         if place.has_begun:

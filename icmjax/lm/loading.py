@@ -1,5 +1,6 @@
 """Loading a language model: its configuration, weights and tokenizer in one immutable value."""
 
+import difflib
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -230,7 +231,10 @@ def _find_folder(name: str, revision: str | None = None) -> Path:
         rule = "A bundled model must have been trained."
     else:
         folder = Path(name)
-        remedy = f"Give a folder, a hub id such as Qwen/Qwen3-0.6B, or one of {', '.join(BUNDLED)}."
+        near = difflib.get_close_matches(name, BUNDLED, n=1)
+        remedy = f"Did you mean {near[0]}? " if near else ""
+        known = ", ".join(BUNDLED)
+        remedy += f"Give a folder, a hub id such as Qwen/Qwen3-0.6B, or one of {known}."
         rule = "A model is a folder, a bundled model or a model on the Hugging Face hub."
     if folder.is_dir():
         return folder
@@ -248,7 +252,12 @@ def _find_folder(name: str, revision: str | None = None) -> Path:
 def _download(hub_id: str, revision: str | None) -> Path:
     let_bars_be_plain()
     from huggingface_hub import HfApi, snapshot_download
-    from huggingface_hub.errors import HFValidationError, HTTPError, OfflineModeIsEnabled
+    from huggingface_hub.errors import (
+        HFValidationError,
+        HTTPError,
+        LocalEntryNotFoundError,
+        OfflineModeIsEnabled,
+    )
 
     try:
         folder = Path(snapshot_download(hub_id, revision=revision, allow_patterns=HUB_PATTERNS))
@@ -257,10 +266,13 @@ def _download(hub_id: str, revision: str | None) -> Path:
         foreign = foreign_weights(HfApi().list_repo_files(hub_id, revision=revision))
     # No such model, or none here while offline; no connection, or no space; no name of a model.
     except (OSError, HTTPError, OfflineModeIsEnabled, HFValidationError) as error:
+        found = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+        if isinstance(error, LocalEntryNotFoundError | OfflineModeIsEnabled):
+            found = "no network, and no copy of the model on this machine"
         raise CheckpointError(
             Fault(
                 rule="A name that is no folder must be a model on the Hugging Face hub.",
-                found=f"{type(error).__name__}: {' '.join(str(error).split())[:300]}",
+                found=found,
                 where=hub_id,
                 remedy="Check the name and the connection, or give the folder of a copy; a gated "
                 "model needs a login: hf auth login",

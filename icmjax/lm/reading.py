@@ -251,9 +251,9 @@ def _group_faults(readers: list[Reader]) -> list[Fault]:
             rule,
             f"{reader.shard_shape[-2]}",
             ".".join(reader.weight.path),
-            "Leave quantize out."
+            "Leave `quantize` out."
             if reader.shape[-2] % GROUP
-            else "Let fewer devices share the weights, or leave quantize out.",
+            else "Let fewer devices share the weights, or leave `quantize` out.",
         )
         for reader in readers
         if reader.quantize is not None and reader.shard_shape[-2] % GROUP

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 Array = np.ndarray | jax.Array
 
+MOST_SHOWN = 5  # words of a text that a message names
+
 
 class TokenizedClaims(NamedTuple):
     """The pieces of N claims with Y label options of up to F forms; a pytree, padded with 0."""
@@ -242,7 +244,8 @@ def _check_words(
             rule="The model's tokenizer knows every word.",
             found=f"words that it does not know: {words}",
             where=place,
-            remedy="use a model with an open vocabulary, or words of this one's world",
+            remedy="use a real model, such as Qwen/Qwen3-0.6B-Base; this one knows the words that "
+            "it was made with alone, and a bundled one those of its made-up world",
         )
         for place, text, each in zip(places, texts, encoded, strict=True)
         if (words := _unknown_words(text, each, tokenizer))
@@ -268,7 +271,10 @@ def _unknown_words(text: str, encoded: Encoded, tokenizer: PreTrainedTokenizerBa
         for token, (start, end) in zip(encoded.ids, encoded.spans, strict=True)
         if token == tokenizer.unk_token_id
     ]
-    return ", ".join(repr(word) for word in dict.fromkeys(words))
+    distinct = list(dict.fromkeys(words))
+    shown = ", ".join(map(repr, distinct[:MOST_SHOWN]))
+    num_more = len(distinct) - MOST_SHOWN
+    return shown + (f" and {num_more} more" if num_more > 0 else "")
 
 
 def row_faults(

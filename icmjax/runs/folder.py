@@ -263,7 +263,7 @@ def check_folder(path: str | os.PathLike[str], resume: bool, is_locked: bool = F
     folder = pathlib.Path(path)
     with writing(folder):
         if resume and not os.path.lexists(folder / MANIFEST):
-            remedy = "start it without --resume, or name the folder of a run"
+            remedy = "start it without resume=True, or name the folder of a run"
             rule = "A search that is resumed has begun."
             raise RunError(Fault(rule, f"no {MANIFEST}", str(folder), remedy))
         if not is_locked and os.path.lexists(folder / LOCK):
@@ -381,12 +381,13 @@ def _check_empty(folder: pathlib.Path) -> None:
         found = "a run" if os.path.lexists(folder / MANIFEST) else "other files"
     else:
         return
+    others = ", or go on by resume=True" if found == "a run" else ""
     raise RunError(
         Fault(
             rule="A search starts in a new or empty folder.",
             found=found,
             where=str(folder),
-            remedy="name another folder" + (", or --resume" if found == "a run" else ""),
+            remedy=f"name another folder{others}",
         )
     )
 

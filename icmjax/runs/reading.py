@@ -61,7 +61,7 @@ def read_run(path: str | os.PathLike[str]) -> RunRecord:
                 rule="The folder holds the results of a search.",
                 found="a search that is not complete" if has_begun else f"no {MANIFEST}",
                 where=str(folder),
-                remedy="complete it with --resume" if has_begun else name,
+                remedy="complete it with resume=True" if has_begun else name,
             )
         )
     manifest, summary, contents = _verified(folder)

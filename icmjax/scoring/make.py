@@ -84,15 +84,15 @@ def make_scorer(
         ("context_size", context_size is not None, method == "sequential"),
         ("num_orders", num_orders > 1, method != "blockwise"),
         ("attention_temperature", is_tempered, method == "blockwise"),
-        ("leave='group'", leave == "group", method != "chain_rule"),
+        ('leave="group"', leave == "group", method != "chain_rule"),
         ("devices", len(devices) > 0, method == "tree"),
     )
     faults += [
         Fault(
             "An option goes with a method that has it.",
-            f"{name} with method {method!r}",
+            f"{name if '=' in name else f'`{name}`'} with method={method!r}",
             name,
-            "leave it out, or choose another method (see make_scorer)",
+            "leave it out, or choose another `method`",
         )
         for name, is_wanted, is_possible in wanted
         if is_wanted and not is_possible

@@ -241,11 +241,11 @@ def refuse(needed: int, memory_budget: int, batch_size: int | None = None) -> No
         where = "memory_budget"
         remedy = (
             "allow more memory, or take fewer or shorter claims, or, in a search, let each query "
-            "read fewer of them (context_size)"
+            "read fewer of them (`context_size`)"
         )
         if batch_size is not None:
             where = f"batch_size = {batch_size}"
-            remedy = "leave batch_size out, or allow more memory"
+            remedy = "leave `batch_size` out, or allow more memory"
         raise InputError(
             Fault(
                 "A scoring pass fits the memory budget.",

@@ -126,10 +126,10 @@ def check_ranges(config: Any, ranges: Mapping[str, tuple[bool, str]]) -> None:
     """
     faults = [
         Fault(
-            rule=f"{name} must be {rule}.",
+            rule=f"`{name}` must be {rule}.",
             found=repr(getattr(config, name)),
             where=f"{type(config).__name__}({name}=...)",
-            remedy=f"give {name} a value in that range",
+            remedy=f"give `{name}` a value in that range",
         )
         for name, (is_valid, rule) in ranges.items()
         if not is_valid

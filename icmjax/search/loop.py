@@ -415,7 +415,7 @@ def _validate(
                 rule="A search needs a claim whose label is free.",
                 found=f"all {num_claims} claims clamped",
                 where="clamped",
-                remedy="score these labels with icmjax.utility, or free some of them",
+                remedy="score these labels by `icmjax.utility`, or free some of them",
             )
         )
     if not faults:

@@ -195,7 +195,7 @@ def _unit_fault(members: np.ndarray, num_assignments: int) -> Fault:
         rule=f"Claims that hard rules tie together have 1 to {MAX_ASSIGNMENTS} consistent labels.",
         found=f"more than {MAX_ASSIGNMENTS}" if num_assignments else "none",
         where=f"rules, claims {claims}",
-        remedy="search by ICM, or make some of these rules soft"
+        remedy="search by `ICM`, or make some of these rules soft"
         if num_assignments
         else "make these rules soft, or free a clamped label among these claims",
     )

@@ -13,6 +13,7 @@ from icmjax.errors import Fault, InputError, RunError
 from icmjax.runs.reading import RunRecord
 from icmjax.search import Gibbs, ParallelTempering, with_fields
 
+WHERE = 'form="arviz"'
 SAMPLERS = {"ParallelTempering": ParallelTempering, "Gibbs": Gibbs}
 
 
@@ -70,7 +71,7 @@ def _arviz() -> Any:
             import arviz
         except ImportError as error:
             rule, remedy = "Draws are written by ArviZ.", 'pip install "icmjax[arviz]"'
-            raise InputError(Fault(rule, str(error), "--format arviz", remedy)) from error
+            raise InputError(Fault(rule, str(error), WHERE, remedy)) from error
     return arviz
 
 
@@ -83,10 +84,10 @@ def _sampled_steps(run: RunRecord) -> slice:
     recorded = run.manifest["configuration"]["algorithm"]
     name = recorded["name"]
     rule = "Draws are samples of labels from one law."
-    remedy = "export a run of --algorithm tempering or gibbs"
+    remedy = "export a run of parallel tempering or Gibbs sampling"
     if name not in SAMPLERS:
         found = f"a run of {name}, which draws none"
-        raise RunError(Fault(rule, found, "--format arviz", remedy))
+        raise RunError(Fault(rule, found, WHERE, remedy))
     algorithm = with_fields(SAMPLERS[name](), **_scalars(recorded))
     if isinstance(algorithm, Gibbs):
         return slice(algorithm.num_burn_in, algorithm.num_iterations - 1)
@@ -99,7 +100,7 @@ def _sampled_steps(run: RunRecord) -> slice:
     first = algorithm.phases.burn_in
     if shortest <= first:
         found = f"{shortest} steps, of which {first} are burn-in"
-        raise RunError(Fault(rule, found, "--format arviz", "search with more --iterations"))
+        raise RunError(Fault(rule, found, WHERE, "search with more steps (`num_iterations`)"))
     return slice(first, shortest)
 
 

@@ -113,7 +113,7 @@ def _check(form: str, is_placeless: bool, queries: ClaimSet | None, orders: obje
     ):
         rule = f"The formats that are made from {argument} are {', '.join(needing)}."
         if form in needing and value is None:
-            remedy = {"queries": "give the claims to ask about (--claims)"}.get(argument, "give it")
+            remedy = {"queries": "give the claims to ask about"}.get(argument, "give it")
             faults.append(Fault(rule, "none", f"{argument} of {form}", remedy))
         if form not in needing and value is not None:
             faults.append(Fault(rule, f"{argument} for {form}", argument, "leave it out"))

@@ -83,7 +83,7 @@ def _rows(source: Worded, pairs: Iterable[tuple[Claim, int]]) -> Iterable[dict[s
 
 def _check_forms(template: Template) -> None:
     """Refuse labels that the harness would read otherwise than `icmjax.scoring` does."""
-    where, remedy = f"template {template.name!r}", "name another one with --template"
+    where, remedy = f"template {template.name!r}", "name another `template`"
     faults = []
     if template.is_label_apart:
         rule = "lm-eval reads the space before a label together with the label."

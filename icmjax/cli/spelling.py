@@ -1,0 +1,102 @@
+"""What messages of the library call its arguments, spelt as options of the command line."""
+
+import re
+import shlex
+
+from icmjax.errors import Fault, InputError
+
+# By the arguments' names in Python; the tests hold them to the commands' own.
+OPTION_OF = {
+    name: f"--{name.removeprefix('num_').replace('_', '-')}"
+    for name in (
+        "alpha",
+        "attention",
+        "balance",
+        "batch_size",
+        "bias",
+        "budget",
+        "burn_in",
+        "columns",
+        "context_size",
+        "cooling_rate",
+        "devices",
+        "dtype",
+        "final_temperature",
+        "hard",
+        "hot_temperature",
+        "initial_temperature",
+        "leave",
+        "limit",
+        "max_length",
+        "memory_budget",
+        "mesh",
+        "method",
+        "num_chains",
+        "num_iterations",
+        "num_orders",
+        "num_replicas",
+        "num_seeds",
+        "num_shots",
+        "objective",
+        "options",
+        "persona",
+        "quantize",
+        "reference_deviations",
+        "resume",
+        "rule",
+        "selector",
+        "temperature",
+        "template",
+        "warm_start",
+    )
+} | {"clamped": "--clamp", "form": "--format", "queries": "--claims"}
+# Functions, by what a command has in their place.
+IN_PLACE_OF = {
+    "ICM": "--algorithm icm",
+    "load_claims": "a command without --personas",
+    "load_personas": "--personas all",
+    "icmjax.utility": "icmjax score",
+}
+_NAMES = "|".join(OPTION_OF)
+_VALUE = r"\"[^\"]*\"|'[^']*'|\([^()]*\)|\{[^{}]*\}|[\w.]+"
+_SAID = re.compile(rf"\b(?P<name>{_NAMES})=(?P<value>{_VALUE})|`(?P<alone>[\w.]+)`")
+# An argument as the place of a fault: alone, as a config's field, or before what is odd in it.
+_PLACE = re.compile(rf"(?:[A-Z]\w*\()?(?P<name>{_NAMES})(?:=\.\.\.\)|(?= = |[,:]|$))")
+_WORD = re.compile(r"\"([^\"]*)\"|'([^']*)'")
+
+
+def as_options(error: InputError) -> InputError:
+    """The same error with the library's arguments spelt as options.
+
+    Messages of the library name an argument as `name` in backticks, or with its value as Python
+    writes it, such as rule="none".
+    """
+    return type(error)([_fault(fault) for fault in error.faults])
+
+
+def _fault(fault: Fault) -> Fault:
+    place = _PLACE.match(fault.where)
+    if place is None:
+        where = _text(fault.where)
+    else:
+        where = OPTION_OF[place["name"]] + fault.where[place.end() :].replace(" = ", " ", 1)
+    # What was found in a file is a user's own text.
+    found = fault.found if where == fault.where else _text(fault.found)
+    return Fault(_text(fault.rule), found, where, _text(fault.remedy))
+
+
+def _text(text: str) -> str:
+    return _SAID.sub(_said, text)
+
+
+def _said(found: re.Match[str]) -> str:
+    if found["alone"]:
+        return (OPTION_OF | IN_PLACE_OF).get(found["alone"], found[0])
+    option, value = OPTION_OF[found["name"]], found["value"]
+    if value == "True":
+        return option
+    words = ["".join(pair) for pair in _WORD.findall(value)]
+    if value.startswith("{"):
+        pairs = zip(words[::2], words[1::2], strict=True)
+        return f"{option} {shlex.quote(','.join(f'{ours}={yours}' for ours, yours in pairs))}"
+    return f"{option} {shlex.quote(','.join(words)) if words else value}"
