@@ -68,6 +68,7 @@ def test_every_fault_is_shown_or_counted(drawn):
         ("complete it with resume=True", "complete it with --resume"),
         ('options=("No", "Yes")', "--options No,Yes"),
         ('columns={"claim": "my text"}', "--columns 'claim=my text'"),
+        (r'columns={"claim": "a, \"b\" {c}"}', """--columns '"claim=a, ""b"" {c}"'"""),
         ("each by itself (`load_personas`)", "each by itself (--personas all)"),
         ("`num_replicas` must be even", "--replicas must be even"),
         ("set `label` in mine.csv, query=4,model=2", "set `label` in mine.csv, query=4,model=2"),

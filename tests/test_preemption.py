@@ -40,6 +40,7 @@ def stopped_in(folder, stop_fn, resume=False):
         open_run(folder, claims, configuration, resume=resume) as run,
     ):
         run_search(scorer, claims.rules, ALGORITHM, key, run=run, progress=False, stop_fn=stop_fn)
+    assert "ended as it was asked to, after" in str(caught.value)
     return caught.value.num_steps
 
 

@@ -508,10 +508,11 @@ def test_what_the_run_itself_shows_is_warned_of(runs):
     alike = run._replace(
         claims=make_claims(rule="none"),
         labels=np.ones_like(run.labels),
-        summary=run.summary | {"num_inconsistent": 4},
+        summary=run.summary | {"num_inconsistent": 4, "diagnostics": {"max_r_hat_labels": 1.2}},
     )
     texts = warned(alike)
-    for part in ("No pair rule", "100% of the labels", "violate 4 pairs", "consistency groups"):
+    parts = "No pair rule", "100% of the labels", "violate 4 pairs", "consistency groups"
+    for part in (*parts, "do not agree"):
         assert any(part in text for text in texts), part
     # What the search said already is not said twice.
     recorded = "100% of the labels are the same one: the search may have collapsed."

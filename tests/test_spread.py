@@ -111,7 +111,7 @@ def test_make_scorer_spreads_a_tree_and_its_orders(lm):
         two = make_scorer(lm, claims, "tree", devices=jax.devices()[:2], **options)
         np.testing.assert_allclose(two(labels), one(labels), **TOLERANCE)
     assert two.num_devices == 2
-    with pytest.raises(InputError, match="devices with method 'sequential'"):
+    with pytest.raises(InputError, match="`devices` with method='sequential'"):
         make_scorer(lm, claims, "sequential", devices=jax.devices()[:2])
 
 

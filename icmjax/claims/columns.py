@@ -2,6 +2,7 @@
 
 import csv
 import difflib
+import json
 import re
 from collections.abc import Mapping, Sequence
 
@@ -151,12 +152,12 @@ def check_columns(
 def _of_no_kind(rows: Sequence[Row], present: set[str]) -> Fault:
     names = sorted(map(str, present))
     example = names[0] if names else "NAME"
-    mapping = f'columns={{"claim": "{example}"}}'
+    mapping = json.dumps({"claim": example}, ensure_ascii=False)
     return Fault(
         rule="One column of a file holds its claims, and is called claim or statement, or choice.",
         found=f"columns {', '.join(names) or 'none'}",
         where=rows[0].where.rpartition(":")[0],
-        remedy=f"say which, as {mapping}; docs/data.md lists all kinds of files",
+        remedy=f"say which, as columns={mapping}; docs/data.md lists all kinds of files",
     )
 
 

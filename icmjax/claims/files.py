@@ -143,8 +143,10 @@ def _as_text(path: pathlib.Path, content: bytes, faults: list[Fault]) -> str | N
 
 def _malformed(path: pathlib.Path, line: int, found: str, faults: list[Fault]) -> None:
     kind = path.suffix.lower()[1:].upper()
-    fault = Fault(f"Every row is well-formed {kind}.", found, f"{path}:{line}", "mend or drop it")
-    faults.append(fault)
+    remedy = "mend or drop it"
+    if kind == "JSON":
+        remedy = "mend it: .json is a list of objects, and .jsonl an object a line"
+    faults.append(Fault(f"Every row is well-formed {kind}.", found, f"{path}:{line}", remedy))
 
 
 def _place(text: str, error: Malformed) -> tuple[int, str]:

@@ -1,5 +1,6 @@
 """What messages of the library call its arguments, spelt as options of the command line."""
 
+import json
 import re
 import shlex
 
@@ -58,7 +59,9 @@ IN_PLACE_OF = {
     "icmjax.utility": "icmjax score",
 }
 _NAMES = "|".join(OPTION_OF)
-_VALUE = r"\"[^\"]*\"|'[^']*'|\([^()]*\)|\{[^{}]*\}|[\w.]+"
+_TEXT = r"\"(?:[^\"\\]|\\.)*\""  # as JSON writes it
+_MAPPING = rf"(?P<mapping>\{{{_TEXT}: {_TEXT}\}})"
+_VALUE = rf"{_MAPPING}|\"[^\"]*\"|'[^']*'|\([^()]*\)|[\w.]+"
 _SAID = re.compile(rf"\b(?P<name>{_NAMES})=(?P<value>{_VALUE})|`(?P<alone>[\w.]+)`")
 # An argument as the place of a fault: alone, as a config's field, or before what is odd in it.
 _PLACE = re.compile(rf"(?:[A-Z]\w*\()?(?P<name>{_NAMES})(?:=\.\.\.\)|(?= = |[,:]|$))")
@@ -95,8 +98,15 @@ def _said(found: re.Match[str]) -> str:
     option, value = OPTION_OF[found["name"]], found["value"]
     if value == "True":
         return option
-    words = ["".join(pair) for pair in _WORD.findall(value)]
-    if value.startswith("{"):
-        pairs = zip(words[::2], words[1::2], strict=True)
-        return f"{option} {shlex.quote(','.join(f'{ours}={yours}' for ours, yours in pairs))}"
-    return f"{option} {shlex.quote(','.join(words)) if words else value}"
+    if found["mapping"]:
+        mapping = json.loads(found["mapping"])
+        names = [f"{ours}={yours}" for ours, yours in mapping.items()]
+    else:
+        names = ["".join(pair) for pair in _WORD.findall(value)]
+    # As CSV has it: what holds a comma or a quote stands in quotes.
+    cells = [_cell(name) for name in names]
+    return f"{option} {shlex.quote(','.join(cells)) if cells else value}"
+
+
+def _cell(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"' if set(name) & set(',"') else name

@@ -211,8 +211,10 @@ def evaluate(
       memory_budget: bytes that reading may take beside the weights.
 
     Raises:
-      InputError: the claim sets do not go together, or nothing fits the memory budget.
+      InputError: the claim sets do not go together, nothing fits the memory budget, or `gold` has
+        no labels.
       PromptError: a prompt does not fit the model.
+      ScoreError: a label log-prob that is judged by `gold` is not a finite number.
     """
     logp = make_steerer(lm, demonstrations, queries, template, memory_budget)(labels)
     return Evaluation(logp, None if gold is None else score_predictions(logp, gold))
