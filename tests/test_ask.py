@@ -17,26 +17,18 @@ import numpy as np
 import pytest
 from browsers import open_browser, serious_faults
 from click.testing import CliRunner
+from commands import invoke, read_rows
 from scorers import table_scorer
 
 import icmjax
 from icmjax.claims import claims_from_rows, write_claims
 from icmjax.cli import ask as ask_command
 from icmjax.cli import interviews
-from icmjax.cli.commands import main
 from icmjax.errors import ClaimsError, Fault, InputError
 from icmjax.persona_world import make_task, make_world
 
 NUM_CLAIMS = 8
 NO_SHARES = {"shares": [], "accuracy": None}
-
-
-def invoke(*arguments, stdin=None):
-    return CliRunner().invoke(main, [str(argument) for argument in arguments], input=stdin)
-
-
-def read_rows(path):
-    return [json.loads(line) for line in path.read_text().splitlines()]
 
 
 def search(folder, *options):

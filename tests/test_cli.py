@@ -7,16 +7,11 @@ import numpy as np
 import pytest
 import safetensors.numpy
 from checkpoints import make_checkpoint
-from click.testing import CliRunner
+from commands import invoke
 
 from icmjax.cli import options
-from icmjax.cli.commands import main
 
 pytestmark = pytest.mark.runs_long
-
-
-def invoke(*arguments: object):
-    return CliRunner().invoke(main, [str(argument) for argument in arguments])
 
 
 @pytest.fixture(scope="module")

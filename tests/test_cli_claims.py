@@ -5,22 +5,12 @@ import json
 import numpy as np
 import pytest
 from checkpoints import make_checkpoint
-from click.testing import CliRunner
+from commands import invoke, write_rows
 
 import icmjax
-from icmjax.cli.commands import main
 
 WORDS = ("tea", "rice", "soup", "jam", "salt", "corn")
 SCALE = ("never", "at times", "always")
-
-
-def invoke(*arguments: object):
-    return CliRunner().invoke(main, [str(argument) for argument in arguments])
-
-
-def write_rows(path, rows):
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return path
 
 
 @pytest.fixture(scope="module")

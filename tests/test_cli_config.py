@@ -10,17 +10,13 @@ import sys
 import pytest
 import yaml
 from checkpoints import make_checkpoint
-from click.testing import CliRunner
+from commands import invoke
 
 import icmjax
 from icmjax.cli import commands, options
 from icmjax.cli.commands import main
 
 TEXTS = ["Trade helps", "Trade harms", "Taxes help", "Taxes harm", "Dams help", "Dams harm"]
-
-
-def invoke(*arguments: object):
-    return CliRunner().invoke(main, [str(argument) for argument in arguments])
 
 
 @pytest.fixture(scope="module")

@@ -10,6 +10,7 @@ import sys
 import click
 import pytest
 from click.testing import CliRunner
+from commands import invoke
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -32,10 +33,6 @@ FLOATS = st.one_of(st.floats(), st.sampled_from([0.0, -1.0, 1e-6, 1e300, math.in
 TEXTS = st.text(
     st.one_of(st.characters(exclude_characters="\0", codec="utf-8"), st.just("\udcff")), max_size=12
 )
-
-
-def invoke(*arguments: object):
-    return CliRunner().invoke(main, [str(argument) for argument in arguments])
 
 
 def command_of(name: str) -> click.Command:

@@ -11,22 +11,17 @@ import jax
 import numpy as np
 import pytest
 from checkpoints import make_checkpoint
-from click.testing import CliRunner
+from commands import invoke, write_rows
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import icmjax
 from icmjax.claims import load_claims, load_gold, load_personas
 from icmjax.cli import personas as personas_room
-from icmjax.cli.commands import main
 from icmjax.cli.personas import folder_names
 from icmjax.errors import ClaimsError
 
 WORDS = ("tea", "rice", "soup", "jam")
-
-
-def invoke(*arguments: object):
-    return CliRunner().invoke(main, [str(argument) for argument in arguments])
 
 
 def rows_of(place: str, num: int = 4) -> list[dict]:
@@ -40,11 +35,6 @@ def rows_of(place: str, num: int = 4) -> list[dict]:
         }
         for index, word in enumerate(WORDS[:num])
     ]
-
-
-def write_rows(path, rows):
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return path
 
 
 @pytest.fixture(scope="module")

@@ -4,17 +4,12 @@ import json
 
 import numpy as np
 import pytest
-from click.testing import CliRunner
+from commands import invoke
 from table_runs import search_in, write_task
 
 import icmjax
-from icmjax.cli.commands import main
 
 NUM_SHOWN, NUM_ASKED = 6, 8
-
-
-def invoke(*arguments: object):
-    return CliRunner().invoke(main, [str(argument) for argument in arguments])
 
 
 @pytest.fixture(scope="module")

@@ -1,18 +1,16 @@
 """The commands on a run folder: whom to ask, searching with answers, exports and the page."""
 
 import itertools
-import json
 import re
 import shutil
 
 import numpy as np
 import pytest
 from checkpoints import make_checkpoint
-from click.testing import CliRunner
+from commands import invoke, read_rows, write_rows
 
 from icmjax.claims import load_claims
 from icmjax.cli import labelling
-from icmjax.cli.commands import main
 from icmjax.lm import load_lm
 from icmjax.prompts import get_template
 from icmjax.runs import files
@@ -21,22 +19,9 @@ from icmjax.scoring import make_scorer
 CHOICES = ("Trade helps", "Trade harms", "Taxes help", "Taxes harm", "Dams help", "Dams harm")
 
 
-def invoke(*arguments: object):
-    return CliRunner().invoke(main, [str(argument) for argument in arguments])
-
-
 def ask(run, budget, *options):
     """Write questions into the run's folder."""
     return invoke("ask", run, "--budget", budget, "--out", run / "questions.jsonl", *options)
-
-
-def read_rows(path):
-    return [json.loads(line) for line in path.read_text().splitlines()]
-
-
-def write_rows(path, rows):
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return path
 
 
 def reseal(run, **manifest):

@@ -15,12 +15,11 @@ import jax
 import numpy as np
 import pytest
 import yaml
-from click.testing import CliRunner
+from commands import invoke, write_rows
 from scorers import table_scorer
 from table_runs import search_in, write_task
 
 import icmjax
-from icmjax.cli.commands import main
 from icmjax.errors import InputError, RunError
 from icmjax.prompts import get_template
 from icmjax.runs import FORMATS, export, read_run
@@ -30,15 +29,6 @@ from icmjax.runs.exports.source import Questions, worded
 ROOT = Path(__file__).parents[1]
 NUM_SHOWN, NUM_ASKED = 6, 8
 MODEL = icmjax.lm.BUNDLED_MODELS / "persona-world"
-
-
-def invoke(*arguments: object):
-    return CliRunner().invoke(main, [str(argument) for argument in arguments])
-
-
-def write_rows(path, rows):
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return path
 
 
 @pytest.fixture(scope="module")

@@ -3,17 +3,15 @@
 import json
 import os
 import shutil
-import sys
 
 import numpy as np
 import pytest
 import safetensors.numpy
 from checkpoints import make_checkpoint
-from click.testing import CliRunner
+from commands import invoke, read_rows, write_rows
 
 import icmjax
 from icmjax import runs
-from icmjax.cli.commands import main
 from icmjax.cli.inputs import gold_of_run
 from icmjax.runs import files, free_name
 from icmjax.search import loop
@@ -22,25 +20,9 @@ CHOICES = ("Trade helps", "Trade harms", "Taxes help", "Taxes harm", "Dams help"
 PERSONAS = ("Japan", "Kenya")
 
 
-def invoke(*arguments: object):
-    words = [str(argument) for argument in arguments]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", ["icmjax", *words])  # as it is where the command is run
-        return CliRunner().invoke(main, words)
-
-
 def ask(run, budget, *options):
     """Write questions into the run's folder."""
     return invoke("ask", run, "--budget", budget, "--out", run / "questions.jsonl", *options)
-
-
-def read_rows(path):
-    return [json.loads(line) for line in path.read_text().splitlines()]
-
-
-def write_rows(path, rows):
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return path
 
 
 def claim_rows():

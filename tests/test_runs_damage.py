@@ -8,10 +8,9 @@ import shutil
 import numpy as np
 import pytest
 from checkpoints import make_checkpoint
-from click.testing import CliRunner
+from commands import invoke
 from test_runs_moments import BLOCK, CLAIMS, Info, results, toy_search
 
-from icmjax.cli.commands import main
 from icmjax.errors import RunError, RunWarning
 from icmjax.runs import files, open_run, read_run
 from icmjax.search import Account
@@ -46,10 +45,6 @@ DAMAGES = {
     "a folder": _folder,
     "missing": lambda path: path.unlink(),
 }
-
-
-def invoke(*arguments: object):
-    return CliRunner().invoke(main, [str(argument) for argument in arguments])
 
 
 @pytest.fixture(scope="module")

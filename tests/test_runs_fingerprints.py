@@ -9,11 +9,10 @@ import numpy as np
 import pytest
 import safetensors.numpy
 from checkpoints import make_checkpoint
-from click.testing import CliRunner
+from commands import invoke
 
 from icmjax import runs
 from icmjax.claims import claims_from_rows
-from icmjax.cli.commands import main
 from icmjax.lm import load_lm
 from icmjax.runs.fingerprints import settings_of
 from icmjax.scoring import make_scorer, shapes
@@ -21,10 +20,6 @@ from icmjax.search import ICM
 
 NUM_CLAIMS = 6
 TEXT = "I think this claim is True False. Taxes dams and trade number 0 1 2 3 4 5 help harm?"
-
-
-def invoke(*arguments: object):
-    return CliRunner().invoke(main, [str(argument) for argument in arguments])
 
 
 def cut_off_after_one_save(patch):
