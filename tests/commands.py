@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import sys
 from collections.abc import Iterable
 from typing import Any
 
@@ -15,7 +16,7 @@ def invoke(*arguments: object, stdin: str | None = None) -> Result:
     """What a command of these words gives; `sys.argv` has them as it is where it is run."""
     words = [str(argument) for argument in arguments]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("sys.argv", ["icmjax", *words])
+        patch.setattr(sys, "argv", ["icmjax", *words])
         return CliRunner().invoke(main, words, input=stdin)
 
 
