@@ -5,7 +5,7 @@ from collections.abc import Hashable, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from scipy import stats
+import scipy
 
 from icmjax.errors import Fault, InputError
 
@@ -57,7 +57,7 @@ def summarise(values: np.ndarray, seed: int = 0, level: float = 0.95) -> Summary
         return Summary(num, mean, spread if num > 1 else float("nan"), float("nan"), float("nan"))
     if are_equal:
         return Summary(num, mean, spread, float(values[0]), float(values[0]))
-    interval = stats.bootstrap(
+    interval = scipy.stats.bootstrap(
         (values,),
         np.mean,
         confidence_level=level,
@@ -136,7 +136,7 @@ def share_interval(share: float, num: int, level: float = 0.95) -> tuple[float, 
     if not 0 <= share <= 1 or num < 1:
         rule, remedy = "A share is from 0 to 1, of one unit or more.", "count again"
         raise InputError(Fault(rule, f"{share} of {num} units", "share, num", remedy))
-    z = float(stats.norm.ppf((1 + level) / 2))
+    z = float(scipy.stats.norm.ppf((1 + level) / 2))
     middle = (share + z**2 / (2 * num)) / (1 + z**2 / num)
     reach = z / (1 + z**2 / num) * math.sqrt(share * (1 - share) / num + z**2 / (4 * num**2))
     return max(middle - reach, 0.0), min(middle + reach, 1.0)
@@ -170,7 +170,7 @@ def compare_paired(first: np.ndarray, second: np.ndarray, seed: int = 0) -> Pair
     # Rounding of means must not pass for a difference, whose sign alone the test may go by.
     first = np.where(np.isclose(first, second, rtol=1e-12, atol=1e-15), second, first)
     differences = first - second
-    test = stats.permutation_test(
+    test = scipy.stats.permutation_test(
         (first, second),
         lambda x, y, axis: np.mean(x - y, axis=axis),
         permutation_type="samples",
@@ -211,7 +211,7 @@ def units_needed(mean: float, spread: float, power: float = 0.8, level: float = 
     if spread < 0:
         fault = Fault("A spread is at least 0.", f"{spread}", "spread", "give its absolute value")
         raise InputError(fault)
-    quantiles = stats.norm.ppf(1 - level / 2) + stats.norm.ppf(power)
+    quantiles = scipy.stats.norm.ppf(1 - level / 2) + scipy.stats.norm.ppf(power)
     # Compared without a quotient, which overflows for a tiny spread.
     if abs(mean) * MAX_UNITS**0.5 <= quantiles * spread:
         return float("inf")
@@ -219,11 +219,11 @@ def units_needed(mean: float, spread: float, power: float = 0.8, level: float = 
     effect = HUGE_EFFECT if is_huge else abs(mean) / spread
 
     def reaches(num: int) -> bool:
-        critical = stats.t.ppf(1 - level / 2, num - 1)
+        critical = scipy.stats.t.ppf(1 - level / 2, num - 1)
         shift = effect * num**0.5
         # The far tail, on the other side of zero, comes as NaN where it underflows.
-        far_tail = np.nan_to_num(stats.nct.cdf(-critical, num - 1, shift))
-        return bool(stats.nct.sf(critical, num - 1, shift) + far_tail >= power)
+        far_tail = np.nan_to_num(scipy.stats.nct.cdf(-critical, num - 1, shift))
+        return bool(scipy.stats.nct.sf(critical, num - 1, shift) + far_tail >= power)
 
     # The power rises with n, and the normal approximation is a little too small.
     low, high = 1, 2 * math.ceil((quantiles / effect) ** 2) + 8

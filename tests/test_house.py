@@ -24,8 +24,7 @@ from icmjax.cli.export import EXPORT_FORMATS
 from icmjax.feedback import SELECTORS
 from icmjax.lm import IMPLEMENTATIONS, QUANTIZATIONS
 from icmjax.runs import FORMATS
-from icmjax.scoring import MEMORY_BUDGET, OBJECTIVES, Leave, Method, make_scorer
-from icmjax.search import BIASES
+from icmjax.scoring import BIASES, MEMORY_BUDGET, OBJECTIVES, Leave, Method, make_scorer
 
 ROOT = pathlib.Path(__file__).parents[1]
 PACKAGE = ROOT / "icmjax"

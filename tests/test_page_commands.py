@@ -12,7 +12,7 @@ from click.testing import CliRunner
 import icmjax
 from icmjax.cli import main
 
-pytestmark = [pytest.mark.slow, pytest.mark.runs_long]
+pytestmark = pytest.mark.slow
 
 ROOT = pathlib.Path(__file__).parents[1]
 MODEL = "Qwen/Qwen3-0.6B-Base"  # as the pages have it

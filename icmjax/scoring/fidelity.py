@@ -6,7 +6,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from scipy import stats
+import scipy
 
 from icmjax.claims import PairRules
 from icmjax.scoring.objectives import Objective, utility
@@ -100,4 +100,4 @@ def _rms(difference: np.ndarray) -> float:
 
 
 def _rank_correlation(first: np.ndarray, second: np.ndarray) -> float:
-    return float(stats.spearmanr(first.ravel(), second.ravel()).statistic)
+    return float(scipy.stats.spearmanr(first.ravel(), second.ravel()).statistic)

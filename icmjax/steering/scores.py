@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 import numpy as np
-import scipy.stats
+import scipy
 
 from icmjax.claims import UNLABELLED, GoldLabels
 from icmjax.errors import Fault, InputError, ScoreError
