@@ -20,7 +20,7 @@ os.environ["XLA_FLAGS"] = " ".join(
         else "",
     ]
 )
-# The children of tests compile in haste too; files may choose (see `programs_of_a_file`).
+# The children of tests compile in haste too.
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 # Workers inherit the folder, so that a program which several tests build is compiled once.
 os.environ.setdefault("ICMJAX_TEST_CACHE", tempfile.mkdtemp(prefix="icmjax-test-cache-"))
@@ -69,12 +69,7 @@ def data() -> pathlib.Path:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def programs_of_a_file(request):
-    """Compile in haste, unless a file marks its programs as ones that run long.
-
-    Its programs are dropped after it: thousands of them use up a process's memory maps.
-    """
-    runs_long = request.node.get_closest_marker("runs_long") is not None
-    jax.config.update("jax_disable_most_optimizations", not runs_long)
+def programs_of_a_file() -> Iterator[None]:
+    """Programs are dropped after a file: thousands of them use up a process's memory maps."""
     yield
     jax.clear_caches()
