@@ -40,7 +40,21 @@ gc.freeze()
 gc.set_threshold(200_000, 20, 100)
 
 # Two workers end together where the longest files begin first.
-LONGEST_FILES = ("tempering", "sequential", "experiments", "icm", "tree", "fixed_accuracy")
+LONGEST_FILES = (
+    "tempering",
+    "exports",
+    "mesh",
+    "lm_parity",
+    "experiments",
+    "tutorial",
+    "docs",
+    "sequential",
+    "lm_segments",
+    "page_commands",
+    "icm",
+    "tree",
+    "fixed_accuracy",
+)
 
 DATA = pathlib.Path(__file__).parents[2] / "shared" / "data"
 EXPERIMENTS = pathlib.Path(__file__).parents[1] / "experiments"
