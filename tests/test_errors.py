@@ -3,6 +3,7 @@
 import copy
 import pickle
 
+import click
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -71,6 +72,10 @@ def test_every_fault_is_shown_or_counted(drawn):
         (r'columns={"claim": "a, \"b\" {c}"}', """--columns '"claim=a, ""b"" {c}"'"""),
         ("each by itself (`load_personas`)", "each by itself (--personas all)"),
         ("`num_replicas` must be even", "--replicas must be even"),
+        ("complete it with resume=True.", "complete it with --resume."),
+        # What a user's own files hold is no argument.
+        (r'the file has columns={"a": "\q"}', r'the file has columns={"a": "\q"}'),
+        ("see what data/persona=Peru/ holds", "see what data/persona=Peru/ holds"),
         ("set `label` in mine.csv, query=4,model=2", "set `label` in mine.csv, query=4,model=2"),
     ],
 )
@@ -91,6 +96,15 @@ def test_an_argument_that_is_a_place_is_an_option_there():
     }
     error = InputError([Fault("r", "x", where, "d") for where in said])
     assert [fault.where for fault in as_options(error).faults] == list(said.values())
+
+
+@pytest.mark.parametrize("place", ["template", "budget: line 3", "persona=Peru/rule=a.csv:3"])
+def test_a_file_that_is_called_as_an_argument_stays_a_file(place):
+    context = click.Context(click.Command("check"))
+    context.params = {"source": place.partition(":")[0] + "/"}
+    with context:
+        (fault,) = as_options(InputError(Fault("r", 'rule="none"', place, "d"))).faults
+    assert fault == Fault("r", 'rule="none"', place, "d")
 
 
 def test_errors_travel_between_processes():

@@ -1,8 +1,11 @@
 """What messages of the library call its arguments, spelt as options of the command line."""
 
 import json
+import os
 import re
 import shlex
+
+import click
 
 from icmjax.errors import Fault, InputError
 
@@ -59,10 +62,12 @@ IN_PLACE_OF = {
     "icmjax.utility": "icmjax score",
 }
 _NAMES = "|".join(OPTION_OF)
-_TEXT = r"\"(?:[^\"\\]|\\.)*\""  # as JSON writes it
+# As JSON writes it; what it cannot read is a user's own text.
+_TEXT = r"\"(?:[^\"\\\x00-\x1f]|\\[\"\\/bfnrt]|\\u[0-9a-fA-F]{4})*\""
 _MAPPING = rf"(?P<mapping>\{{{_TEXT}: {_TEXT}\}})"
-_VALUE = rf"{_MAPPING}|\"[^\"]*\"|'[^']*'|\([^()]*\)|[\w.]+"
-_SAID = re.compile(rf"\b(?P<name>{_NAMES})=(?P<value>{_VALUE})|`(?P<alone>[\w.]+)`")
+_VALUE = rf"{_MAPPING}|\"[^\"]*\"|'[^']*'|\([^()]*\)|\w++(?:\.\w++)*+"
+# Folders may have such names, as data/persona=Peru/claims.csv.
+_SAID = re.compile(rf"(?<![\w/.-])(?P<name>{_NAMES})=(?P<value>{_VALUE})(?!/)|`(?P<alone>[\w.]+)`")
 # An argument as the place of a fault: alone, as a config's field, or before what is odd in it.
 _PLACE = re.compile(rf"(?:[A-Z]\w*\()?(?P<name>{_NAMES})(?:=\.\.\.\)|(?= = |[,:]|$))")
 _WORD = re.compile(r"\"([^\"]*)\"|'([^']*)'")
@@ -72,15 +77,21 @@ def as_options(error: InputError) -> InputError:
     """The same error with the library's arguments spelt as options.
 
     Messages of the library name an argument as `name` in backticks, or with its value as Python
-    writes it, such as rule="none".
+    writes it, such as rule="none". A file or a folder that the command was given stays as it is,
+    whatever its name.
     """
-    return type(error)([_fault(fault) for fault in error.faults])
+    context = click.get_current_context(silent=True)
+    given = [] if context is None else [*map(str, context.params.values())]
+    own = {*given, *map(os.path.normpath, given)}
+    return type(error)([_fault(fault, own) for fault in error.faults])
 
 
-def _fault(fault: Fault) -> Fault:
+def _fault(fault: Fault, own: set[str]) -> Fault:
     place = _PLACE.match(fault.where)
-    if place is None:
-        where = _text(fault.where)
+    if fault.where.partition(":")[0] in own:
+        where = fault.where
+    elif place is None:
+        where = _text(fault.where) if _SAID.fullmatch(fault.where) else fault.where
     else:
         where = OPTION_OF[place["name"]] + fault.where[place.end() :].replace(" = ", " ", 1)
     # What was found in a file is a user's own text.
