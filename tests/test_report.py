@@ -514,6 +514,11 @@ def test_what_the_run_itself_shows_is_warned_of(runs):
     parts = "No pair rule", "100% of the labels", "violate 4 pairs", "consistency groups"
     for part in (*parts, "do not agree"):
         assert any(part in text for text in texts), part
+    # What is worse than one label for all is told from it, of however many groups.
+    opposite = warned(run, GoldLabels(1 - run.labels))
+    (text,) = [text for text in opposite if "The accuracy of" in text]
+    assert "0 is worse than one label for all" in text
+    assert "few" not in text
     # What the search said already is not said twice.
     recorded = "100% of the labels are the same one: the search may have collapsed."
     told = alike._replace(summary=alike.summary | {"warnings": [recorded]})

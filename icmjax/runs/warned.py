@@ -95,17 +95,23 @@ def _of_chains(found: Found) -> Iterator[tuple[str, str]]:
 
 
 def _of_gold(found: Found) -> Iterator[tuple[str, str]]:
-    """Whether found labels are better than one label for all, or than an even guess."""
+    """Whether found labels are better than the commonest gold label for all claims.
+
+    An even guess is right of no more claims than that.
+    """
     rows = accuracies(found)
     if not rows:
         return
     own, constant = rows[0], rows[-2]
-    chance = max(constant.accuracy, 1 / len(found.options))
-    if own.interval is not None and own.interval[0] <= chance:
-        text = (
-            f"The accuracy of {three_digits(own.accuracy)} is not told from chance. Of so few "
-            f"groups the true share may be as low as {three_digits(own.interval[0])} (95 % "
-            f"interval), and {constant.name} has {three_digits(constant.accuracy)} without any "
-            "search."
-        )
-        yield text, text
+    if own.interval is None or own.interval[0] > constant.accuracy:
+        return
+    low, high = map(three_digits, own.interval)
+    if own.interval[1] < constant.accuracy:
+        said = f"worse than one label for all. The true share is {high} at the most"
+    else:
+        said = f"not told from chance. The true share may be as low as {low}"
+    text = (
+        f"The accuracy of {three_digits(own.accuracy)} is {said} (95 % interval), and "
+        f"{constant.name} has {three_digits(constant.accuracy)} without any search."
+    )
+    yield text, text
