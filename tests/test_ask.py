@@ -453,6 +453,16 @@ def test_the_library_asks_and_answers():
     with pytest.raises(ClaimsError, match="claim 'x'") as caught:
         icmjax.answer(scorer, claims, {"x": 1, claims.claims[0].id: "perhaps"}, algorithm, key)
     assert len(caught.value.faults) == 2
+    with pytest.raises(InputError, match="all 6 labels are answers, or follow from them"):
+        icmjax.answer(scorer, claims, {str(n): 1 for n in range(0, 6, 2)}, algorithm, key)
+    # Two labels that are as likely as one another, and an answer that is worth nothing.
+    even = table_scorer(0, 6, coupling=0.0, bias=0.0)
+    found = found._replace(label_log_probs=np.asarray(even(found.labels)))
+    (asked,) = icmjax.ask(even, claims, 1, "margin", found=found).questions
+    assert asked.measure == "Its two likeliest labels are 0.00 nats apart."
+    options = {"found": found, "algorithm": icmjax.ICM()}
+    (asked,) = icmjax.ask(even, claims, 1, "expected_gain", **options).questions
+    assert asked.why.startswith("No gain is expected")
     for selector in ("zero_shot_entropy", "expected_gain"):
         with pytest.raises(InputError, match="has a scorer"):
             icmjax.ask(None, claims, 1, selector)

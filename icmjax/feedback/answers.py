@@ -88,7 +88,8 @@ def hold_answers(
       where: for errors.
 
     Raises:
-      InputError: an answer is another one than before, or answers contradict each other.
+      InputError: an answer is another one than before, answers contradict each other, or they leave
+        nothing to search for.
     """
     earlier = np.full(len(claims), UNLABELLED, np.int8) if earlier is None else earlier
     changed = np.flatnonzero((earlier >= 0) & (answers >= 0) & (earlier != answers))
@@ -99,7 +100,12 @@ def hold_answers(
             Fault("An answer is given once.", f"another one for {names}", where, remedy)
         )
     known = np.where(answers >= 0, answers, earlier).astype(np.int8)
-    return implied_labels(known, claims.rules)
+    held = implied_labels(known, claims.rules)
+    if (held >= 0).all():
+        rule = "A search with answers needs a claim whose label is free."
+        found = f"all {len(held)} labels are answers, or follow from them"
+        raise InputError(Fault(rule, found, where, "leave an answer out, or take them as labels"))
+    return held
 
 
 def answer(

@@ -39,6 +39,7 @@ DOUBTS = {
 }
 # By the entropy's share of an even guess's; of two labels these are .68, .85 and .95 for one.
 DEGREES = ((0.9, "nearly undecided"), (0.6, "unsure"), (0.3, "fairly sure"), (0.0, "sure"))
+LEAST_GAIN = 0.005  # of the utility, which is told to two digits
 
 
 class Question(NamedTuple):
@@ -126,14 +127,16 @@ def ask(
 def _reason(selector: str, value: float, num_options: int) -> tuple[str, str]:
     """Why a claim is asked about in words, and the number behind them; no label is named."""
     if selector == "expected_gain":
-        why = "An answer here is expected to do much for what the search finds."
+        why = "An answer here is expected to raise what the search maximises."
+        if value < LEAST_GAIN:
+            why = "No gain is expected of an answer here, nor more of one that is not asked for."
         return why, f"Expected gain of the utility: {value:+.2f}."
     if selector not in DOUBTS:
         return "It was drawn at random.", ""
     if selector == "margin":
         # The value is the gap of two log-probs, of which alone the share is a coin's.
         share = float(entropy(np.array([value, 0.0]) - np.logaddexp(value, 0.0)) / np.log(2))
-        measure = f"Its two likeliest labels are {-value:.2f} nats apart."
+        measure = f"Its two likeliest labels are {abs(value):.2f} nats apart."
     else:
         share = value / np.log(num_options)
         measure = f"Doubt: {share:.0%}, where 100% is an even guess."
