@@ -33,7 +33,7 @@ class Fault(NamedTuple):
 
     def __str__(self) -> str:
         rule, found, where, remedy = (printable(text, keep="") for text in self)
-        return f"{rule}\n  found: {found}\n  where: {where}\n  to do: {remedy}"
+        return f"expected: {rule}\n  found: {found}\n  where: {where}\n  to do: {remedy}"
 
 
 class InputError(ValueError):

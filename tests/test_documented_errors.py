@@ -139,8 +139,8 @@ SAVED = "The search is saved, the command says how it goes on, and its status is
 # fmt: off
 ROWS = [
     # Commands.
-    Row(COMMANDS, "input or options are refused; stderr says the rule, what was found, where, and "
-        "what to do", 2, ("found:", "to do:"),
+    Row(COMMANDS, "input or options are refused; stderr says what was expected, what "
+        "was found, where, and what to do", 2, ("found:", "to do:"),
         at("cli.py::test_bad_input_gets_a_message_and_status_2")),
     Row(COMMANDS, "| 130 | Ctrl-C; a search says with which command it goes on |", 130,
         ("--iterations 5 --quiet --resume",),

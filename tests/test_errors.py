@@ -40,11 +40,11 @@ def test_faults_of_one_cause_are_shown_together_and_other_causes_each():
     many = [Fault("Texts are texts.", f"int {n}", f"a.csv:{n}", "mend it") for n in range(20)]
     error = InputError([*many[:10], Fault("Ids are distinct.", "'7'", "b", "rename"), *many[10:]])
     assert str(error).split("\n") == [
-        "Texts are texts.",
+        "expected: Texts are texts.",
         *(line for n in range(3) for line in (f"  found: int {n}", f"  where: a.csv:{n}")),
         "  and 17 more",
         "  to do: mend it",
-        *("Ids are distinct.", "  found: '7'", "  where: b", "  to do: rename"),
+        *("expected: Ids are distinct.", "  found: '7'", "  where: b", "  to do: rename"),
     ]
     assert len(error.faults) == 21
 
@@ -57,7 +57,7 @@ def test_every_fault_is_shown_or_counted(drawn):
     counted = [int(line.split()[2]) for line in lines if line.startswith("... and ")]
     counted += [int(line.split()[1]) for line in lines if line.startswith("  and ")]
     assert num_shown + sum(counted) == len(faults)
-    assert sum(line.startswith("Rule") for line in lines) == min(20, len(set(drawn)))
+    assert sum(line.startswith("expected: Rule") for line in lines) == min(20, len(set(drawn)))
 
 
 @pytest.mark.parametrize(
