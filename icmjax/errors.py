@@ -1,6 +1,7 @@
 """Errors that say the rule, what was found, where, and what to do about it."""
 
 import re
+import reprlib
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -73,6 +74,40 @@ def _message(faults: Sequence[Fault], max_places: int) -> str:
     if len(faults) > max_places:
         places.append(f"  and {len(faults) - max_places} more")
     return "\n".join([rule, *places, remedy])
+
+
+class Kind(NamedTuple):
+    """What an argument of the library has to be, and whether it is."""
+
+    value: object  # that was given
+    is_right: bool
+    kind: str  # in words, with its article
+    remedy: str
+
+
+def check_kinds(error: "type[InputError] | None" = None, /, **arguments: Kind) -> None:
+    """Raise for all arguments of the wrong kind at once.
+
+    Args:
+      error: which; by default an `InputError`.
+      arguments: by name.
+
+    Raises:
+      InputError: an argument is of another kind.
+    """
+    faults = [
+        Fault(f"`{name}` is {kind}.", _shown(value), name, remedy)
+        for name, (value, is_right, kind, remedy) in arguments.items()
+        if not is_right
+    ]
+    if faults:
+        raise (error or InputError)(faults)
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, type):
+        return f"the class {value.__name__}"
+    return f"{type(value).__name__} {reprlib.repr(value)}"
 
 
 class ClaimsError(InputError):

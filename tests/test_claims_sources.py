@@ -419,6 +419,12 @@ def test_a_file_of_quite_other_columns_is_asked_which_holds_the_claims():
     (fault,) = faults_of(claims_from_rows, rows)
     assert fault.rule.startswith("One column of a file holds its claims")
     assert 'columns={"claim": "item"}' in fault.remedy
+    # Not the first column, nor one of few values, nor ids however long.
+    long = [{"country": "The United States of America", "code": f"{n:040d}", "no": n, **row}
+            for n, row in enumerate(rows)]  # fmt: skip
+    assert 'columns={"claim": "item"}' in faults_of(claims_from_rows, long)[0].remedy
+    few = [{"country": "The United States of America", "no": n} for n in range(2)]
+    assert 'columns={"claim": "NAME"}' in faults_of(claims_from_rows, few)[0].remedy
     claims = icmjax.claims_from_rows(rows, columns={"claim": "item", "label": "true?"})
     assert [claim.choice for claim in claims.claims] == ["I like tea.", "I like rice."]
 

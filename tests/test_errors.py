@@ -4,10 +4,12 @@ import copy
 import pickle
 
 import click
+import jax
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import icmjax
 from icmjax.cli.spelling import as_options
 from icmjax.errors import ClaimsError, Fault, InputError, printable
 
@@ -112,3 +114,38 @@ def test_errors_travel_between_processes():
     again = pickle.loads(pickle.dumps(error))
     assert (type(again), again.faults, str(again)) == (type(error), error.faults, str(error))
     assert copy.copy(error).faults == error.faults
+
+
+LM = object.__new__(icmjax.LanguageModel)  # of which nothing is read
+CLAIMS = icmjax.claims_from_rows([{"claim": "Rice helps"}, {"claim": "Tea helps"}])
+
+
+def search(rules, algorithm):
+    return icmjax.run_search(None, rules, algorithm, jax.random.key(0))
+
+
+KINDS = {
+    "columns": (lambda: icmjax.load_claims("a.csv", columns="choice=opinion"), '{"choice":'),
+    "gold": (lambda: icmjax.load_gold("a.csv", columns="choice=opinion"), '{"choice":'),
+    "a model's name": (lambda: icmjax.make_scorer("persona-world", CLAIMS), "icmjax.load_lm("),
+    "a file": (lambda: icmjax.make_scorer(LM, "own.txt"), "icmjax.load_claims("),
+    "a file, of a part": (lambda: icmjax.make_subset_scorer(LM, "a.txt", 1), "icmjax.load_claims("),
+    "claims": (lambda: search(CLAIMS, icmjax.Marginals()), "give claims.rules"),
+    "a class": (lambda: search(CLAIMS.rules, icmjax.Gibbs), "give icmjax.Gibbs()"),
+    "a name": (lambda: search(CLAIMS.rules, "marginals"), "give icmjax.Marginals()"),
+    "a name, of several": (
+        lambda: icmjax.search_together([None], [CLAIMS.rules], "icm", [jax.random.key(0)]),
+        "give icmjax.Marginals()",
+    ),
+    "no field": (lambda: icmjax.Marginals(iterations=4), "did you mean num_iterations?"),
+    "no field, of a part": (lambda: icmjax.ParallelTempering(temperature=1.0), "choose of"),
+}
+
+
+@pytest.mark.parametrize("case", KINDS)
+def test_arguments_of_another_kind_are_told_what_to_give(case):
+    call, remedy = KINDS[case]
+    with pytest.raises(InputError) as caught:
+        call()
+    (fault,) = caught.value.faults
+    assert remedy in fault.remedy

@@ -1,7 +1,7 @@
 """Claims about a persona: files, schemas, pair rules, gold labels; on the host, without a model."""
 
 from icmjax.claims.claim_set import BINARY_OPTIONS, UNLABELLED, Claim, ClaimSet, GoldLabels
-from icmjax.claims.columns import parse_columns
+from icmjax.claims.columns import columns_text, parse_columns
 from icmjax.claims.consistency import (
     RULES,
     PairRules,
@@ -20,6 +20,8 @@ from icmjax.claims.loading import (
     load_gold,
     load_personas,
 )
+from icmjax.claims.opposites import are_opposite
+from icmjax.claims.tables import column_names
 from icmjax.claims.writing import write_claims
 
 __all__ = [
@@ -31,7 +33,10 @@ __all__ = [
     "GoldLabels",
     "PairRules",
     "Rule",
+    "are_opposite",
     "claims_from_rows",
+    "column_names",
+    "columns_text",
     "consistent_options",
     "count_violations",
     "gold_from_rows",

@@ -2,13 +2,14 @@
 
 import csv
 import difflib
+import io
 import json
 import re
 from collections.abc import Mapping, Sequence
 
 from icmjax.claims.files import Row
 from icmjax.claims.schemas import SCHEMAS, WRITTEN, Schema, columns_of, required_columns
-from icmjax.claims.texts import short
+from icmjax.claims.texts import is_blank, short
 from icmjax.errors import ClaimsError, Fault
 
 # That some schema or survey reads.
@@ -65,6 +66,13 @@ def parse_columns(text: str) -> dict[str, str]:
 
 
 _EXAMPLE = "write it as question=Q,choice=A"
+
+
+def columns_text(columns: Mapping[str, str]) -> str:
+    """The mapping as `parse_columns` reads it."""
+    line = io.StringIO()
+    csv.writer(line, lineterminator="").writerow(f"{name}={columns[name]}" for name in columns)
+    return line.getvalue()
 
 
 def rename_columns(
@@ -151,7 +159,7 @@ def check_columns(
 
 def _of_no_kind(rows: Sequence[Row], present: set[str]) -> Fault:
     names = sorted(map(str, present))
-    example = names[0] if names else "NAME"
+    example = _likely_claims(rows, names) or "NAME"
     mapping = json.dumps({"claim": example}, ensure_ascii=False)
     return Fault(
         rule="One column of a file holds its claims, and is called claim or statement, or choice.",
@@ -159,6 +167,29 @@ def _of_no_kind(rows: Sequence[Row], present: set[str]) -> Fault:
         where=rows[0].where.rpartition(":")[0],
         remedy=f"say which, as columns={mapping}; docs/data.md lists all kinds of files",
     )
+
+
+def _likely_claims(rows: Sequence[Row], names: Sequence[str]) -> str | None:
+    """The column that looks most like one of claims; None where none does.
+
+    Claims differ from row to row, and have more words than names, numbers and ids.
+    """
+    most: tuple[float, float] = (0.0, 0.0)
+    likely = None
+    for name in names:
+        values = [row.values.get(name) for row in rows]
+        texts = [value for value in values if isinstance(value, str) and not is_blank(value)]
+        if len(set(texts)) <= len(rows) / 2 or all(map(_is_number, texts)):
+            continue
+        num_words = sum(len(text.split()) for text in texts)
+        size = num_words / len(texts), sum(map(len, texts)) / len(texts)
+        if size > most:
+            most, likely = size, name
+    return likely
+
+
+def _is_number(text: str) -> bool:
+    return re.fullmatch(r"[\s\d.,+-]*", text) is not None
 
 
 def _all_columns(schema: Schema) -> list[str]:

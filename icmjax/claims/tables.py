@@ -10,7 +10,7 @@ from icmjax.claims.datasets_library import is_of_library, read_library
 from icmjax.claims.files import Row, read_rows, rows_from_mappings
 from icmjax.claims.schemas import Schema, find_schema
 from icmjax.claims.surveys import find_survey, unfold
-from icmjax.errors import Fault
+from icmjax.errors import ClaimsError, Fault, Kind, check_kinds
 
 # A path, the name of a dataset, or rows in memory; a frame of pandas is recognised by its methods.
 Source = str | os.PathLike[str] | Iterable[Mapping[str, Any]]
@@ -37,18 +37,13 @@ def read_table(
       name: what messages call rows in memory.
 
     Raises:
-      ClaimsError: the source is not there, or cannot be read at all.
+      ClaimsError: the source is not there, or cannot be read at all; `columns` is no mapping.
     """
+    is_mapping = columns is None or isinstance(columns, Mapping)
+    remedy = 'write it as {"choice": "opinion"}, ours first; `parse_columns` reads choice=opinion'
+    check_kinds(ClaimsError, columns=Kind(columns, is_mapping, "a mapping of names", remedy))
     faults: list[Fault] = []
-    if not isinstance(source, str | os.PathLike):
-        rows, stem = rows_from_mappings(_records(source, name, faults), name, faults), name
-    elif is_of_library(source):
-        name = os.fspath(source)
-        rows, stem = read_library(source, faults)
-    else:
-        path = pathlib.Path(source)
-        name, stem = str(path), path.stem
-        rows = read_rows(path, faults)
+    rows, name, stem = _read(source, name, faults)
     rows = rename_columns(rows, columns or {}, name, faults)
     survey = find_survey(rows)
     if survey is not None:
@@ -57,6 +52,23 @@ def read_table(
     else:
         schema = find_schema(rows, stem) if rows else None
     return Table(rows, name, stem, schema, faults)
+
+
+def column_names(source: Source) -> set[str]:
+    """The columns that a source has under their own names; raises as `read_table` does."""
+    rows, _, _ = _read(source, "rows", [])
+    return {name for row in rows for name in row.values}
+
+
+def _read(source: Source, name: str, faults: list[Fault]) -> tuple[list[Row], str, str]:
+    """The rows as they stand, what messages call the source, and its stem."""
+    if not isinstance(source, str | os.PathLike):
+        return rows_from_mappings(_records(source, name, faults), name, faults), name, name
+    if is_of_library(source):
+        rows, stem = read_library(source, faults)
+        return rows, os.fspath(source), stem
+    path = pathlib.Path(source)
+    return read_rows(path, faults), str(path), path.stem
 
 
 def _records(source: Any, name: str, faults: list[Fault]) -> Iterable[Mapping[str, Any]]:

@@ -9,7 +9,7 @@ import numpy as np
 
 from icmjax.claims import ClaimSet
 from icmjax.devices import use_compilation_cache
-from icmjax.errors import Fault, InputError
+from icmjax.errors import Fault, InputError, Kind, check_kinds
 from icmjax.lm import LanguageModel
 from icmjax.prompts import (
     Template,
@@ -72,9 +72,11 @@ def make_scorer(
 
     Raises:
       InputError: an unknown method, `leave` or template; arguments that do not go together; a pass
-        does not fit the memory budget; the devices cannot share the tree evenly.
+        does not fit the memory budget; the devices cannot share the tree evenly; the model or the
+        claims are not loaded.
       PromptError: a prompt does not fit the model, or its tokens do not; see `tokenize_claims`.
     """
+    _check_inputs(lm, claims)
     faults = _choice_faults(method, leave)
     faults += _number_faults(
         batch_size=batch_size, context_size=context_size, num_orders=num_orders
@@ -144,6 +146,7 @@ def make_subset_scorer(
     Raises:
       InputError, PromptError: as `make_scorer`.
     """
+    _check_inputs(lm, claims)
     faults = _number_faults(batch_size=batch_size, num_queries=num_queries)
     if num_queries >= len(claims):
         rule = "A subset of the claims is smaller than their number."
@@ -154,6 +157,15 @@ def make_subset_scorer(
     use_compilation_cache()
     tokens = _checked_tokens(lm, claims, template, None)
     return make_tree_subset_scorer(lm, tokens, num_queries, batch_size, memory_budget)
+
+
+def _check_inputs(lm: LanguageModel, claims: ClaimSet) -> None:
+    load_lm = 'load it before, as lm = icmjax.load_lm("persona-world")'
+    load_claims = 'load them before, as claims = icmjax.load_claims("claims.jsonl")'
+    check_kinds(
+        lm=Kind(lm, isinstance(lm, LanguageModel), "a model that is loaded", load_lm),
+        claims=Kind(claims, isinstance(claims, ClaimSet), "claims that are loaded", load_claims),
+    )
 
 
 def _checked_tokens(

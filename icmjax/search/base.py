@@ -1,8 +1,11 @@
 """What every search algorithm, scorer and checkpoint store agrees on."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, NamedTuple, Protocol
+import difflib
+import functools
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar, NamedTuple, Protocol, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +15,8 @@ from jax import Array, lax
 from icmjax.claims import PairRules, violated_pairs
 from icmjax.errors import Fault, InputError
 from icmjax.scoring import Objective, utility
+
+T = TypeVar("T")
 
 
 class Scorer(Protocol):
@@ -138,6 +143,36 @@ def check_ranges(config: Any, ranges: Mapping[str, tuple[bool, str]]) -> None:
         raise InputError(faults)
 
 
+def names_fields(config: type[T]) -> type[T]:
+    """A dataclass that says which fields it has where it is given one that it has not."""
+    own_init = config.__init__
+    known = sorted(inspect.signature(config).parameters)
+
+    @functools.wraps(own_init)
+    def init(self: T, *args: Any, **fields: Any) -> None:
+        faults = [
+            _no_such_field(config.__name__, name, fields[name], known)
+            for name in sorted(fields.keys() - set(known))
+        ]
+        if faults:
+            raise InputError(faults)
+        own_init(self, *args, **fields)
+
+    config.__init__ = init  # type: ignore[method-assign, assignment]
+    return config
+
+
+def _no_such_field(config: str, name: str, value: Any, known: Sequence[str]) -> Fault:
+    near = difflib.get_close_matches(name, known, n=1)
+    asked = f"did you mean {near[0]}? " if near else ""
+    return Fault(
+        f"A field that is set is one of {config}.",
+        f"{name} = {value!r}",
+        f"{config}({name}=...)",
+        f"{asked}choose of {', '.join(known)}",
+    )
+
+
 def field_names(config: Any) -> set[str]:
     """The names of a config's fields and of those of its parts."""
     names: set[str] = set()
@@ -159,12 +194,7 @@ def with_fields(config: Any, **values: Any) -> Any:
     """
     own: dict[str, Any] = {}
     faults = [
-        Fault(
-            f"A field that is set is one of {type(config).__name__}.",
-            f"{name} = {values[name]!r}",
-            f"{type(config).__name__}({name}=...)",
-            f"choose of {', '.join(sorted(field_names(config)))}",
-        )
+        _no_such_field(type(config).__name__, name, values[name], sorted(field_names(config)))
         for name in sorted(values.keys() - field_names(config))
     ]
     for field in dataclasses.fields(config):

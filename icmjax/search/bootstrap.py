@@ -9,7 +9,7 @@ import numpy as np
 from jax import Array
 
 from icmjax.scoring import BIASES, Bias, less_bias
-from icmjax.search.base import Labelling
+from icmjax.search.base import Labelling, names_fields
 from icmjax.search.chains import ChainInfo, ChainSearch, ChainState
 from icmjax.search.moves import assignment_scores, best_assignment
 from icmjax.search.units import Units, labels_of
@@ -17,6 +17,7 @@ from icmjax.search.units import Units, labels_of
 UNSETTLED = 0.25  # share of labels that another pass changes, from which on a result says so
 
 
+@names_fields
 @dataclasses.dataclass(frozen=True)
 class Bootstrap(ChainSearch):
     """Zero-shot labels, then passes that relabel all claims given the labels of the pass before.

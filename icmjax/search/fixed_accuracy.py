@@ -13,7 +13,7 @@ from jax import Array
 
 from icmjax.claims import PairRules
 from icmjax.errors import Fault, InputError
-from icmjax.search.base import Labelling, Outcome, Scorer, metropolis_accept
+from icmjax.search.base import Labelling, Outcome, Scorer, metropolis_accept, names_fields
 from icmjax.search.chains import ChainInfo, ChainSearch, ChainState
 from icmjax.search.moves import BALANCINGS, Balancing, assignment_scores, flip_log_weights
 from icmjax.search.units import Units, assignment_of, labels_of, make_units, sum_by_assignment
@@ -37,6 +37,7 @@ class SwapMemory(NamedTuple):
     partners: Array  # int32 [2], chains to exchange labels with, by turns; itself for none
 
 
+@names_fields
 @dataclasses.dataclass(frozen=True)
 class FixedAccuracy(ChainSearch):
     """Samples exp(β U) among the labellings with exactly so many errors.

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from icmjax.search.base import Labelling
+from icmjax.search.base import Labelling, names_fields
 from icmjax.search.chains import ChainInfo, ChainSearch, ChainState
 from icmjax.search.moves import assignment_scores
 from icmjax.search.units import Units, assignment_of, labels_of
@@ -20,6 +20,7 @@ class Votes(NamedTuple):
     counts: Array  # int32 [G, A]
 
 
+@names_fields
 @dataclasses.dataclass(frozen=True)
 class Gibbs(ChainSearch):
     """Large Language Gibbs (arXiv:2606.19264): units drawn from their conditionals, then a vote.

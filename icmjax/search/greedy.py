@@ -5,12 +5,13 @@ import dataclasses
 import jax.numpy as jnp
 from jax import Array
 
-from icmjax.search.base import Labelling, gain
+from icmjax.search.base import Labelling, gain, names_fields
 from icmjax.search.chains import ChainSearch
 from icmjax.search.moves import assignment_scores, best_assignment
 from icmjax.search.units import Units, assignment_of, labels_of
 
 
+@names_fields
 @dataclasses.dataclass(frozen=True)
 class Greedy(ChainSearch):
     """Ascent from zero-shot labels, one unit at a time, until no relabelling of a unit raises U.

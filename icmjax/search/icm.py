@@ -19,6 +19,7 @@ from icmjax.search.base import (
     check_ranges,
     gain,
     metropolis_accept,
+    names_fields,
     score_labels,
     select,
     unscored,
@@ -70,6 +71,7 @@ class ICMInfo(NamedTuple):
     labels: Array  # int8 [C, N], after the step
 
 
+@names_fields
 @dataclasses.dataclass(frozen=True)
 class ICM:
     """The search of Wen et al.: simulated annealing over single labels, each proposed by argmax.

@@ -13,7 +13,15 @@ import scipy.special
 from jax import Array, lax
 
 from icmjax.claims import PairRules, violated_pairs
-from icmjax.errors import ClaimsError, Fault, Preempted, RunError, ScoreError
+from icmjax.errors import (
+    ClaimsError,
+    Fault,
+    Kind,
+    Preempted,
+    RunError,
+    ScoreError,
+    check_kinds,
+)
 from icmjax.notebooks import facts_html
 from icmjax.scoring import label_log_odds
 from icmjax.search import hosts
@@ -21,6 +29,7 @@ from icmjax.search.base import Account, Algorithm, RunStore, Scorer
 from icmjax.search.progress import Progress
 
 COLLAPSED_SHARE = 0.95
+_GIVE_RULES = "give claims.rules, as of icmjax.load_claims"
 BLOCK_SECONDS = 5.0  # that a block may take: progress and Ctrl-C wait for its end
 
 
@@ -88,6 +97,7 @@ def run_search(
 
     Raises:
       Preempted: the search ended as it was asked to; `run` holds all steps that it took.
+      InputError: the rules are no pair rules, or the algorithm is a name or a class.
       ClaimsError: the rules or the clamped labels do not fit the claims or one another.
       ScoreError: the scorer gave a label log-prob that is not finite.
       RunError: what `run` kept is of another version.
@@ -159,6 +169,10 @@ def start(
     groups: np.ndarray | None = None,
 ) -> tuple[Array, Any]:
     """The key of a search's steps and its first state; raises as `run_search` does."""
+    check_kinds(
+        rules=Kind(rules, isinstance(rules, PairRules), "the pair rules of claims", _GIVE_RULES),
+        algorithm=kind_of_algorithm(algorithm),
+    )
     num_claims = scorer.num_claims
     unlabelled = np.full((num_claims,), -1, np.int8)
     clamped = unlabelled if clamped is None else np.asarray(clamped)
@@ -169,6 +183,13 @@ def start(
         init_key, rules, clamped.astype(np.int8), num_options=num_options, groups=groups
     )
     return step_key, state
+
+
+def kind_of_algorithm(algorithm: Any) -> Kind:
+    """Whether it is an algorithm, and not its name or its class."""
+    is_right = hasattr(algorithm, "step") and not isinstance(algorithm, type)
+    name = algorithm.__name__ if isinstance(algorithm, type) else "Marginals"
+    return Kind(algorithm, is_right, "an algorithm with its settings", f"give icmjax.{name}()")
 
 
 def make_result(

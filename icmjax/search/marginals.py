@@ -34,7 +34,7 @@ from icmjax.scoring import (
     tokens_in_context,
     without_bias,
 )
-from icmjax.search.base import Labelling, Scorer, labelling_of
+from icmjax.search.base import Labelling, Scorer, labelling_of, names_fields
 from icmjax.search.chains import ChainInfo, ChainSearch, ChainState
 from icmjax.search.loop import mean_entropy
 from icmjax.search.moves import mirrored
@@ -72,6 +72,7 @@ class Readings(NamedTuple):
         return self.support[..., 1] - self.support[..., 0] > TURN_SUPPORT
 
 
+@names_fields
 @dataclasses.dataclass(frozen=True)
 class Marginals(ChainSearch):
     """The mean of readings of every claim: zero-shot, and in contexts of a few sampled labels.

@@ -11,7 +11,15 @@ from jax import Array, lax
 from icmjax.claims import PairRules
 from icmjax.errors import Fault, InputError
 from icmjax.scoring import OBJECTIVES, Objective
-from icmjax.search.base import Labelling, Outcome, check_ranges, select, unless_finished, unscored
+from icmjax.search.base import (
+    Labelling,
+    Outcome,
+    check_ranges,
+    names_fields,
+    select,
+    unless_finished,
+    unscored,
+)
 from icmjax.search.diagnostics import tempering_diagnostics
 from icmjax.search.ladder import (
     Ladder,
@@ -62,6 +70,7 @@ class TemperingInfo(NamedTuple):
     cold_labels: Array  # int8 [C, N], of rung 0
 
 
+@names_fields
 @dataclasses.dataclass(frozen=True)
 class ParallelTempering:
     """Non-reversible parallel tempering with locally informed proposals.

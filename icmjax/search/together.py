@@ -11,13 +11,14 @@ import numpy as np
 from jax import Array
 
 from icmjax.claims import PairRules
-from icmjax.errors import Fault, InputError, Preempted
+from icmjax.errors import Fault, InputError, Preempted, check_kinds
 from icmjax.search.base import Account, Algorithm, RunStore, Scorer
 from icmjax.search.loop import (
     Pace,
     SearchResult,
     TokenCounter,
     check_scores,
+    kind_of_algorithm,
     make_result,
     start,
     take_block,
@@ -66,6 +67,8 @@ def search_together(
       InputError: the scorers or the rules have different shapes, or the algorithms differ.
       ClaimsError, ScoreError, Preempted: as of `run_search`.
     """
+    if isinstance(algorithm, str):
+        check_kinds(algorithm=kind_of_algorithm(algorithm))
     own = [*algorithm] if isinstance(algorithm, Sequence) else [algorithm] * len(scorers)
     _check_alike(scorers, own)
     none = [None] * len(scorers)
