@@ -220,6 +220,12 @@ def test_demonstrations_are_not_held_out(run, folder, rows, tmp_path):
         assert "Held-out claims are not among the demonstrations" in result.stderr
         assert "all 6 are" in result.stderr
         assert result.stdout == ""
+        # Texts that differ share nothing but their ids, as far as anybody can tell.
+        is_by_id = "6 that only share a consistency_id and a question" in result.stderr
+        is_advised = "no text is in both files" in result.stderr
+        is_advised &= "other ids in the column consistency_id, in both files" in result.stderr
+        assert is_by_id == is_advised == ("opposites" in str(claims))
+        assert ("6 of the same text" in result.stderr) != is_by_id
 
 
 def test_evaluate_refuses_a_budget_that_nothing_fits(run, folder):

@@ -94,14 +94,15 @@ def test_predictions_have_the_labels_of_the_run_and_read_no_gold(folder, run, tm
     asked = write_rows(tmp_path / "asked.jsonl", [row | {"How": "who knows"} for row in rows])
     files = "--model", folder / "model", "--demos", run, "--claims", asked
     out = tmp_path / "predictions.jsonl"
-    result = invoke("predict", *files, *COLUMNS, "--out", out, "--json")
+    result = invoke("predict", *files, "--out", out, "--json")
     assert result.exit_code == 0, result.output
+    assert f"columns {COLUMNS[1]}, as the run's" in result.stderr
     assert list(json.loads(result.stdout)["label_shares"]) == [*SCALE]
     assert len(out.read_text().splitlines()) == len(rows)
 
 
 def test_an_exported_task_asks_for_the_labels_of_the_run(folder, run, tmp_path):
-    claims = "--claims", folder / "test.jsonl", *COLUMNS
+    claims = "--claims", folder / "test.jsonl"
     out = tmp_path / "task"
     result = invoke("export", run, "--format", "lm-eval", *claims, "--out", out)
     assert result.exit_code == 0, result.output
@@ -144,7 +145,7 @@ def test_check_says_both(folder):
         (("--columns", "choice=Text", "--options", "A"), "Label options are distinct names"),
         (("--columns", "choice=Text", "--options", '"A'), "Names have commas"),
         (("--columns", "choice=Text,label=How"), "A label is one of False, True"),
-        ((), "--columns claim="),
+        ((), "--columns claim=Text"),
     ],
 )
 def test_every_command_names_what_is_wrong(folder, run, tmp_path, command, words, found):
@@ -156,6 +157,8 @@ def test_every_command_names_what_is_wrong(folder, run, tmp_path, command, words
     }[command]
     if command == "evaluate" and "A label is" in found:
         words = (*words, "--options", "False,True")  # which are not the run's
+    if command == "evaluate" and not words:
+        words = ("--columns", "label=How")  # else the run's are taken
     model = ("--model", folder / "model") if command != "check" else ()
     result = invoke(command, *model, "--claims", folder / "claims.jsonl", *needed, *words)
     assert result.exit_code == 2, result.output

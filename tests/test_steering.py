@@ -28,6 +28,7 @@ from icmjax.steering import (
     evaluate,
     held_out,
     make_steerer,
+    overlap,
     score_predictions,
 )
 from icmjax.steering.chat import _encode, _turn
@@ -194,6 +195,7 @@ HELD_OUT = {
     "another question": (claim("x", "Rice helps", "Coffee?"), True),
     "another persona": (claim("x", "Rice helps", persona="Peru"), True),
     "its opposite": (claim("x", "Rice harms", group="a"), False),
+    "its opposite in words": (claim("x", "People would say: 'No'", group="y"), False),
     "an id of another question": (claim("x", "Rice harms", "Coffee?", group="a"), True),
     "an id of another persona": (claim("x", "Rice harms", persona="Peru", group="a"), True),
     "an id without a question": (claim("x", "Rain is wet", "", group="n"), True),
@@ -203,13 +205,26 @@ HELD_OUT = {
 }
 
 
+BY = {
+    "its opposite": "is_by_id",  # as far as the texts say
+    "its opposite in words": "is_opposite",
+    "a comparison turned round": "is_opposite",
+}
+
+
 @pytest.mark.parametrize("case", HELD_OUT)
 def test_a_query_is_held_out_where_no_demonstration_answers_it(case):
     query, is_held_out = HELD_OUT[case]
     demonstrations = claim_set(
-        claim("a", "Rice helps"), claim("n", "Rain falls", ""), claim("p", "Tea", choice_2="Rice")
+        claim("a", "Rice helps"),
+        claim("n", "Rain falls", ""),
+        claim("p", "Tea", choice_2="Rice"),
+        claim("y", "People would say: 'Yes'"),
     )
     assert held_out(demonstrations, claim_set(query)).tolist() == [0] * is_held_out
+    by = [kind for kind, is_so in overlap(demonstrations, claim_set(query))._asdict().items()
+          if is_so.any()]  # fmt: skip
+    assert by == ([] if is_held_out else [BY.get(case, "is_same")])
 
 
 def test_what_is_tied_to_a_known_query_is_known():

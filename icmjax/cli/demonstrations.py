@@ -13,16 +13,19 @@ from icmjax.errors import ClaimsError, Fault, printable
 if TYPE_CHECKING:
     from icmjax import ClaimSet, GoldLabels
     from icmjax.runs import RunRecord
+    from icmjax.steering import Overlap
 
 
 def as_of_run(source: ClaimsOptions, run: RunRecord) -> ClaimsOptions:
-    """The options of claims that a run's labels are shown before: its labels, rule and persona.
+    """The options of claims that a run's labels are shown before: as of its own, where not given.
 
-    Options that are given come first. A task of the persona world says all of them itself. Of a
-    file of several personas the claims of the run's are taken, and stderr says so.
+    These are labels, rule, persona and, of a file that has them, columns. A task of the persona
+    world says all of them itself. Of a file of several personas the claims of the run's are taken,
+    and stderr says so.
     """
     if icmjax.persona_world.is_task_name(source.source):
         return source
+    source = _columns_as_of_run(source, run)
     if source.label_options is None:
         source = source._replace(label_options=_recorded(run, "label_options"))
     if source.rule == "auto":
@@ -37,6 +40,24 @@ def as_of_run(source: ClaimsOptions, run: RunRecord) -> ClaimsOptions:
             )
             return source._replace(persona=persona)
     return source
+
+
+def _columns_as_of_run(source: ClaimsOptions, run: RunRecord) -> ClaimsOptions:
+    """With the run's columns, where none are given and the file has them; stderr says so.
+
+    That of the labels may lack: claims to predict have none.
+    """
+    recorded = _recorded(run, "columns")
+    if source.columns is not None or recorded is None:
+        return source
+    present = icmjax.claims.column_names(source.source)
+    mapping = icmjax.claims.parse_columns(recorded)
+    found = {ours: yours for ours, yours in mapping.items() if yours in present}
+    if not found or mapping.keys() - found.keys() - {"label", "is_liberal"}:
+        return source
+    columns = icmjax.claims.columns_text(found)
+    click.echo(printable(f"columns {columns}, as the run's; --columns names others"), err=True)
+    return source._replace(columns=columns)
 
 
 def check_wording(
@@ -76,24 +97,44 @@ def held_out(
     Raises:
       ClaimsError: no claim is left.
     """
-    kept = icmjax.steering.held_out(demonstrations, queries)
-    num_known = len(queries) - len(kept)
+    overlap = icmjax.steering.overlap(demonstrations, queries)
+    kept = (~overlap.is_known).nonzero()[0]
+    known, advice = known_by(overlap), advice_on_ids(overlap)
     if not len(kept):
         raise ClaimsError(
             Fault(
                 "Held-out claims are not among the demonstrations.",
-                f"all {num_known} are, or are the opposite of one",
+                f"all {len(queries)} are: {known}",
                 source,
-                "give claims of other questions",
+                advice or "give claims of other questions",
             )
         )
-    if num_known:
-        click.echo(
-            f"left out {num_known} of {len(queries)} claims: they are among the demonstrations, "
-            "or are the opposite of one",
-            err=True,
-        )
+    if known:
+        left_out = f"left out {len(queries) - len(kept)} of {len(queries)} claims"
+        click.echo(f"{left_out}, which the demonstrations answer: {known}", err=True)
+        if advice:
+            click.echo(advice, err=True)
     return queries.select(kept), gold.select(kept)
+
+
+def known_by(overlap: Overlap) -> str:
+    """How many claims a run's labels answer by their texts, and by their ids; "" for none."""
+    numbers = (
+        (int(overlap.is_same.sum()), "of the same text"),
+        (int(overlap.is_opposite.sum()), "that are the opposite of one, or tied to it"),
+        (int(overlap.is_by_id.sum()), "that only share a consistency_id and a question"),
+    )
+    return ", ".join(f"{number} {how}" for number, how in numbers if number)
+
+
+def advice_on_ids(overlap: Overlap) -> str:
+    """What to do about claims that ids alone tie to the run's; "" where there are none."""
+    if not overlap.is_by_id.any():
+        return ""
+    advice = "give other questions other ids in the column consistency_id, in both files"
+    if overlap.is_same.any() or overlap.is_opposite.any():
+        return advice
+    return f"no text is in both files, so the ids are likely numbered anew in each: {advice}"
 
 
 def no_gold(source: str) -> ClaimsError:

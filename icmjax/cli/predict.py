@@ -11,7 +11,13 @@ import click
 
 import icmjax
 from icmjax.cli.config import config_option
-from icmjax.cli.demonstrations import as_of_run, check_wording, template_of
+from icmjax.cli.demonstrations import (
+    advice_on_ids,
+    as_of_run,
+    check_wording,
+    known_by,
+    template_of,
+)
 from icmjax.cli.faults import reports_faults
 from icmjax.cli.machine import memory_bytes, memory_option, mesh_option, read_mesh
 from icmjax.cli.options import ClaimsOptions, ModelOptions, claims_options, model_options
@@ -63,13 +69,7 @@ def command(
         rule, remedy = "Predictions of two labels are calibrated.", "leave --calibrated out"
         found = f"{len(claims.options)} labels"
         raise InputError(Fault(rule, found, source.source, remedy))
-    num_known = len(claims) - len(icmjax.steering.held_out(run.claims, claims))
-    if num_known:
-        click.echo(
-            f"{num_known} of {len(claims)} claims are among the demonstrations, or are the "
-            "opposite of one: their predictions repeat these labels",
-            err=True,
-        )
+    _tell_known(run.claims, claims)
     lm, template = model.load(read_mesh(mesh)), template_of(model, run)
     steered = icmjax.evaluate(
         lm, run.claims, run.labels, claims, None, template, memory_budget
@@ -95,6 +95,20 @@ def command(
     click.echo(
         printable(f"wrote {path}" if is_new else f"{path} has these rows already"), err=is_json
     )
+
+
+def _tell_known(demonstrations: ClaimSet, claims: ClaimSet) -> None:
+    """Say on stderr of which claims the demonstrations have the answer; they are kept."""
+    overlap = icmjax.steering.overlap(demonstrations, claims)
+    num_known = int(overlap.is_known.sum())
+    if num_known:
+        click.echo(
+            f"{num_known} of {len(claims)} claims are among the demonstrations: "
+            f"{known_by(overlap)}; of the same text and its opposite, predictions repeat the label",
+            err=True,
+        )
+    if advice := advice_on_ids(overlap):
+        click.echo(advice, err=True)
 
 
 def _lines(summary: Mapping[str, Any]) -> Iterator[str]:

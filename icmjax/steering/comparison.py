@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from icmjax.claims import UNLABELLED, Claim, ClaimSet, GoldLabels
+from icmjax.claims import UNLABELLED, ClaimSet, GoldLabels
 from icmjax.lm import LanguageModel
 from icmjax.prompts import Template
 from icmjax.scoring import MEMORY_BUDGET, checked_scores
@@ -53,34 +53,6 @@ def random_labels(seed: int, num_draws: int, claims: ClaimSet) -> np.ndarray:
     """Labels drawn uniformly and independently: int8 `[num_draws, N]`."""
     rng = np.random.default_rng(seed)
     return rng.integers(len(claims.options), size=(num_draws, len(claims))).astype(np.int8)
-
-
-def held_out(demonstrations: ClaimSet, queries: ClaimSet) -> np.ndarray:
-    """The queries that the demonstrations do not answer: their indices, int64, in order.
-
-    A demonstration answers a query with the same persona, question, choice and second choice, or
-    with the same two choices in the other order. It answers one with the same persona, question and
-    consistency id, as its opposite has. It answers what is tied to such a query by a consistency
-    group. Differences in white space do not count. Ids alone say nothing across files: many number
-    their rows, so that an id counts with a question, and where no two choices are compared.
-    """
-    known = {key for claim in demonstrations.claims for key in _keys(claim)}
-    is_known = np.array([not known.isdisjoint(_keys(claim)) for claim in queries.claims], bool)
-    groups = queries.group_index
-    return np.flatnonzero(~np.isin(groups, groups[is_known]))
-
-
-def _keys(claim: Claim) -> list[tuple]:
-    """What two claims share of which one answers the other."""
-    who, question = _plain(claim.persona), _plain(claim.question)
-    if claim.choice_2 is not None:
-        return [(who, question, frozenset([_plain(claim.choice), _plain(claim.choice_2)]))]
-    text = (who, question, _plain(claim.choice))
-    return [text, (who, question, "id", claim.consistency_id)] if question else [text]
-
-
-def _plain(text: str) -> str:
-    return " ".join(text.split())
 
 
 def compare(
