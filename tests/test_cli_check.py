@@ -7,6 +7,7 @@ from click.testing import CliRunner
 
 import icmjax
 from icmjax.cli import main
+from icmjax.runs import warnings_of_claims
 
 
 def checked(*words: object):
@@ -46,7 +47,8 @@ def test_what_is_not_there_is_said(tmp_path):
     assert found.exit_code == 0, found.output
     assert "4 claims, no pair rule" in found.output
     assert "personas: Japan: 2, Peru: 2" in found.output
-    assert "one search labels all of them together" in found.output
+    assert "warning: Claims of 2 personas are one search" in found.output
+    assert "text of a claim says that these are claims of Japan, Peru, and a model" in found.output
     assert "gold labels: none" in found.output
     assert "first pair" not in found.output
 
@@ -96,6 +98,39 @@ def test_programs_get_the_same_as_json(tmp_path):
     assert (facts["num_claims"], facts["num_pairs"], facts["num_gold"]) == (4, 2, 0)
     assert facts["personas"] == {"Japan": 4}
     assert facts["first_pair"] == {"c0": "Rice helps", "c1": "Rice harms"}
+
+
+@pytest.mark.parametrize(
+    ("rows", "is_named"),
+    [
+        ([{"persona": "Japan", "claim": "Rice helps"}], False),
+        ([{"persona": "Japan", "claim": "Japanese rice helps"}], True),
+        ([{"persona": "Norvania", "question": "What would a norvanian say?", "claim": "No"}], True),
+        ([{"persona": "People of 日本", "claim": "今日日本では"}], True),
+        ([{"persona": "US", "claim": "Use rice"}], False),
+        ([{"persona": "US", "claim": "Rice", "preamble": "A poll of the US."}], True),
+        ([{"claim": "Rice helps"}, {"claim": "Tea helps"}], False),
+        ([{"claim": f"A vegan would say: {word}"} for word in ("tea", "rice")], True),
+        ([{"claim": "Rice helps", "question": "What do vegans say?"}], True),
+    ],
+)
+def test_claims_that_name_nobody_are_warned_of(rows, is_named):
+    warnings = warnings_of_claims(icmjax.claims_from_rows(rows * 2, rule="none"), "Marginals")
+    assert any("each claim has to say it" in warning for warning in warnings) != is_named
+
+
+@pytest.mark.parametrize("name", ["norvania:0", "ilvania:1:test", "esteria:0:preferences"])
+def test_the_world_s_claims_name_their_group(name):
+    claims, _ = icmjax.load_task(f"persona-world:{name}")
+    assert warnings_of_claims(claims, "Marginals") == []
+
+
+@pytest.mark.parametrize("name", ["persona-world", "persona-world:norvania"])
+def test_a_task_without_its_group_or_seed_is_told_of_both(name):
+    found = checked("--claims", name)
+    assert found.exit_code == 2
+    assert "persona-world:GROUP:SEED" in found.output
+    assert "norvania, esteria" in found.output
 
 
 @pytest.mark.slow

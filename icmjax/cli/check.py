@@ -15,6 +15,7 @@ from icmjax.cli.faults import reports_faults
 from icmjax.cli.inputs import read_personas
 from icmjax.cli.machine import Machine, machine_options
 from icmjax.cli.options import (
+    ALGORITHMS,
     ClaimsOptions,
     ModelOptions,
     ScorerOptions,
@@ -119,7 +120,7 @@ def facts_of(claims: ClaimSet, gold: GoldLabels | None) -> dict[str, Any]:
         "first_pair": {claim.id: claim.choice for claim in first},
         "preamble": claims.preamble,
         "first": {"question": claims.claims[0].question, "choice": claims.claims[0].choice},
-        "names_nobody": claims.personas == ("",) and not claims.claims[0].question.strip(),
+        "warnings": icmjax.runs.warnings_of_claims(claims, ALGORITHMS["marginals"]),
         "unread_columns": claims.unread,
     }
 
@@ -129,8 +130,6 @@ def understood(facts: Mapping[str, Any]) -> Iterator[str]:
     yield facts["about"]
     named = [f"{name or '(none)'}: {number}" for name, number in facts["personas"].items()]
     yield f"personas: {', '.join(named)}"
-    if len(named) > 1:
-        yield "  one search labels all of them together; --persona takes one, --personas all each"
     yield f"labels to choose from: {', '.join(facts['options'])}"
     if facts["num_gold"]:
         yield f"gold labels: {facts['num_gold']} of {facts['num_claims']}; a search never sees them"
@@ -144,12 +143,11 @@ def understood(facts: Mapping[str, Any]) -> Iterator[str]:
     yield f"the first claim: {' / '.join(first)}"
     if facts["unread_columns"]:
         yield f"columns that nothing reads: {', '.join(facts['unread_columns'])}"
-    if facts["names_nobody"]:
-        yield "no column says whose claims these are: each has to say it, as 'A vegan would say: …'"
     if facts["num_claims"] < FEW:
         yield f"these are few claims: from {FEW} on borders and shares are better known"
     if facts["preamble"]:
         yield f"before all claims stands: {facts['preamble']}"
+    yield from (f"warning: {warning}" for warning in facts["warnings"])
 
 
 def prompts_of(lm: LanguageModel, claims: ClaimSet, template: Template) -> list[dict[str, Any]]:

@@ -211,7 +211,7 @@ def _default_world() -> World:
 
 def is_task_name(name: str) -> bool:
     """Whether a name for claims means a task of the world, rather than a file."""
-    return name.startswith(PREFIX)
+    return f"{name}:".startswith(PREFIX)
 
 
 def load_task(name: str) -> Task:
@@ -228,7 +228,9 @@ def load_task(name: str) -> Task:
                 "A task of the world is persona-world:GROUP:SEED[:preferences][:test].",
                 repr(name),
                 "claims",
-                "write for example persona-world:norvania:0",
+                "write for example persona-world:norvania:0; groups are "
+                f"{', '.join(map(str.lower, _default_world().group_names[:5]))} and others, which "
+                "docs/bundled.md lists",
             )
         )
     world, seed = _default_world(), int(rest[0])

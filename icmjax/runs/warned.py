@@ -1,7 +1,8 @@
 """What a reader of a run should know before its labels are believed, in sentences."""
 
 import math
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,9 @@ from icmjax.statistics import share_interval
 FEW_GROUPS = 30  # independent units, below which a share's 95 % interval can be wider than ± .18
 NEAR_EVEN = 0.9  # of the entropy of an even guess
 HIGH_R_HAT = 1.1
+NUM_SHOWN = 3  # names in a sentence
+STEM = 4  # letters of a name, after which languages change its ending
+NAMING_WORDS = 3  # that all claims begin with, such as "A vegan would"
 MAXIMISES_U = ("ICM", "ParallelTempering", "Greedy")
 
 
@@ -53,7 +57,48 @@ def warnings_of_claims(claims: ClaimSet, algorithm: str) -> list[str]:
             "No pair rule ties these claims, and the highest U may be one label for all; --rule "
             "ties them, and --algorithm marginals does not maximise U."
         )
-    return texts
+    return [*texts, *_of_names(claims)]
+
+
+def _of_names(claims: ClaimSet) -> Iterator[str]:
+    """Whose claims these are, where the model is not told: it reads no column of personas."""
+    read: dict[str, list[tuple[str, ...]]] = {}
+    for claim in claims.claims:
+        # Wordings of a comparison name the persona themselves.
+        compared = "" if claim.choice_2 is None else claim.persona
+        read.setdefault(claim.persona, []).append((claim.question, compared, claim.choice))
+    unnamed = [name for name in read if not _is_named(name, claims.preamble, read[name])]
+    if not unnamed:
+        return
+    shown = ", ".join(filter(str.strip, unnamed[:NUM_SHOWN]))
+    more = f" and {len(unnamed) - NUM_SHOWN} more" if len(unnamed) > NUM_SHOWN else ""
+    whose = f"that these are claims of {shown}{more}" if shown else "whose claims these are"
+    yield (
+        f"No question, preamble or text of a claim says {whose}, and a model reads no column of "
+        "personas: each claim has to say it, as 'A vegan would say: …', or a preamble before all."
+    )
+
+
+def _is_named(persona: str, preamble: str, texts: Sequence[tuple[str, ...]]) -> bool:
+    """Whether texts name a persona, with whatever ending: Norvania as Norvanian, China as Chinese.
+
+    Where no column says who it is, a preamble, a question or a beginning that all claims share may.
+    """
+    if not persona.strip():
+        begun = {tuple(choice.split()[:NAMING_WORDS]) for *_, choice in texts}
+        is_shared = len(texts) > 1 and len(begun) == 1
+        return is_shared or any(map(str.strip, (preamble, *(question for question, *_ in texts))))
+    text = "\n".join([preamble, *(part for parts in texts for part in parts)]).casefold()
+    words = re.findall(r"\w+", persona.casefold())
+    telling = [word for word in words if len(word) >= STEM or not word.isascii()] or words
+    return any(re.search(_stem(word), text) for word in telling)
+
+
+def _stem(word: str) -> str:
+    """A pattern of the word with other endings; some scripts have no spaces before words."""
+    if not word.isascii():
+        return word[:STEM]
+    return rf"\b{word[:STEM]}" if len(word) >= STEM else rf"\b{word}\b"
 
 
 # Each of these is a sentence, and the part of it by which another one says the same.
