@@ -168,6 +168,9 @@ ROWS = [
     Row(DATA, "A label is True or False, 1 or 0, or one of `--options`.", 2,
         ("A label is one of False, True", "name the options"),
         ("check", "--claims", "maybe.jsonl")),
+    Row(DATA, "Where none of these names the persona of its claims, `check` and `search` warn of",
+        WARNED, ("warning: ", "says that these are claims of Japan, Peru"),
+        at("cli_check.py::test_what_is_not_there_is_said")),
     Row(DATA, "The claims of one search have the same.", 2, ("one preamble, or none",
         "--persona", "--personas all"), ("check", "--claims", "polls.jsonl")),
     Row(DATA, "A name with a comma stands in double quotes together with ours", 2,
@@ -183,7 +186,7 @@ ROWS = [
     Row(DATA, "a vote that names no response of its row is a fault", 2,
         ("none of the responses",), ("check", "--claims", "votes.jsonl")),
     Row(DATA, "Files of Polis and of the polarised issues are not read", 2,
-        ("One column of a file holds its claims", "--columns claim=agrees"),
+        ("One column of a file holds its claims", "--columns claim=comment-body"),
         ("check", "--claims", "polis.csv")),
     # Exports.
     Row(EXPORTS, "`--out PATH` chooses another place, and is refused where something else is.", 2,
@@ -211,6 +214,9 @@ ROWS = [
     # Labelling.
     Row(LABELLING, "Where tied claims say no rule, the command asks for one", 2,
         ("a pair rule says what ties them", "--rule none"), (*LABEL, "tied.jsonl")),
+    Row(LABELLING, "`check` and `search` warn where none of them does.", WARNED,
+        ("warning: ", "says that these are claims of Japan, Peru"),
+        at("cli_check.py::test_what_is_not_there_is_said")),
     Row(LABELLING, KEEPS, 2, ("more than the budget",),
         at("cli.py::test_bad_input_gets_a_message_and_status_2")),
     Row(LABELLING, "An evaluation keeps to it too.", 2, ("more than the budget",),
@@ -527,6 +533,9 @@ ROWS = [
         at("ask.py::test_the_library_asks_and_answers")),
     Row("answer", "see `hold_answers`", InputError,
         ("Answers go together under the pair rules", "correct an answer"), answered_both),
+    Row("run_search", "the algorithm is a name or a class", InputError,
+        ("an algorithm with its settings", "icmjax.ICM()"),
+        lambda: icmjax.run_search(None, icmjax.claims.no_rules(), icmjax.ICM, None)),
     Row("load_task", "names an unknown group", InputError, ("names a group of the world",
         "did you mean hestonia"), lambda: icmjax.load_task("persona-world:hestona:0")),
 ]
