@@ -231,6 +231,7 @@ def test_a_round_that_is_over_ends_with_its_own_status(run, monkeypatch, status)
     result = invoke("ask", run, "--budget", 1, "--selector", "margin")
     assert result.exit_code == status, result.output
     assert "interrupted" not in result.output
+    assert "answer 1 question at\n" in result.output
     assert ("A rule." in result.stderr) == bool(status)
     assert "loading" not in result.stderr  # by the margin no model is asked which claims
     assert opened[0].startswith(f"{run.as_uri()}/ask-")

@@ -67,7 +67,9 @@ def test_prompts_and_tokens_are_those_of_a_search(tmp_path):
         assert template.prompt_text(claims.preamble, shown, query) in found.output
     assert "False: ' False'; True: ' True'" in found.output
 
-    line = next(line for line in found.output.splitlines() if "the default search reads" in line)
+    line = next(
+        line for line in found.output.splitlines() if "by default a search will read" in line
+    )
     told = int(line.split(" tokens")[0].split()[-1].replace(",", ""))
     out = tmp_path / "run"
     words = "search --quiet --model persona-world --claims persona-world:norvania:0 --out".split()

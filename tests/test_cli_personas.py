@@ -85,6 +85,8 @@ def test_each_persona_has_a_folder_and_a_row(done):
         for warning in summary["warnings"]:
             assert f"<strong>Warning:</strong> {warning}" in page
             assert re.search(rf"^warning: .*{row['persona']}.*: {re.escape(warning)}$", told, re.M)
+            whose = re.findall(rf"^warning: (.*): {re.escape(warning)}$", told, re.M)
+            assert sum(row["persona"] in names.split(", ") for names in whose) == 1
     assert "searching together: Peru, Mali" in result.stderr
     assert "searching South Sudan" in result.stderr
     lines = result.stdout.splitlines()

@@ -146,9 +146,10 @@ def test_answers_to_other_claims_are_refused(run):
     ask(run, 1)
     (row,) = read_rows(run / "questions.jsonl")
     for change, expected in (
-        ({"id": "c9", "label": 1}, "c9"),
+        ({"id": "c9", "label": 1}, "claim 'c9', which is none of the run's"),
         ({"choice": "Something else", "label": 1}, "says something else"),
-        ({"label": None}, "has a label"),
+        ({"label": None}, f"set `label` in the rows of {run / 'a.jsonl'}"),
+        ({"id": None, "label": 1}, "found: no `id`"),
     ):
         answers = write_rows(run / "a.jsonl", [row | change])
         result = invoke("answer", run, "--labels", answers)

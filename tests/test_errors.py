@@ -75,6 +75,7 @@ def test_every_fault_is_shown_or_counted(drawn):
         ("each by itself (`load_personas`)", "each by itself (--personas all)"),
         ("`num_replicas` must be even", "--replicas must be even"),
         ("complete it with resume=True.", "complete it with --resume."),
+        ("by `icmjax answer options=a.csv --resume`", "by `icmjax answer options=a.csv --resume`"),
         # What a user's own files hold is no argument.
         (r'the file has columns={"a": "\q"}', r'the file has columns={"a": "\q"}'),
         ("see what data/persona=Peru/ holds", "see what data/persona=Peru/ holds"),

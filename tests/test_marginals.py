@@ -115,6 +115,15 @@ def test_given_labels_say_which_side_is_which(rules, lean):
         is_turned = support["turned round"] > support["as found"] + TURN_SUPPORT
         is_said = any("turned round" in text for text in result.diagnostics["warnings"])
         assert is_said == is_turned
+        spoke = result.diagnostics.get("spoke_for_turning", [])
+        assert bool(spoke) == is_turned
+        for claim, gain in spoke:
+            turned_logp, found_logp = (
+                np.asarray(scorer(jnp.asarray(labels)))[claim, side[claim]]
+                for labels in (turned, as_found)
+            )
+            assert gain == pytest.approx(turned_logp - found_logp, abs=1e-4)
+            assert claim in (4, 6, 9)
     assert "log_prob_of_given" not in run(scorer, rules).diagnostics
 
 

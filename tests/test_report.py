@@ -23,7 +23,7 @@ from icmjax.runs.facts import flat, three_digits
 from icmjax.runs.figures import panel_svg, plot_search
 from icmjax.runs.panels import Panel, panels_of
 from icmjax.runs.rows import gold_in
-from icmjax.runs.warned import warnings_of
+from icmjax.runs.warned import turned_by, warnings_of
 from icmjax.search import (
     ICM,
     Bootstrap,
@@ -196,6 +196,13 @@ def test_two_sentences_come_first(runs, open_page):
     warnings = page.locator("p.warning").all_inner_texts()
     assert any("4 consistency groups" in warning for warning in warnings)
     assert any("not told from chance" in warning for warning in warnings)
+    assert page.locator("#label-table .id").all_inner_texts() == [f"id c{n}" for n in range(8)]
+    # What people answered is on the page, for its owner, and in no warning that is published.
+    run = icmjax.read_run(runs("marginals"))
+    spoke = {"diagnostics": {"spoke_for_turning": [[2, 1.25]] * 7}}
+    (text,) = turned_by(spoke, run.claims, run.labels)
+    assert f"claim 'c2', held at {bool(run.labels[2])} (1.2 nats)" in text
+    assert text.endswith("; and 1 more.")
 
 
 def test_the_table_sorts_filters_and_searches_by_keyboard(runs, open_page):

@@ -246,8 +246,8 @@ def test_another_configuration_is_refused_field_by_field(tmp_path):
         )
     assert [fault.found for fault in caught.value.faults] == [
         "algorithm.alpha = 30.0, before 20.0",
-        "clamped.3 = 1, before '(absent)'",
         "rng_key.data = [0, 1], before [0, 0]",
+        "given since: claim '3' (True)",
     ]
     assert contents(tmp_path / "run") == before
 

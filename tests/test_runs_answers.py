@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 
 import numpy as np
@@ -66,6 +67,16 @@ def made(tmp_path_factory):
 def run(made, tmp_path):
     """A run folder of one's own."""
     return shutil.copytree(made / "run", tmp_path / "run")
+
+
+def test_what_the_folder_has_replies_to_is_not_asked_again(run, tmp_path):
+    kept = [{"id": "Japan0", "label": 1}, {"id": "Japan2", "label": None, "is_unsure": True}]
+    write_rows(run / "questions.jsonl", kept)
+    path = tmp_path / "questions.csv"
+    result = invoke("ask", run, "--budget", 1, "--selector", "margin", "--out", path)
+    assert result.exit_code == 0, result.output
+    assert "not asked again: 2, which" in result.output
+    assert path.read_text().splitlines()[1].startswith(("Japan4,", "Japan5,"))
 
 
 def answered(run, label=1):
@@ -331,8 +342,19 @@ def test_a_search_that_is_interrupted_early_keeps_nothing(made, tmp_path):
 
 
 def test_an_answer_that_is_interrupted_is_resumed(run, tmp_path):
+    # The file wins, with what it implies; what it does not speak of is held as it was answered.
+    kept = write_rows(run / "questions.jsonl", [{"id": f"Japan{n}", "label": 1} for n in (1, 2)])
     whole = shutil.copytree(run, tmp_path / "whole")
-    assert invoke("answer", whole, "--labels", answered(run), "--quiet").exit_code == 0
+    result = invoke("answer", whole, "--labels", answered(run), "--json")
+    assert result.exit_code == 0, result.output
+    told = result.stderr
+    assert f"held fast too: 1 earlier answer, of {whole / kept.name}" in told
+    assert f"claim 'Japan1': {answered(run)} speaks against {whole / kept.name}" in told
+    assert "rule exactly_one_true (declared by the columns" in told
+    assert re.search(r"^\d of 6 labels turned; 4 are held fast$", told, re.M)
+    rows = read_rows(whole / "answered" / "answers.jsonl")
+    assert [row["id"] for row in rows if row["is_answer"]] == ["Japan0", "Japan2"]
+    assert not (whole / "answered" / "summary.json").stat().st_mode & 0o077
     with pytest.MonkeyPatch.context() as patch:
         interrupted_at(patch, "save", after=True)
         result = invoke("answer", run, "--labels", answered(run), "--quiet")
@@ -340,7 +362,14 @@ def test_an_answer_that_is_interrupted_is_resumed(run, tmp_path):
     assert f"--out {run / 'answered'} --resume" in result.stderr
     result = invoke("answer", run, "--labels", answered(run, label=0), "--quiet", "--resume")
     assert result.exit_code == 2
-    assert "clamped.Japan0 = 0, before 1" in result.output
+    told = "claim 'Japan0' (False, before True), claim 'Japan1' (True, before False)"
+    assert f"given anew: {told}" in result.output
+    assert "by a new --out" in result.output
+    # What reads the search that was cut off says the whole command.
+    words = (
+        f"icmjax answer {run} --labels {answered(run)} --quiet --out {run / 'answered'} --resume"
+    )
+    assert f"complete it by `{words}`" in invoke("report", run / "answered").output
     result = invoke("answer", run, "--labels", answered(run), "--quiet", "--resume")
     assert result.exit_code == 0, result.output
     assert results(run / "answered") == results(whole / "answered")

@@ -8,17 +8,19 @@ import pathlib
 import shlex
 import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 import icmjax
 from icmjax.cli.faults import reports_faults
 from icmjax.cli.inputs import clamped_labels, gold_of_run, recorded_options
+from icmjax.cli.interviews import lines_of
 from icmjax.cli.labelling import Place, Task
 from icmjax.cli.machine import Machine, machine_options
-from icmjax.cli.output import json_option, log_option, logged
+from icmjax.cli.output import json_option, log_option, logged, say
 from icmjax.cli.search import label_claims, says_how_to_go_on
+from icmjax.errors import printable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
     from icmjax import ClaimSet, LanguageModel
     from icmjax.runs import RunRecord
 
-ANSWERED, ANSWERS = "answered", "answers.jsonl"
+ANSWERED, ANSWERS, QUESTIONS = "answered", "answers.jsonl", "questions.jsonl"
 
 
 @click.command("answer")
@@ -51,14 +53,50 @@ def command(
     log: str | None,
     machine: Machine,
 ) -> None:
-    """Search again with a human's answers, and what they imply, held fast."""
+    """Search again with a human's answers, and what they imply, held fast.
+
+    Answers that FOLDER/questions.jsonl keeps are held fast beside those of the file, which wins
+    where both speak of a claim.
+    """
     target = out or str(default_target(pathlib.Path(folder), resume))
     words = ["icmjax", *sys.argv[1:], *([] if out else ["--out", target])]
     place = Place(target, resume, quiet, shlex.join(words), is_json)
     with logged(log), says_how_to_go_on(place) as stop_fn:
         run = icmjax.read_run(folder)
         answers = icmjax.feedback.read_answers(labels_path, run.claims)
-        search_with_answers(run, folder, answers, labels_path, place, machine, stop_fn)
+        answers = _with_kept(answers, run, folder, labels_path)
+        new = search_with_answers(run, folder, answers, labels_path, place, machine, stop_fn)
+        for line in lines_of(changes_of(run, new, folder)):
+            click.echo(printable(line, keep=""), err=is_json)
+
+
+def _with_kept(answers: np.ndarray, run: RunRecord, folder: str, labels_path: str) -> np.ndarray:
+    """A file's answers, and beside them those that the run keeps of earlier rounds."""
+    path = questions_beside(folder, labels_path)
+    if path is None:
+        return answers
+    kept = icmjax.feedback.labels_in(str(path), run.claims)
+    both, overruled = icmjax.feedback.beside(answers, kept, run.claims.rules)
+    num = int((both != answers).sum())
+    if num:
+        say(f"held fast too: {num} earlier answer{'s' if num > 1 else ''}, of {path}")
+    for index in overruled:
+        name = run.claims.claims[index].id
+        say(f"claim {name!r}: {labels_path} speaks against {path}, and counts")
+    return both
+
+
+def questions_beside(folder: str, path: str) -> pathlib.Path | None:
+    """The file of a run's own questions; None where it has none, or where it is that path."""
+    own = pathlib.Path(folder) / QUESTIONS
+    is_other = os.path.lexists(own) and os.path.realpath(own) != os.path.realpath(path)
+    return own if is_other else None
+
+
+def changes_of(run: RunRecord, new: RunRecord, folder: str) -> dict[str, Any]:
+    """What a search with answers changed of a run, which lies in a folder."""
+    labels, gold = (run.labels, new.labels), gold_of_run(run, folder)
+    return icmjax.feedback.changes_between(run.claims, *labels, clamped_labels(new), gold)
 
 
 def search_with_answers(
@@ -70,7 +108,7 @@ def search_with_answers(
     machine: Machine,
     stop_fn: Callable[[], bool],
     lm: LanguageModel | None = None,
-) -> None:
+) -> RunRecord:
     """Search again over a run's claims with answers, and what they imply, held fast.
 
     Args:
@@ -79,6 +117,9 @@ def search_with_answers(
       labels_path: the file that the answers are of.
       place: of the new run.
       lm: the run's model, where it is read already.
+
+    Returns:
+      The new run.
 
     Raises:
       InputError: answers contradict each other or earlier ones; see `label_claims`.
@@ -93,6 +134,10 @@ def search_with_answers(
     private_files = {ANSWERS: _answer_rows(run.claims, clamped, answers)}
     task = Task(run.claims, gold, clamped, private_files)
     label_claims(task, options, place, machine, stop_fn, lm)
+    new = icmjax.read_run(place.out)
+    for text in icmjax.runs.turned_by(new.summary, new.claims, new.labels):
+        say(text)
+    return new
 
 
 def default_target(folder: pathlib.Path, resume: bool = False) -> pathlib.Path:

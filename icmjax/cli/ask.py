@@ -13,10 +13,16 @@ from typing import TYPE_CHECKING
 import click
 
 import icmjax
-from icmjax.cli.answer import default_target, search_with_answers
+from icmjax.cli.answer import (
+    QUESTIONS,
+    changes_of,
+    default_target,
+    questions_beside,
+    search_with_answers,
+)
 from icmjax.cli.commands import INTERRUPTED
 from icmjax.cli.faults import reports_faults
-from icmjax.cli.inputs import clamped_labels, gold_of_run, recorded_options
+from icmjax.cli.inputs import clamped_labels, recorded_options
 from icmjax.cli.interviews import ask_in_terminal, ask_on_page
 from icmjax.cli.labelling import Place, algorithm_of
 from icmjax.cli.machine import Machine, machine_options
@@ -30,8 +36,6 @@ if TYPE_CHECKING:
     from icmjax import LanguageModel
     from icmjax.feedback import Interview, Questionnaire, Questions
     from icmjax.runs import RunRecord
-
-QUESTIONS = "questions.jsonl"
 
 
 class Round:
@@ -98,7 +102,7 @@ class Round:
         place = Place(str(target), False, False, shlex.join(words), tell_fn=tell)
         with says_how_to_go_on(place) as stop_fn:
             answers = icmjax.feedback.read_answers(str(file.path), self.run.claims)
-            search_with_answers(
+            new = search_with_answers(
                 self.run,
                 self.folder,
                 answers,
@@ -108,17 +112,15 @@ class Round:
                 stop_fn,
                 vars(self).get("lm"),
             )
-        self._tell_changes(interview, target)
+        self._tell_changes(interview, target, new)
 
-    def _tell_changes(self, interview: Interview, target: pathlib.Path) -> None:
+    def _tell_changes(self, interview: Interview, target: pathlib.Path, new: RunRecord) -> None:
         page = icmjax.report(target)
         click.echo(printable(f"wrote {page}"))
-        new, claims = icmjax.read_run(target), self.run.claims
-        gold = gold_of_run(self.run, self.folder)
-        labels = self.run.labels, new.labels
-        changes = icmjax.feedback.changes_between(claims, *labels, clamped_labels(new), gold)
         interview.report = page
-        interview.tell("done", changes=changes, warnings=list(new.summary["warnings"]))
+        turned_by = icmjax.runs.turned_by(new.summary, new.claims, new.labels)
+        warnings = [*new.summary["warnings"], *turned_by]
+        interview.tell("done", changes=changes_of(self.run, new, self.folder), warnings=warnings)
 
 
 @click.command("ask")
@@ -159,7 +161,8 @@ def command(
     FOLDER/questions.jsonl. After the last one the search runs again with the answers held fast,
     into FOLDER/answered, and the page shows what changed.
 
-    Answers of earlier rounds stay. Questions that are still open come first, and count.
+    Answers of earlier rounds stay. Questions that are still open come first, and count. With --out
+    neither what was answered in the folder nor what nobody knew is asked again.
     """
     if out is not None and (terminal or no_browser):
         rule, remedy = "Questions are written to a file or asked.", "leave one of the options out"
@@ -212,7 +215,9 @@ def _says_what_is_saved(interview: Interview, file: Questionnaire, folder: str) 
 def _write(this: Round, budget: int, selector: str | None, seed: int, out: str) -> None:
     """Write the questions to a file; those that are there stay, answered or not."""
     file = icmjax.feedback.Questionnaire(out, this.run.claims)
-    closed = [*file.open, *file.closed]
+    own = questions_beside(this.folder, out)
+    known = [] if own is None else icmjax.feedback.Questionnaire(own, this.run.claims).closed
+    closed = [*file.open, *file.closed, *known]
     asked = this.choose(budget, selector, seed, [], closed, "the questions follow")
     rows = file.add(asked.questions)
     file.write()
@@ -222,6 +227,8 @@ def _write(this: Round, budget: int, selector: str | None, seed: int, out: str) 
         click.echo(f"{row['uncertainty']:.3f}  {claim}")
     if num_kept:
         click.echo(f"kept {num_kept} earlier questions, {num_answered} of them answered")
+    if known:
+        click.echo(printable(f"not asked again: {len(known)}, which {own} has replies to"))
     answer = shlex.join(["icmjax", "answer", this.folder, "--labels", out])
     click.echo(asked.about)
     click.echo(printable(f"wrote {out}: set the labels, then {answer}"))

@@ -192,10 +192,10 @@ def costs(search: Mapping[str, Any], ignored_fields: Sequence[str]) -> Iterator[
     yield "\n" + search["plan"]
     if ignored_fields:
         yield f"fields of config.json that nothing is computed from: {', '.join(ignored_fields)}"
+    who = "a search" if num == 1 else f"the {num} searches, one a persona, together"
     yield (
-        f"the default {'search reads' if num == 1 else f'{num} searches read'} about "
-        f"{search['num_tokens']:,} tokens: all claims once, {num_contexts} times after a few of "
-        "them, and one whole pass"
+        f"by default {who} will read about {search['num_tokens']:,} tokens: "
+        f"all claims once, {num_contexts} times after a few of them, and one whole pass"
     )
     seconds = search["seconds"]
     time_taken = "under 1 s" if seconds < 1 else f"about {seconds:.0f} s"

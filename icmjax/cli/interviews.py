@@ -37,7 +37,8 @@ def ask_on_page(
       opens_browser: whether a browser is opened, where there is one to see.
     """
     with icmjax.feedback.serve_page(interview) as server, contextlib.ExitStack() as opened:
-        click.echo(f"answer {len(interview.replies)} questions at\n  {server.url}")
+        num = len(interview.replies)
+        click.echo(f"answer {num} question{'s' if num > 1 else ''} at\n  {server.url}")
         click.echo("Every answer is saved at once. Ctrl-C ends it, and loses none.")
         if opens_browser and has_screen():
             leading = icmjax.feedback.leading_file(server.url, interview.folder)

@@ -106,15 +106,18 @@ def algorithm_of(options: Mapping[str, Any]) -> Algorithm:
     return make_algorithm(options["algorithm"], utility, _algorithm_fields(options))
 
 
-def describe(claims: ClaimSet, algorithm: str, place: Place, name: str = "") -> None:
-    """Say on stderr what is searched, and what is odd about it; of which of several searches."""
+def describe(claims: ClaimSet, place: Place, name: str = "") -> None:
+    """Say on stderr what is searched; of which of several searches."""
     whose = f"{name}: " if name else ""
     if not place.quiet:
         say(whose + claims.describe())
     if claims.unread and not place.quiet:
         say(f"{whose}columns that nothing reads: {', '.join(claims.unread)}")
-    for warning in icmjax.runs.warnings_of_claims(claims, ALGORITHMS[algorithm]):
-        say(f"warning: {whose}{warning}")
+
+
+def known_warnings(claims: ClaimSet, options: Mapping[str, Any]) -> list[str]:
+    """What can be warned of before a search by these options."""
+    return icmjax.runs.warnings_of_claims(claims, ALGORITHMS[options["algorithm"]])
 
 
 class Search(NamedTuple):

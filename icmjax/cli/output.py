@@ -6,7 +6,7 @@ import contextlib
 import json
 import logging
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -56,8 +56,18 @@ def say(text: str) -> None:
     logging.getLogger("icmjax").info("%s", printable(text))
 
 
-def print_summary(summary: Mapping[str, Any], claims: ClaimSet, out: str, is_json: bool) -> None:
-    """What a search found: lines for people or JSON on stdout, warnings on stderr."""
+def print_summary(
+    summary: Mapping[str, Any],
+    claims: ClaimSet,
+    out: str,
+    is_json: bool,
+    said: Collection[str] = (),
+) -> None:
+    """What a search found: lines for people or JSON on stdout, warnings on stderr.
+
+    Args:
+      said: warnings that were shown already.
+    """
     if is_json:
         shown = {name: value for name, value in summary.items() if name not in NOT_PRINTED}
         shown |= {name: summary["diagnostics"][name] for name in OF_DIAGNOSTICS}
@@ -66,7 +76,8 @@ def print_summary(summary: Mapping[str, Any], claims: ClaimSet, out: str, is_jso
         for name, text in summary_lines(summary, claims, out):
             click.echo(printable(f"{name:<12}{text}"))
     for warning in summary["warnings"]:
-        say(f"warning: {warning}")
+        if warning not in said:
+            say(f"warning: {warning}")
 
 
 def summary_lines(

@@ -23,6 +23,7 @@ from icmjax.cli.labelling import (
     algorithm_of,
     describe,
     has_begun,
+    known_warnings,
     prepare,
 )
 from icmjax.cli.machine import Machine
@@ -82,14 +83,20 @@ def label_personas(
     done = {each.persona: summary for each in members if (summary := _complete(each)) is not None}
     left = [each for each in members if each.persona not in done]
     for each in left:
-        describe(each.task.claims, options["algorithm"], place, each.persona)
+        describe(each.task.claims, place, each.persona)
+    said: dict[str, list[str]] = {each.persona: [] for each in members}
+    said |= {each.persona: known_warnings(each.task.claims, options) for each in left}
+    _warn(said)
     if len(left) < len(members) and not place.quiet:
         click.echo(f"{len(members) - len(left)} complete already", err=True)
     if left:
         lm = recorded(ModelOptions, options).load(machine.mesh)
         done |= _label_all(left, lm, machine, algorithm, stop_fn)
     summaries = [done[each.persona] for each in members]
-    _write_table(members, summaries, place)
+    path = _write_table(members, summaries, place)
+    found = {persona: done[persona]["warnings"] for persona in said}
+    _warn({name: [text for text in found[name] if text not in said[name]] for name in found})
+    click.echo(printable(f"wrote {path}"), err=place.is_json)
 
 
 def folder_names(personas: Sequence[str]) -> list[str]:
@@ -312,7 +319,7 @@ def _label_together(
 
 def _write_table(
     members: Sequence[Member], summaries: Sequence[Mapping[str, Any]], place: Place
-) -> None:
+) -> pathlib.Path:
     """Write a row a persona as CSV, and print the most of it, or all of it as JSON."""
     rows = [
         {
@@ -336,13 +343,17 @@ def _write_table(
         click.echo(json.dumps(rows, indent=1))
     else:
         _print_table(rows)
+    return path
+
+
+def _warn(of_persona: Mapping[str, Sequence[str]]) -> None:
+    """Each warning once, with all personas that it is of."""
     of_text: dict[str, list[str]] = {}
-    for member, summary in zip(members, summaries, strict=True):
-        for warning in summary["warnings"]:
-            of_text.setdefault(warning, []).append(member.persona)
-    for warning, whose in of_text.items():
-        say(f"warning: {', '.join(whose)}: {warning}")
-    click.echo(printable(f"wrote {path}"), err=place.is_json)
+    for persona, texts in of_persona.items():
+        for text in texts:
+            of_text.setdefault(text, []).append(persona)
+    for text, whose in of_text.items():
+        say(f"warning: {', '.join(whose)}: {text}")
 
 
 def _print_table(rows: Sequence[Mapping[str, Any]]) -> None:

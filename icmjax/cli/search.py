@@ -14,7 +14,15 @@ import icmjax
 from icmjax.cli.config import config_option
 from icmjax.cli.faults import reports_faults, shows_run_warnings
 from icmjax.cli.inputs import place_of, read_labels
-from icmjax.cli.labelling import Place, Task, algorithm_of, describe, has_begun, prepare
+from icmjax.cli.labelling import (
+    Place,
+    Task,
+    algorithm_of,
+    describe,
+    has_begun,
+    known_warnings,
+    prepare,
+)
 from icmjax.cli.machine import OPTIONS, Machine, joins_hosts, machine_options
 from icmjax.cli.options import (
     ClaimsOptions,
@@ -161,10 +169,13 @@ def label_claims(
     """
     algorithm = algorithm_of(options)
     icmjax.runs.check_folder(place.out, place.resume)
-    describe(task.claims, options["algorithm"], place)
+    describe(task.claims, place)
+    warnings = known_warnings(task.claims, options)
+    for warning in warnings:
+        say(f"warning: {warning}")
     lm = recorded(ModelOptions, options).load(machine.mesh) if lm is None else lm
     search = prepare(task, options, lm, machine)
     if not place.quiet and (place.says_plan or search.is_long(algorithm)):
         say(str(search.plan))
     summary = search.run_alone(place, algorithm, stop_fn)
-    print_summary(summary, task.claims, place.out, place.is_json)
+    print_summary(summary, task.claims, place.out, place.is_json, said=warnings)

@@ -66,8 +66,11 @@ _NAMES = "|".join(OPTION_OF)
 _TEXT = r"\"(?:[^\"\\\x00-\x1f]|\\[\"\\/bfnrt]|\\u[0-9a-fA-F]{4})*\""
 _MAPPING = rf"(?P<mapping>\{{{_TEXT}: {_TEXT}\}})"
 _VALUE = rf"{_MAPPING}|\"[^\"]*\"|'[^']*'|\([^()]*\)|\w++(?:\.\w++)*+"
-# Folders may have such names, as data/persona=Peru/claims.csv.
-_SAID = re.compile(rf"(?<![\w/.-])(?P<name>{_NAMES})=(?P<value>{_VALUE})(?!/)|`(?P<alone>[\w.]+)`")
+# Folders may have such names, as data/persona=Peru/claims.csv, and commands such options.
+_SAID = re.compile(
+    r"(?P<command>`icmjax [^`]*`)|"
+    rf"(?<![\w/.-])(?P<name>{_NAMES})=(?P<value>{_VALUE})(?!/)|`(?P<alone>[\w.]+)`"
+)
 # An argument as the place of a fault: alone, as a config's field, or before what is odd in it.
 _PLACE = re.compile(rf"(?:[A-Z]\w*\()?(?P<name>{_NAMES})(?:=\.\.\.\)|(?= = |[,:]|$))")
 _WORD = re.compile(r"\"([^\"]*)\"|'([^']*)'")
@@ -104,6 +107,8 @@ def _text(text: str) -> str:
 
 
 def _said(found: re.Match[str]) -> str:
+    if found["command"]:
+        return found[0]
     if found["alone"]:
         return (OPTION_OF | IN_PLACE_OF).get(found["alone"], found[0])
     option, value = OPTION_OF[found["name"]], found["value"]

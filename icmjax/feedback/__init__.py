@@ -2,8 +2,10 @@
 
 from icmjax.feedback.answers import (
     answer,
+    beside,
     differing_fields,
     hold_answers,
+    labels_in,
     read_answer_rows,
     read_answers,
 )
@@ -35,6 +37,7 @@ __all__ = [
     "Questions",
     "answer",
     "ask",
+    "beside",
     "changes_between",
     "choose_claims",
     "default_selector",
@@ -42,6 +45,7 @@ __all__ = [
     "expected_gain",
     "hold_answers",
     "implied_labels",
+    "labels_in",
     "leading_file",
     "read_answer_rows",
     "read_answers",

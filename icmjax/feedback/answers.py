@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from jax import Array
 
-from icmjax.claims import UNLABELLED, Claim, ClaimSet, label_index, read_rows
+from icmjax.claims import UNLABELLED, Claim, ClaimSet, PairRules, label_index, read_rows
 from icmjax.errors import ClaimsError, Fault, InputError
 from icmjax.feedback.selectors import implied_labels
 from icmjax.search import Algorithm, Scorer, SearchResult, run_search
@@ -36,12 +36,18 @@ def read_answers(path: str, claims: ClaimSet) -> np.ndarray:
     Raises:
       ClaimsError: as `read_answer_rows`; or no row has a label.
     """
+    answers = labels_in(path, claims)
+    if (answers == UNLABELLED).all():
+        remedy = f"set `label` in the rows of {path}"
+        raise ClaimsError(Fault("An answer has a label.", "no row that has one", path, remedy))
+    return answers
+
+
+def labels_in(path: str, claims: ClaimSet) -> np.ndarray:
+    """The labels in rows of answers: int8 `[N]`, -1 elsewhere; see `read_answer_rows`."""
     answers = np.full(len(claims), UNLABELLED, np.int8)
     for index, rows in read_answer_rows(path, claims).items():
         answers[index] = max(label for _, label in rows)
-    if (answers == UNLABELLED).all():
-        remedy = "set `label` in the rows of questions.jsonl"
-        raise ClaimsError(Fault("An answer has a label.", "none", path, remedy))
     return answers
 
 
@@ -58,9 +64,14 @@ def read_answer_rows(path: str, claims: ClaimSet) -> dict[int, list[tuple[Mappin
     for row in read_rows(pathlib.Path(path), faults):
         id_ = str(row.values.get("id"))
         label = label_index(row.values.get("label"), claims.options)
-        if id_ not in index or differing_fields(row.values, claims.claims[index[id_]]):
-            found = f"claim {id_!r}, which is not among them or says something else"
-            remedy = "answer the rows of questions.jsonl, and change their labels alone"
+        if row.values.get("id") in (None, ""):
+            remedy = "say in `id` which claim a row is about, as the rows of `icmjax ask` do"
+            faults.append(Fault("An answer names its claim.", "no `id`", row.where, remedy))
+        elif id_ not in index or differing_fields(row.values, claims.claims[index[id_]]):
+            is_known = id_ in index
+            how = "says something else there" if is_known else "is none of the run's"
+            found = f"claim {id_!r}, which {how}"
+            remedy = "take the rows that `icmjax ask` wrote, and change their labels alone"
             faults.append(Fault("Answers are to claims of the run.", found, row.where, remedy))
         elif label is None:
             found, remedy = repr(row.values.get("label")), f"one of {', '.join(claims.options)}"
@@ -75,6 +86,25 @@ def read_answer_rows(path: str, claims: ClaimSet) -> dict[int, list[tuple[Mappin
     if faults:
         raise ClaimsError(faults)
     return given
+
+
+def beside(answers: np.ndarray, kept: np.ndarray, rules: PairRules) -> tuple[np.ndarray, list[int]]:
+    """Answers with those that were kept before, where these say nothing of a claim.
+
+    Args:
+      answers: int8 `[N]`, -1 where there is none; they win, with what they imply.
+      kept: int8 `[N]`, the same.
+      rules: by which answers imply others.
+
+    Returns:
+      int8 `[N]`; and the claims whose kept answer is another one, and does not count.
+
+    Raises:
+      ClaimsError: the answers contradict each other.
+    """
+    implied = implied_labels(answers, rules)
+    both = np.where((implied < 0) & (kept >= 0), kept, answers).astype(np.int8)
+    return both, np.flatnonzero((kept >= 0) & (implied >= 0) & (kept != implied)).tolist()
 
 
 def hold_answers(

@@ -23,5 +23,6 @@ from .reading import RunRecord as RunRecord
 from .reading import read_run as read_run
 from .rows import gold_in as gold_in
 from .tables import comparison_table as comparison_table
+from .warned import turned_by as turned_by
 from .warned import warnings_of as warnings_of
 from .warned import warnings_of_claims as warnings_of_claims

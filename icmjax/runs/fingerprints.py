@@ -173,20 +173,52 @@ def check_same(
     counted = changes.keys() - PATHS - {f"options.{name}" for name in PATHS}
     if not counted:
         return  # moved, not changed
-    raise RunError(
-        [
-            Fault(
-                rule="A search is resumed as it was started.",
-                found=f"{name} = {now!r}, before {earlier!r}",
-                where=str(path),
-                remedy="resume with the value it had, or start anew in another folder",
-            )
-            for name, (earlier, now) in sorted(changes.items())
-        ]
-    )
+    given = _given_otherwise(before["configuration"], configuration)
+    faults = [
+        Fault(
+            rule="A search is resumed as it was started.",
+            found=f"{name} = {now!r}, before {earlier!r}",
+            where=str(path),
+            remedy="resume with the value it had, or start anew in another folder",
+        )
+        for name, (earlier, now) in sorted(changes.items())
+        if not (given and name.startswith(GIVEN))
+    ]
+    if given:
+        rule = "A search is resumed with the answers, or other given labels, that it began with."
+        place = "another folder" if options is None else "another folder, by a new --out"
+        faults.append(Fault(rule, given, str(path), f"leave it as it is, and search in {place}"))
+    raise RunError(faults)
 
 
 ABSENT = "(absent)"
+GIVEN = "clamped."
+MOST_NAMED = 6  # claims in a message
+
+
+def _given_otherwise(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """How given labels, and what they imply, differ, in words; "" where they do not."""
+    then, since = _given_labels(before), _given_labels(now)
+    of_kind: dict[str, list[str]] = {"given since": [], "no longer given": [], "given anew": []}
+    for id_ in sorted(then.keys() | since.keys()):
+        was, is_ = then.get(id_), since.get(id_)
+        if was is None:
+            of_kind["given since"].append(f"claim {id_!r} ({is_})")
+        elif is_ is None:
+            of_kind["no longer given"].append(f"claim {id_!r} ({was})")
+        elif was != is_:
+            of_kind["given anew"].append(f"claim {id_!r} ({is_}, before {was})")
+    said = []
+    for kind, named in of_kind.items():
+        others = f" and {len(named) - MOST_NAMED} more" if len(named) > MOST_NAMED else ""
+        said += [f"{kind}: {', '.join(named[:MOST_NAMED])}{others}"] if named else []
+    return "; ".join(said)
+
+
+def _given_labels(configuration: Mapping[str, Any]) -> dict[str, str]:
+    """The names of given labels, by the ids of their claims."""
+    given = configuration.get("clamped", {})
+    return {id_: configuration["claims"]["options"][label] for id_, label in given.items()}
 
 
 def _changes(

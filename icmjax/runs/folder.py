@@ -56,6 +56,7 @@ from icmjax.runs.files import (
 from icmjax.runs.fingerprints import check_same
 from icmjax.runs.jsonl import as_jsonl, label_rows
 from icmjax.runs.reading import (
+    ANSWERS,
     CLAIMS,
     GOLD,
     LABELS,
@@ -150,7 +151,8 @@ class Run:
         summary["configuration"] = seal_of(self.manifest["configuration"])
         for name, content in contents.items():
             write_content(self.path / name, content)
-        write_sealed(self.path / SUMMARY, summary)
+        # Its diagnostics say which answers spoke for what.
+        write_sealed(self.path / SUMMARY, summary, private=ANSWERS in self.manifest["files"])
         self.is_complete = True
         return summary
 
@@ -284,6 +286,8 @@ def _begin(
     session: Mapping[str, Any],
 ) -> Run:
     manifest: dict[str, Any] = {"configuration": configuration, "sessions": [session]}
+    # The claims' file spells pairs out, and does not say by which rule.
+    manifest["rule"] = {"name": claims.rule, "source": claims.rule_source}
     if options is not None:
         manifest["options"] = dict(options)
     manifest["files"] = {name: digest_of(content) for name, (content, _) in contents.items()}

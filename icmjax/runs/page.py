@@ -29,7 +29,7 @@ from icmjax.runs.files import damage, read_file
 from icmjax.runs.panels import panels_of
 from icmjax.runs.reading import ANSWERS, RunRecord, read_run
 from icmjax.runs.rows import KINDS, answered_in, extremes, gold_in, label_rows, pair_rows
-from icmjax.runs.warned import warnings_of
+from icmjax.runs.warned import turned_by, warnings_of
 
 PAGE = "report.html"
 # What commands draw as PNG the page draws itself, in its own colours.
@@ -75,6 +75,7 @@ def make_page(run: RunRecord, folder: pathlib.Path, gold: GoldLabels | None = No
     surest, least_sure = extremes(rows)
     asked, told = sentences(run, found)
     warnings = warnings_of(run.manifest, run.summary, run.claims, found)
+    warnings += turned_by(run.summary, run.claims, run.labels)
     pairs = pair_rows(run.claims, run.labels, rows)
     environment = _environment()
     script = environment.get_template("report.js").render()

@@ -1,7 +1,9 @@
 """A complete run read back: every file of it is verified before it is believed."""
 
+import dataclasses
 import os
 import pathlib
+import shlex
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -61,11 +63,11 @@ def read_run(path: str | os.PathLike[str]) -> RunRecord:
                 rule="The folder holds the results of a search.",
                 found="a search that is not complete" if has_begun else f"no {MANIFEST}",
                 where=str(folder),
-                remedy="complete it with resume=True" if has_begun else name,
+                remedy=_completing(folder) if has_begun else name,
             )
         )
     manifest, summary, contents = _verified(folder)
-    claims = _claims(folder / CLAIMS)
+    claims = _claims(folder / CLAIMS, manifest.get("rule"))
     scores = bytes_as_arrays(contents[SCORES], folder / SCORES)
     _check_scores(scores, len(claims), len(claims.options), folder / SCORES)
     trace = bytes_as_arrays(contents[TRACE], folder / TRACE)
@@ -100,11 +102,28 @@ def _verified(folder: pathlib.Path) -> tuple[dict[str, Any], dict[str, Any], dic
     return sealed[MANIFEST], sealed[SUMMARY], contents
 
 
-def _claims(path: pathlib.Path) -> ClaimSet:
+def _completing(folder: pathlib.Path) -> str:
+    """How a search that was cut off is completed: the whole command, where one began it.
+
+    Raises:
+      RunError: the manifest is damaged.
+    """
+    command = read_sealed(folder / MANIFEST)["sessions"][-1]["command"]
+    if command is None:
+        return "complete it with resume=True"
+    is_told = {"--resume", "--resume-if-begun"} & {*shlex.split(command)}
+    return f"complete it by `{command}{'' if is_told else ' --resume'}`"
+
+
+def _claims(path: pathlib.Path, rule: Mapping[str, str] | None) -> ClaimSet:
+    """The claims of a run, with the rule that its manifest names: a file of claims names none."""
     try:
-        return load_claims(path)
+        claims = load_claims(path)
     except InputError as error:
         raise RunError(error.faults) from None
+    if rule is None:
+        return claims
+    return dataclasses.replace(claims, rule=rule["name"], rule_source=rule["source"])
 
 
 def _check_scores(

@@ -25,6 +25,7 @@ class LabelRow(NamedTuple):
     """A claim and its label."""
 
     number: int
+    id: str  # "" where it is the number
     question: str
     choice: str
     choice_2: str
@@ -63,6 +64,7 @@ def label_rows(run: RunRecord, found: Found, answered: set[str]) -> list[LabelRo
         rows.append(
             LabelRow(
                 number=index + 1,
+                id="" if claim.id == str(index + 1) else printable(claim.id, keep=""),
                 question=printable(claim.question),
                 choice=printable(claim.choice),
                 choice_2=printable(claim.choice_2 or ""),

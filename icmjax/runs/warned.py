@@ -18,6 +18,7 @@ HIGH_R_HAT = 1.1
 NUM_SHOWN = 3  # names in a sentence
 STEM = 4  # letters of a name, after which languages change its ending
 NAMING_WORDS = 3  # that all claims begin with, such as "A vegan would"
+MOST_NAMED = 6  # claims in a sentence
 MAXIMISES_U = ("ICM", "ParallelTempering", "Greedy")
 
 
@@ -99,6 +100,26 @@ def _stem(word: str) -> str:
     if not word.isascii():
         return word[:STEM]
     return rf"\b{word[:STEM]}" if len(word) >= STEM else rf"\b{word}\b"
+
+
+def turned_by(summary: Mapping[str, Any], claims: ClaimSet, labels: np.ndarray) -> list[str]:
+    """Which given labels spoke for turning all others round, in a sentence; none where none did.
+
+    It is no warning that a run keeps, for those are published, and what people answered is not.
+
+    Args:
+      labels: int8 `[N]`, those of the run.
+    """
+    spoke = summary["diagnostics"].get("spoke_for_turning", [])
+    named = [
+        f"claim {claims.claims[index].id!r}, held at {claims.options[labels[index]]} "
+        f"({gain:.1f} nats)"
+        for index, gain in spoke[:MOST_NAMED]
+    ]
+    if not named:
+        return []
+    others = f"; and {len(spoke) - MOST_NAMED} more" if len(spoke) > MOST_NAMED else ""
+    return [f"For turning the others round spoke {'; '.join(named)}{others}."]
 
 
 # Each of these is a sentence, and the part of it by which another one says the same.

@@ -58,7 +58,7 @@ class Readings(NamedTuple):
     ties: Array  # int32 [N], the claims that are shown together: of one group, or tied by rules
     given: Array  # int8 [N], the labels of claims of one alone, clamped or implied; -1 of the rest
     places: Array  # bool [S], all False: as many as claims that a context can show
-    support: Array  # float32 [2], log P(given | the others as found, and turned round), nats
+    support: Array  # float32 [2, N], log P(given | the others as found, and turned round), nats
     others: Array  # bool [H], all False: as many as are shown for that; none where it is not asked
 
     @property
@@ -69,7 +69,8 @@ class Readings(NamedTuple):
     @property
     def is_turned(self) -> Array:
         """Whether the given labels fit the others turned round, bool `[...]`."""
-        return self.support[..., 1] - self.support[..., 0] > TURN_SUPPORT
+        as_found, turned = jnp.moveaxis(jnp.sum(self.support, axis=-1), -1, 0)
+        return turned - as_found > TURN_SUPPORT
 
 
 @names_fields
@@ -143,7 +144,7 @@ class Marginals(ChainSearch):
             ties=jnp.asarray(ties[None], jnp.int32),
             given=jnp.asarray(given[None]),
             places=jnp.zeros((1, min(len(clamped), int(is_given.sum()) + most_free)), bool),
-            support=jnp.full((1, 2), -jnp.inf, jnp.float32),
+            support=jnp.full((1, 2, len(clamped)), -jnp.inf, jnp.float32),
             others=jnp.zeros((1, int((~is_given).sum()) if is_asked else 0), bool),
         )
         return state._replace(memory=readings)
@@ -237,7 +238,7 @@ class Marginals(ChainSearch):
             of_given = jnp.take_along_axis(
                 current.label_log_probs, jnp.maximum(memory.given, 0)[:, None].astype(jnp.int32), 1
             )
-            said = jnp.sum(jnp.where(memory.is_given, of_given[:, 0], 0.0))
+            said = jnp.where(memory.is_given, of_given[:, 0], 0.0)
             place = n - 1 - (self.num_iterations - 1 - NUM_TURN_STEPS)
             asked = memory._replace(support=memory.support.at[place].set(said))
             return lax.cond(
@@ -338,13 +339,20 @@ class Marginals(ChainSearch):
             warnings.append("--balance changed nothing: pair rules tie all claims.")
         found: dict[str, Any] = {"bias": bias, "zero_shot_true_share": share}
         if state.memory.others.shape[-1]:
-            as_found, turned = np.asarray(state.memory.support[0]).tolist()
+            support = np.asarray(state.memory.support[0])
+            as_found, turned = support.sum(axis=1).tolist()
             found["log_prob_of_given"] = {"as found": as_found, "turned round": turned}
             if bool(state.memory.is_turned[0]):
+                gains = support[1] - support[0]
+                order = np.argsort(-gains, kind="stable")
+                found["spoke_for_turning"] = [
+                    [int(claim), float(gains[claim])] for claim in order if gains[claim] > 0
+                ]
                 warnings.append(
                     "The labels that were given fit the others' better when these are turned "
                     f"round, by {turned - as_found:.1f} nats. So all others are turned round: the "
-                    "model takes one side for the other. More answers would make it surer."
+                    "model takes one side for the other, or an answer was a slip. More answers "
+                    "would make it surer; where one was a slip, correct its row and answer again."
                 )
         return found | {"warnings": warnings}
 
