@@ -364,7 +364,7 @@ def test_an_answer_that_is_interrupted_is_resumed(run, tmp_path):
     assert result.exit_code == 2
     told = "claim 'Japan0' (False, before True), claim 'Japan1' (True, before False)"
     assert f"given anew: {told}" in result.output
-    assert "by a new --out" in result.output
+    assert "another folder (a new --out)" in result.output
     # What reads the search that was cut off says the whole command.
     words = (
         f"icmjax answer {run} --labels {answered(run)} --quiet --out {run / 'answered'} --resume"

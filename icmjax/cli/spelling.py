@@ -57,6 +57,7 @@ OPTION_OF = {
 # Functions, by what a command has in their place.
 IN_PLACE_OF = {
     "ICM": "--algorithm icm",
+    "open_run": "a new --out",
     "load_claims": "a command without --personas",
     "load_personas": "--personas all",
     "icmjax.utility": "icmjax score",

@@ -186,8 +186,8 @@ def check_same(
     ]
     if given:
         rule = "A search is resumed with the answers, or other given labels, that it began with."
-        place = "another folder" if options is None else "another folder, by a new --out"
-        faults.append(Fault(rule, given, str(path), f"leave it as it is, and search in {place}"))
+        remedy = "leave it as it is, and search in another folder (`open_run`)"
+        faults.append(Fault(rule, given, str(path), remedy))
     raise RunError(faults)
 
 

@@ -115,7 +115,7 @@ def _completing(folder: pathlib.Path) -> str:
     return f"complete it by `{command}{'' if is_told else ' --resume'}`"
 
 
-def _claims(path: pathlib.Path, rule: Mapping[str, str] | None) -> ClaimSet:
+def _claims(path: pathlib.Path, rule: Mapping[str, Any] | None) -> ClaimSet:
     """The claims of a run, with the rule that its manifest names: a file of claims names none."""
     try:
         claims = load_claims(path)
