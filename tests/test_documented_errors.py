@@ -209,7 +209,8 @@ ROWS = [
     # Feedback.
     Row(FEEDBACK, "Ctrl-C loses none.", 130, ("1 of 2 questions done",),
         at("ask.py::test_a_round_that_is_cut_off_goes_on")),
-    Row(FEEDBACK, "Set `label` in the rows of the file between the two.", 2, ("has a label",),
+    Row(FEEDBACK, "Set `label` in the rows of the file between the two.", 2,
+        ("set `label` in the rows of",),
         at("cli_runs.py::test_answers_to_other_claims_are_refused")),
     # Labelling.
     Row(LABELLING, "Where tied claims say no rule, the command asks for one", 2,
