@@ -667,7 +667,7 @@ def test_an_observer_s_zero_shot_marginals_are_those_of_its_joint_law():
         for labels in labellings[:3]
         for query, is_before in enumerate(np.asarray(scorer.is_before[1]))
     ]
-    np.testing.assert_allclose(own[1, :3, :, 0].ravel(), naive, atol=1e-5)
+    np.testing.assert_allclose(own[1, :3, :, 0].ravel(), naive, atol=1e-4)  # other CPUs: 5e-5
 
 
 @pytest.mark.slow

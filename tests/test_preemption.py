@@ -121,7 +121,7 @@ def test_a_command_that_is_preempted_says_how_it_goes_on(made, tmp_path):
     words = "search", *search_options(made, out)
     result = preempted("save", *words)
     assert (result.exit_code, result.stdout) == (143, "")
-    (line,) = result.stderr.splitlines()
+    *_, line = result.stderr.splitlines()  # after warnings of the claims
     assert line.startswith("preempted after 1 steps; go on with: icmjax search --model ")
     assert line.endswith(f"--out '{out}' --iterations 5 --quiet --resume")
     result = preempted("save", *words, "--resume")
@@ -136,7 +136,7 @@ def test_a_command_that_is_preempted_says_how_it_goes_on(made, tmp_path):
 def test_a_command_that_is_preempted_early_starts_anew(made, tmp_path):
     result = preempted("restore", "search", *search_options(made, tmp_path / "run"))
     assert result.exit_code == 143
-    (line,) = result.stderr.splitlines()
+    *_, line = result.stderr.splitlines()  # after warnings of the claims
     assert line.startswith(
         "preempted before the first step; start anew with: icmjax search --model "
     )
