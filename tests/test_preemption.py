@@ -168,7 +168,7 @@ def test_a_damaged_checkpoint_is_told_of_when_the_search_goes_on(made, tmp_path)
     last.write_bytes(last.read_bytes()[:-1])
     result = preempted("save", *words, "--resume")  # told of although it ends early again
     assert result.exit_code == 143
-    warning, line = result.stderr.splitlines()
+    *_, warning, line = result.stderr.splitlines()
     assert warning.startswith(f"warning: the last checkpoint is damaged ({last}: ")
     assert "whose digest is not the one in its name" in warning
     assert warning.endswith("the search goes on from the one before it, at step 1")
