@@ -23,14 +23,14 @@ os.environ["XLA_FLAGS"] = " ".join(
 )
 # The children of tests compile in haste too.
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
-# Workers inherit the folder, so that a program which several tests build is compiled once.
+# Workers and children inherit the folder: a program which several tests build is compiled once.
 os.environ.setdefault("ICMJAX_TEST_CACHE", tempfile.mkdtemp(prefix="icmjax-test-cache-"))
+os.environ["JAX_COMPILATION_CACHE_DIR"] = os.environ["ICMJAX_TEST_CACHE"]
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
 
 import jax
 import pytest
 
-jax.config.update("jax_compilation_cache_dir", os.environ["ICMJAX_TEST_CACHE"])
-jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_default_matmul_precision", "highest")
 jax.config.update("jax_num_cpu_devices", 4)  # all but tests of several devices use the first

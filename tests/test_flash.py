@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from checkpoints import make_checkpoint
 from jax import export
+from rice import CLAIMS, LABELS
 from test_lm_segments import make_decoder, random_levels, read_levels
-from test_mesh import CLAIMS, LABELS
 
 from icmjax.lm import KeyValues, make_mesh
 from icmjax.lm.attention import MASKED, attend, attend_part, merge, soft_cap
@@ -156,7 +156,6 @@ def test_rows_of_limits_go_by_einsum():
 @pytest.mark.parametrize(
     ("num_devices", "shape"),
     [
-        pytest.param(1, {"query": 2, "model": 2}, marks=pytest.mark.slow),
         pytest.param(1, {"model": 4}, marks=pytest.mark.slow),
         pytest.param(2, None, marks=pytest.mark.slow),
     ],

@@ -17,7 +17,6 @@ PARTS = (
     "marginals",
     "dose",
     "feedback marginals",
-    "feedback bootstrapping",
     "open",
 )
 TOY = "--personas baker,sailor --seeds 1 --num-items 12 --num-test 8 --orders 2"
@@ -158,11 +157,9 @@ def test_every_part_has_its_tables_and_a_second_call_runs_nothing(found, monkeyp
     assert rows["held-out accuracy, found − random errors of the same number, p by Holm"] == [
         "marginals"
     ]
-    for search in ("marginals", "bootstrapping"):
-        title = f"feedback, {search}: AUC{{}}, 2 personas × 1 seeds"
-        assert len(rows[title.format("")]) == 1 + 3 * 3
-        less_random = title.format(" − that of random answers") + ", p by Holm"
-        assert len(rows[less_random]) == 6
+    title = "feedback, marginals: AUC{}, 2 personas × 1 seeds"
+    assert len(rows[title.format("")]) == 1 + 3 * 3
+    assert len(rows[title.format(" − that of random answers") + ", p by Holm"]) == 6
     assert rows["held-out AUC, coherent errors − others, p by Holm"] == [
         "incoherent errors",
         "random errors",

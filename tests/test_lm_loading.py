@@ -1,5 +1,6 @@
 """Loading refuses what does not fit, says all of it at once, and needs no torch."""
 
+import copy
 import json
 import os
 import re
@@ -589,3 +590,24 @@ def test_transformers_is_imported_by_loading_alone():
     )
     repository = Path(__file__).parents[1]
     subprocess.run([sys.executable, "-c", program], cwd=repository, check=True)
+
+
+def test_a_folder_that_is_read_again_compiles_nothing(folder: Path):
+    """Its tokenizer is another object of the same files; programs know it by their bytes."""
+    traced = []
+
+    @jax.jit
+    def embedded(lm):
+        traced.append(lm.name)
+        return jax.tree.leaves(lm.params)[0].sum()
+
+    one, two = load_lm(folder), load_lm(folder)
+    assert one.tokenizer is not two.tokenizer
+    assert jax.tree.map(lambda leaf: leaf, two).tokenizer is two.tokenizer
+    assert embedded(one) == embedded(two)
+    assert len(traced) == 1
+    settings = folder / "tokenizer_config.json"
+    settings.write_text(settings.read_text() + "\n")
+    embedded(load_lm(folder))
+    embedded(replace(one, tokenizer=copy.deepcopy(one.tokenizer)))  # of no known files
+    assert len(traced) == 3

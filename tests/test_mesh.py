@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import json
 import os
 import socket
 import subprocess
@@ -13,37 +12,23 @@ import jax
 import numpy as np
 import pytest
 from checkpoints import make_checkpoint
+from rice import CLAIMS, LABELS
 from test_lm_parity import batch, logits
 
-from icmjax.claims import claims_from_rows
-from icmjax.claims.consistency import no_rules
 from icmjax.errors import InputError
 from icmjax.lm import MODEL_AXIS, default_mesh, load_lm, make_mesh, save_hf
 from icmjax.runs import search_configuration
 from icmjax.scoring import make_scorer
-from icmjax.search import Gibbs, run_search
+from icmjax.search import Gibbs
 from icmjax.steering import make_steerer
 
 FAMILIES = ("llama", "olmo2", "gemma3", "mixtral", "phi3", "gpt2", "gpt_neox", "stablelm")
 OWN_NORMS = {"qk_layernorm": True, "use_parallel_residual": True}
 MESHES = {
-    "model": {"model": 2},
     "model, heads repeated": {"model": 4},
     "query and model": {"query": 2, "model": 2},
     "chain and query": {"chain": 2, "query": 2},
-    "chain and model": {"chain": 2, "model": 2},
 }
-CLAIMS = claims_from_rows(
-    [
-        {
-            "persona": "Japan",
-            "choice": f"Rice {'helps ' * (index % 4)}{index}",
-            "consistency_id": f"{index}",
-        }
-        for index in range(8)
-    ]
-)
-LABELS = np.random.default_rng(0).integers(-1, 2, (3, 8)).astype(np.int8)
 
 
 @pytest.fixture(scope="module")
@@ -94,18 +79,6 @@ def test_scores_and_steering_on_a_mesh(folders, shape):
     num_parts = mesh.shape[MODEL_AXIS]
     for leaf in kept:
         assert leaf.sharding.shard_shape(leaf.shape)[3] == leaf.shape[3] // num_parts
-
-
-@pytest.mark.slow
-def test_a_search_on_a_mesh_finds_the_same_labels(folders):
-    results = []
-    for mesh in (None, make_mesh({"chain": 2, "model": 2})):
-        scorer = make_scorer(load_lm(folders / "llama", mesh=mesh), CLAIMS)
-        algorithm = Gibbs(num_iterations=6)
-        results.append(run_search(scorer, no_rules(), algorithm, jax.random.key(0)))
-    first, second = results
-    np.testing.assert_array_equal(first.labels, second.labels)
-    np.testing.assert_array_equal(first.trace.labels, second.trace.labels)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -180,33 +153,29 @@ address, host, number, model, shape, out = sys.argv[1:]
 jax.config.update("jax_default_matmul_precision", "highest")
 if int(number) > 1:
     jax.distributed.initialize(address, int(number), int(host))
-from test_mesh import CLAIMS, LABELS, searched
+from rice import CLAIMS, LABELS
 from icmjax.lm import load_lm, make_mesh
 from icmjax.scoring import make_scorer
-assert len(jax.devices()) == 8 and len(jax.local_devices()) == 8 // int(number)
+assert len(jax.devices()) == 4 and len(jax.local_devices()) == 4 // int(number)
 mesh = make_mesh(dict(zip(("chain", "query", "model"), map(int, shape.split(",")))))
 scorer = make_scorer(load_lm(model, mesh=mesh), CLAIMS)
 scores = jax.experimental.multihost_utils.process_allgather(scorer(LABELS), tiled=True)
 held = sum(s.data.nbytes for leaf in jax.tree.leaves(scorer.lm.params)
            for s in leaf.addressable_shards)
-np.savez(out, scores=scores, labels=searched(scorer).labels, held=held)
+np.savez(out, scores=scores, held=held)
 """
 
 
-def searched(scorer):
-    return run_search(scorer, no_rules(), Gibbs(num_iterations=6), jax.random.key(0))
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize(("number", "shape"), [(1, "2,2,2"), (2, "1,2,4"), (2, "4,1,2")])
-def test_eight_devices_of_processes_score_and_search_as_one(folders, tmp_path, number, shape):
-    expected = make_scorer(load_lm(folders / "llama"), CLAIMS)
-    scores, labels = expected(LABELS), searched(expected).labels
+def test_devices_of_two_processes_score_as_one(folders, tmp_path):
+    """Chains are spread over the processes, and weights over the devices of each."""
+    number, shape = 2, "2,1,2"
+    scores = make_scorer(load_lm(folders / "llama"), CLAIMS)(LABELS)
     with socket.socket() as free:
         free.bind(("localhost", 0))
         address = f"localhost:{free.getsockname()[1]}"
     environment = os.environ | {
-        "JAX_NUM_CPU_DEVICES": f"{8 // number}",
+        "JAX_NUM_CPU_DEVICES": f"{4 // number}",
         "PYTHONPATH": str(Path(__file__).parent),
     }
     hosts = range(number)
@@ -227,7 +196,6 @@ def test_eight_devices_of_processes_score_and_search_as_one(folders, tmp_path, n
     for words in own:
         found = np.load(words[-1].with_suffix(".npz"))
         np.testing.assert_allclose(found["scores"], scores, rtol=1e-5, atol=1e-5)
-        np.testing.assert_array_equal(found["labels"], labels)
         held.append(int(found["held"]))
     # Each process read what its own devices hold, and no more.
     assert len(set(held)) == 1
@@ -253,54 +221,6 @@ def test_a_search_goes_on_on_another_mesh(tmp_path, family, fields):
         found.append(search_configuration(scorer, CLAIMS, algorithm, key))
     assert scorer.lm.config.kv_repeats == 2
     assert found[0] == found[1] == found[2]
-
-
-@pytest.mark.slow
-def test_a_job_of_two_processes_searches_as_one_command(folders, tmp_path):
-    """As SLURM starts them; each has a run folder of its own, and one of them speaks."""
-    rows = [
-        {"id": f"{i}", "question": "", "choice": f"Rice helps {i}", "consistency_id": i // 2}
-        for i in range(8)
-    ]
-    claims = tmp_path / "claims.jsonl"
-    claims.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    command = [sys.executable, "-c", "from icmjax.cli import main; main(prog_name='icmjax')"]
-    command += ["search", "--model", folders / "llama", "--claims", claims, "--rule", "none"]
-    command += ["--algorithm", "gibbs", "--iterations", "6"]
-    alone = subprocess.run(
-        [*map(str, command), "--out", str(tmp_path / "alone")], capture_output=True, text=True
-    )
-    assert alone.returncode == 0, alone.stderr
-    shared = ["--distributed", "--mesh", "query=2,model=4", "--out", str(tmp_path / "run")]
-    jobs = []
-    for host in range(2):
-        slurm = {
-            "SLURM_JOB_ID": f"{os.getpid()}",  # of which the port is made
-            "SLURM_NTASKS": "2",
-            "SLURM_PROCID": f"{host}",
-            "SLURM_LOCALID": f"{host}",
-            "SLURM_STEP_NODELIST": "localhost",
-            "SLURM_STEP_NUM_NODES": "1",
-            "JAX_NUM_CPU_DEVICES": "4",
-        }
-        job = subprocess.Popen(
-            [*map(str, command), *shared],
-            env=os.environ | slurm,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        jobs.append(job)
-    told = [job.communicate(timeout=200) for job in jobs]
-    assert [job.returncode for job in jobs] == [0, 0], told
-    assert told[0][0]
-    # What connects the devices of CPUs has a line of its own for each.
-    assert all(line.startswith("[Gloo]") for line in told[1][0].splitlines())
-    names = ("alone", "run", "run-host1")
-    one, first, second = ((tmp_path / name / "labels.jsonl").read_text() for name in names)
-    labels = [[json.loads(line)["label"] for line in text.splitlines()] for text in (one, first)]
-    assert labels[0] == labels[1]
-    assert first == second
 
 
 @pytest.mark.slow

@@ -4,7 +4,6 @@ import contextlib
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -231,45 +230,43 @@ def test_a_host_alone_sends_nothing(monkeypatch):
     assert not hosts.is_asked_to_stop(None)
 
 
-HOST = """
-import sys
-import time
-import jax
-address, host, *words = sys.argv[1:]
-jax.distributed.initialize(address, 2, int(host))
-sys.argv = ["icmjax", *words]
-from icmjax.cli import main
-main(prog_name="icmjax")
-"""
-
-
-NUM_SHARED_STEPS = 600
-# Sessions keep their programs where the suite does, for one another and apart from the user's.
-COMPILED = {"JAX_COMPILATION_CACHE_DIR": os.environ["ICMJAX_TEST_CACHE"]}
+NUM_SHARED_STEPS = 200
 
 
 class Hosts:
-    """Two processes that share each pass of a search, each with a run folder of its own."""
+    """Two processes that share each pass of a search, as SLURM starts them."""
 
     def __init__(self, made, folder):
-        options = *search_options(made, ""), "--algorithm", "gibbs", "--devices", 2
-        self.words = ["search", *options, "--iterations", NUM_SHARED_STEPS]
-        self.folders = [folder / f"host{host}" for host in range(2)]
+        self.alone = ["search", *search_options(made, ""), "--algorithm", "gibbs"]
+        self.alone += ["--iterations", NUM_SHARED_STEPS]
+        self.words = [*self.alone, "--distributed", "--mesh", "query=2"]
+        self.words += ["--out", folder / "run"]
+        self.folders = [folder / "run", folder / "run-host1"]
         folder.mkdir()
 
     def run(self, status, *words, sigterm_to=None):
-        """Run both to their end, which they have to come to with one status; return their lines."""
-        with socket.socket() as free:
-            free.bind(("localhost", 0))
-            address = f"localhost:{free.getsockname()[1]}"
+        """Run both to their end, which they have to come to with one status.
+
+        Returns what each of them printed, and the last line that each told.
+        """
+        command = [sys.executable, "-m", "icmjax", *map(str, [*self.words, *words])]
         with contextlib.ExitStack() as stack:
             processes = []
             for host, folder in enumerate(self.folders):
-                own = address, host, *self.words, *words, "--out", folder
-                log = stack.enter_context(folder.with_suffix(".log").open("w"))
-                command = [sys.executable, "-c", HOST, *map(str, own)]
-                environment = os.environ | COMPILED | {"JAX_NUM_CPU_DEVICES": "1"}
-                process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
+                slurm = {
+                    "SLURM_JOB_ID": f"{os.getpid()}",  # of which the port is made
+                    "SLURM_NTASKS": "2",
+                    "SLURM_PROCID": f"{host}",
+                    "SLURM_LOCALID": f"{host}",
+                    "SLURM_STEP_NODELIST": "localhost",
+                    "SLURM_STEP_NUM_NODES": "1",
+                    "JAX_NUM_CPU_DEVICES": "1",
+                }
+                out, log = (
+                    stack.enter_context(folder.with_suffix(suffix).open("w"))
+                    for suffix in (".out", ".log")
+                )
+                process = subprocess.Popen(command, env=os.environ | slurm, stdout=out, stderr=log)
                 stack.callback(process.wait)
                 stack.callback(process.kill)
                 processes.append(process)
@@ -282,7 +279,8 @@ class Hosts:
                 processes[sigterm_to].send_signal(signal.SIGTERM)
             found = [process.wait(timeout=200) for process in processes]
         assert found == [status, status], self.logs()
-        return [log.splitlines()[-1] for log in self.logs()]
+        printed = [folder.with_suffix(".out").read_text() for folder in self.folders]
+        return printed, [log.splitlines()[-1] for log in self.logs()]
 
     def logs(self):
         return [folder.with_suffix(".log").read_text() for folder in self.folders]
@@ -295,18 +293,25 @@ class Hosts:
 @pytest.mark.slow
 def test_hosts_that_share_a_search_are_preempted_and_resumed_together(made, tmp_path):
     """SIGTERM of one ends both at one step; a state that one of them lacks is on neither's way."""
-    killed, whole = (Hosts(made, tmp_path / name) for name in ("killed", "whole"))
-    for line in killed.run(143, sigterm_to=1):
-        assert line.startswith("preempted after ")
-    ends = [[name[:15] for name in killed.states(host)] for host in range(2)]
+    both, whole = Hosts(made, tmp_path / "killed"), tmp_path / "whole"
+    _, told = both.run(143, sigterm_to=1)
+    assert all(line.startswith("preempted after ") for line in told)
+    ends = [[name[:15] for name in both.states(host)] for host in range(2)]
     assert ends[0] == ends[1]
     # As where that host was killed before it saved.
-    (killed.folders[1] / "checkpoints" / killed.states(1)[-1]).unlink()
-    killed.run(0, "--resume")
-    whole.run(0)
-    for mine, uninterrupted in zip(killed.folders, whole.folders, strict=True):
-        assert results(mine) == results(uninterrupted)
-        assert results(mine) == results(killed.folders[0])
+    (both.folders[1] / "checkpoints" / both.states(1)[-1]).unlink()
+    printed, _ = both.run(0, "--resume")
+    alone = invoke(*both.alone, "--out", whole)
+    assert alone.exit_code == 0, alone.output
+    # What connects the devices of CPUs prints too, and its threads into one another's lines.
+    ours, *spoken = (set(text.split("\n")) - {""} for text in (alone.stdout, *printed))
+    assert ours & spoken[0]
+    assert not ours & spoken[1]
+    assert results(both.folders[0]) == results(both.folders[1])
+    one, two = (runs.read_run(folder) for folder in (whole, both.folders[0]))
+    np.testing.assert_array_equal(one.labels, two.labels)
+    np.testing.assert_allclose(one.label_log_probs, two.label_log_probs, atol=1e-4)
+    assert len(one.trace["utility"]) == len(two.trace["utility"])
 
 
 @pytest.mark.slow
@@ -322,17 +327,17 @@ def test_a_search_goes_on_with_another_number_of_devices(made, tmp_path):
     def session(out, num_devices, *options, sends=None):
         flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count={num_devices}"
         devices = "--devices", str(num_devices), "--out", str(tmp_path / out)
-        with open_sessions(XLA_FLAGS=flags, **COMPILED) as sessions:
+        with open_sessions(XLA_FLAGS=flags) as sessions:
             sessions.start([*words, *devices, *options], tmp_path / "log", sends)
             assert sessions.wait() == (0 if sends is None else 143), (tmp_path / "log").read_text()
 
     session("run", 4, sends=(signal.SIGTERM, 4, "renamed"))
-    session("run", 1, "--resume", sends=(signal.SIGTERM, 2, "renamed"))
-    session("run", 8, "--resume")
-    session("whole", 1)
+    session("run", 1, "--resume")
+    whole = invoke(*words, "--out", tmp_path / "whole")
+    assert whole.exit_code == 0, whole.output
     run, whole = (runs.read_run(tmp_path / name) for name in ("run", "whole"))
     numbers = [place["device"].split()[0] for place in run.manifest["sessions"]]
-    assert numbers == ["4", "1", "8"]
+    assert numbers == ["4", "1"]
     np.testing.assert_array_equal(run.labels, whole.labels)
     np.testing.assert_allclose(run.label_log_probs, whole.label_log_probs, atol=1e-4)
     assert len(run.trace["utility"]) == len(whole.trace["utility"])

@@ -4,7 +4,6 @@ import difflib
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -33,7 +32,7 @@ from icmjax.lm.hf_config import read_config
 from icmjax.lm.quantized import Quantization, check_quantization
 from icmjax.lm.reading import read_params
 from icmjax.lm.sharding import default_mesh, spread_config, weights_on
-from icmjax.lm.tokenizer import eos_token_ids, read_tokenizer
+from icmjax.lm.tokenizer import OfFiles, eos_token_ids, read_tokenizer
 from icmjax.notebooks import facts_html, let_bars_be_plain
 
 if TYPE_CHECKING:
@@ -55,25 +54,13 @@ HUB_PATTERNS = [
 HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*", re.ASCII)
 
 
-@partial(
-    jax.tree_util.register_dataclass,
-    data_fields=["params"],
-    meta_fields=[
-        "config",
-        "graphdef",
-        "tokenizer",
-        "name",
-        "default_template",
-        "eos_token_ids",
-        "ignored_fields",
-        "mesh",
-    ],
-)
+@jax.tree_util.register_pytree_with_keys_class
 @dataclass(frozen=True, repr=False)
 class LanguageModel:
     """A decoder with its weights and its tokenizer; a pytree whose leaves are the weights.
 
-    Two models share a compiled program only where they share the very same tokenizer object.
+    Two models share a compiled program where all that is no weight is equal: one that is read from
+    the same folder again compiles nothing.
     """
 
     config: DecoderConfig
@@ -85,6 +72,18 @@ class LanguageModel:
     eos_token_ids: tuple[int, ...] = ()  # each of which ends a text
     ignored_fields: tuple[str, ...] = ()  # of config.json, which transformers ignores too
     mesh: Mesh | None = None  # the devices that share the work; None where there is one
+
+    def tree_flatten_with_keys(self) -> tuple[tuple[tuple[Any, nnx.State]], tuple[Any, ...]]:
+        """The weights, and all that is not weights."""
+        beside = {**vars(self), "tokenizer": OfFiles(self.tokenizer)}
+        params = beside.pop("params")
+        return ((jax.tree_util.GetAttrKey("params"), params),), tuple(beside.items())
+
+    @classmethod
+    def tree_unflatten(cls, beside: tuple[Any, ...], children: tuple[nnx.State]) -> "LanguageModel":
+        """The model of what `tree_flatten_with_keys` gave."""
+        (params,), values = children, dict(beside)
+        return cls(params=params, **values | {"tokenizer": values["tokenizer"].tokenizer})
 
     def __repr__(self) -> str:
         """Return its name and its sizes; the weights are too many to show."""

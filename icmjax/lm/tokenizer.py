@@ -1,8 +1,10 @@
-"""The tokenizer of a model folder, and the tokens that end a text."""
+"""The tokenizer of a model folder, when two are alike, and the tokens that end a text."""
 
+import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 from icmjax.errors import CheckpointError, Fault
 from icmjax.lm.files import CONFIG_FILE, GENERATION_FILE, TOKENIZER_FILE
@@ -21,6 +23,39 @@ DAMAGE = (
     ImportError,
     RecursionError,
 )
+
+# What a tokenizer may be read from; beside them a folder has weights.
+TEXTS = (".json", ".jinja", ".model", ".txt")
+_digests: "WeakKeyDictionary[PreTrainedTokenizerBase, bytes]" = WeakKeyDictionary()
+
+
+class OfFiles:
+    """A tokenizer that equals another where both were read from files of the same bytes.
+
+    Transformers compares tokenizers by identity, so that the programs of a model would serve no
+    other reading of its folder.
+    """
+
+    def __init__(self, tokenizer: "PreTrainedTokenizerBase | None") -> None:
+        self.tokenizer = tokenizer
+        self._key = None if tokenizer is None else _digests.get(tokenizer, id(tokenizer))
+
+    def __eq__(self, other: object) -> bool:
+        """Whether both are of the same files, or the same object where no files are known."""
+        return isinstance(other, OfFiles) and self._key == other._key
+
+    def __hash__(self) -> int:
+        """The hash of what is compared."""
+        return hash(self._key)
+
+
+def _digest(folder: Path) -> bytes:
+    digest = hashlib.sha256()
+    for path in sorted(folder.iterdir()):
+        if path.suffix in TEXTS:
+            content = path.read_bytes()
+            digest.update(f"{path.name} {len(content)} ".encode() + content)
+    return digest.digest()
 
 
 def read_tokenizer(folder: Path, hf_config: "PretrainedConfig") -> "PreTrainedTokenizerBase":
@@ -60,6 +95,7 @@ def read_tokenizer(folder: Path, hf_config: "PretrainedConfig") -> "PreTrainedTo
                 remedy=f"Take {TOKENIZER_FILE} from a copy of the model that has it.",
             )
         )
+    _digests[tokenizer] = _digest(folder)
     return tokenizer
 
 

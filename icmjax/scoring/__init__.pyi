@@ -33,6 +33,7 @@ from .objectives import claim_scores as claim_scores
 from .objectives import label_log_odds as label_log_odds
 from .objectives import mutual_predictability as mutual_predictability
 from .objectives import utility as utility
+from .options import num_options_of as num_options_of
 from .orders import OrderMeanScorer as OrderMeanScorer
 from .orders import standard_error as standard_error
 from .passes import describe as describe

@@ -14,9 +14,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from icmjax.claims import UNLABELLED
 from icmjax.errors import Fault, InputError, ScoreError
 from icmjax.scoring.brief import OverScorer
+from icmjax.scoring.options import num_options_of, unlabelled
 
 
 @jax.tree_util.register_dataclass
@@ -53,7 +53,7 @@ def make_contrast_scorer(own: Any, other: Any, weight: float = 1.0) -> ContrastS
       InputError: the two have different numbers of claims or of options.
       ScoreError: what is to be taken off is not finite.
     """
-    own_shape, other_shape = _shape(own), _shape(other)
+    own_shape, other_shape = ((s.num_claims, num_options_of(s)) for s in (own, other))
     if own_shape != other_shape:
         raise InputError(
             [
@@ -69,7 +69,7 @@ def make_contrast_scorer(own: Any, other: Any, weight: float = 1.0) -> ContrastS
                 if size != other_size
             ]
         )
-    taken_off = weight * jnp.asarray(other(_unlabelled(other)))
+    taken_off = weight * jnp.asarray(other(unlabelled(other)))
     is_broken = ~np.isfinite(taken_off).all(axis=-1)
     if is_broken.any():
         rule, found = "What a contrast takes off is finite.", f"NaN or infinity, weight {weight}"
@@ -77,13 +77,3 @@ def make_contrast_scorer(own: Any, other: Any, weight: float = 1.0) -> ContrastS
         where = [f"other, claim number {index}" for index in np.flatnonzero(is_broken)]
         raise ScoreError([Fault(rule, found, place, remedy) for place in where])
     return ContrastScorer(own, taken_off)
-
-
-def _shape(scorer: Any) -> tuple[int, int]:
-    """N and Y, of a scorer that need not say its Y."""
-    scores = jax.eval_shape(lambda scorer, x: scorer(x), scorer, _unlabelled(scorer))
-    return scorer.num_claims, scores.shape[-1]
-
-
-def _unlabelled(scorer: Any) -> np.ndarray:
-    return np.full(scorer.num_claims, UNLABELLED, np.int8)

@@ -10,12 +10,11 @@ import dataclasses
 from typing import Any
 
 import jax
-import numpy as np
 
-from icmjax.claims import UNLABELLED
 from icmjax.errors import Fault, InputError
 from icmjax.scoring.bias import less_bias, share_border, without_bias
 from icmjax.scoring.brief import OverScorer
+from icmjax.scoring.options import num_options_of
 
 
 @jax.tree_util.register_dataclass
@@ -55,8 +54,7 @@ def make_unbiased_scorer(own: Any, balance: float | None = None) -> UnbiasedScor
       InputError: claims have other than two options, or the balance is not between 0 and 1.
     """
     faults = []
-    nothing = np.full(own.num_claims, UNLABELLED, np.int8)
-    num_options = jax.eval_shape(lambda scorer, x: scorer(x), own, nothing).shape[-1]
+    num_options = num_options_of(own)
     if num_options != 2:
         rule, remedy = "A border lies between two labels.", "leave the bias in"
         faults.append(Fault(rule, f"{num_options} options", "own.num_options", remedy))

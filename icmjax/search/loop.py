@@ -23,7 +23,7 @@ from icmjax.errors import (
     check_kinds,
 )
 from icmjax.notebooks import facts_html
-from icmjax.scoring import label_log_odds
+from icmjax.scoring import label_log_odds, num_options_of
 from icmjax.search import hosts
 from icmjax.search.base import Account, Algorithm, RunStore, Scorer
 from icmjax.search.progress import Progress
@@ -176,7 +176,7 @@ def start(
     num_claims = scorer.num_claims
     unlabelled = np.full((num_claims,), -1, np.int8)
     clamped = unlabelled if clamped is None else np.asarray(clamped)
-    num_options = jax.eval_shape(lambda s, x: s(x), scorer, unlabelled).shape[-1]
+    num_options = num_options_of(scorer)
     _validate(rules, clamped, groups, num_claims, num_options)
     init_key, step_key = jax.random.split(rng_key)
     state = algorithm.init(
