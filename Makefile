@@ -7,6 +7,9 @@ GROUP ?= ilvania
 REAL_MODEL ?= smollm2-135m-instruct
 PERSONA ?= kind
 
+# Tests wait for processes and files too: one worker more than there are cores.
+WORKERS ?= $(shell $(PYTHON) -c "import os; print(os.cpu_count() + 1)")
+
 # What jax is installed for: cuda, tpu or cpu. It is what this machine has, unless it is given.
 ifndef ACCELERATOR
 ACCELERATOR := $(shell $(PYTHON) benchmarks/measure/accelerator.py)
@@ -28,9 +31,10 @@ $(VENV)/installed: setup.cfg pyproject.toml $(VENV)/accelerator
 	$(BIN)/python -m pip install --quiet --editable ".$(if $(OWN),[$(OWN)])"
 	touch $@
 
-# What the demos have no need of: the parity oracle, browsers, other tools, linters.
+# What the demos have no need of: the parity oracle, browsers, other tools, linters. Most of their
+# modules are never imported, and compiling all takes half a minute.
 $(VENV)/tested: $(VENV)/installed
-	$(BIN)/python -m pip install --quiet --editable ".[test,lint$(if $(OWN),$(COMMA)$(OWN))]"
+	$(BIN)/python -m pip install --quiet --no-compile --editable ".[test,lint$(if $(OWN),$(COMMA)$(OWN))]"
 	touch $@
 
 # Says which accelerator the environment is for, and is written where that is another one.
@@ -73,10 +77,10 @@ demo-real: $(VENV)/installed models/$(REAL_MODEL)/config.json
 	  --claims experiments/claims/$(PERSONA)_test.jsonl --gold experiments/claims/$(PERSONA)_search.jsonl
 
 test: $(VENV)/tested
-	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder -m "not slow"
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder -m "not slow"
 
 test-all: $(VENV)/tested
-	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 # The documentation as a site, without network: build/site/index.html.
 docs: $(VENV)/tested

@@ -53,6 +53,7 @@ def run(made, tmp_path):
     return shutil.copytree(made / "run", tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_the_terminal_asks_and_searches(run):
     before = {row["id"]: row["label"] for row in read_rows(run / "labels.jsonl")}
     result = invoke("ask", run, "--budget", 3, "--terminal", stdin="what\nb\nt\nb\n2\nunsure\ns\n")
@@ -436,6 +437,7 @@ def test_a_budget_below_one_is_refused_before_anything_is_read():
         assert "no/such" not in result.output
 
 
+@pytest.mark.slow
 def test_the_library_asks_and_answers():
     scorer = table_scorer(0, 6)
     rows = [{"question": "", "choice": f"claim {n}", "consistency_id": n // 2} for n in range(6)]

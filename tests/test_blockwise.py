@@ -154,6 +154,7 @@ def test_labels_are_traced_and_tokens_are_counted(scorers):
     assert scorer.tokens_once == 2 + int(np.sum(scorer.claims.demonstration_lengths))
 
 
+@pytest.mark.slow
 def test_make_scorer_blockwise(checkpoint):
     _, lm = checkpoint
     rows = [

@@ -47,6 +47,7 @@ def test_scores_are_those_of_one_prompt_a_query(scorer, is_full):
     assert np.abs(expected[0] - expected[1]).max() > 1e-3  # the order matters
 
 
+@pytest.mark.slow
 def test_joint_log_likelihood_is_the_sum_of_own_labels(scorer):
     labels = np.array([[0, 1, 2, 2, 0, 1], [2, 1, 0, 0, 0, 1]], np.int8)
     total, error = scorer.joint_log_likelihood(labels)
@@ -74,6 +75,7 @@ def test_orders_are_permutations_and_tokens_are_linear(scorer):
     assert scorer.tokens_per_pass(labels) == 3 * 2 * (text + forms)
 
 
+@pytest.mark.slow
 def test_make_scorer_by_chain_rule(models):  # noqa: F811
     rows = [{"question": "q", "choice": f"Yes {k}", "consistency_id": "0"} for k in range(4)]
     claims = claims_from_rows(rows, rule="none")

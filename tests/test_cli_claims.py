@@ -44,6 +44,7 @@ def run(folder):
     return out
 
 
+@pytest.mark.slow
 def test_a_run_has_the_claims_and_the_labels_of_the_options(folder, run):
     record = icmjax.read_run(run)
     assert record.claims.options == SCALE

@@ -40,6 +40,7 @@ def folder(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_a_file_s_options_stand_where_the_command_line_says_nothing(folder):
     configuration = icmjax.read_run(folder / "run").manifest["configuration"]
     assert configuration["algorithm"]["num_iterations"] == 4  # of the file
@@ -124,6 +125,7 @@ def test_the_file_names_places_that_hold_everywhere(folder, tmp_path, monkeypatc
     assert again.exit_code == 0, again.output
 
 
+@pytest.mark.slow
 def test_a_search_that_kept_nothing_leaves_nothing_in_its_way(folder, tmp_path, monkeypatch):
     def interrupted(*_, **__):
         raise KeyboardInterrupt

@@ -62,6 +62,7 @@ def done(folder):
     return out, result
 
 
+@pytest.mark.slow
 def test_each_persona_has_a_folder_and_a_row(done):
     out, result = done
     assert sorted(path.name for path in out.iterdir()) == [
@@ -196,6 +197,7 @@ def test_a_search_that_was_cut_off_goes_on(folder, done, tmp_path, monkeypatch, 
         np.testing.assert_allclose(found.marginals, expected.marginals, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_claims_of_unlike_lengths_go_together_longest_first(folder, tmp_path):
     """The shape of longer claims serves shorter ones, in whatever order the file has them."""
     rows = [

@@ -44,6 +44,7 @@ def steered(made):
     return icmjax.evaluate(lm, run.claims, run.labels, claims).label_log_probs
 
 
+@pytest.mark.slow
 def test_predictions_are_those_of_the_library(made, out, steered):
     arguments, path = out
     result = invoke(*arguments, "--claims", made / "asked.jsonl", "--json")

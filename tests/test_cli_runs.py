@@ -100,6 +100,7 @@ def test_what_the_machine_lacks_is_refused(run):
     assert "more than the budget" in result.output
 
 
+@pytest.mark.slow
 def test_answers_are_held_fast_with_what_they_imply(run, monkeypatch):
     ask(run, 2, "--selector", "margin")
     rows = read_rows(run / "questions.jsonl")

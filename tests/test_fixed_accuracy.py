@@ -163,6 +163,7 @@ def test_exchanges_are_in_detailed_balance():
         assert flows[0] == pytest.approx(flows[1])
 
 
+@pytest.mark.slow
 def test_exchanges_keep_every_chains_law():
     """Mean U of each β against the exact law of all labellings of two errors in four pairs."""
     pairs = make_rules([(0, 1), (2, 3), (4, 5), (6, 7)], penalty_table("exactly_one_true"), True)

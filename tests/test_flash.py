@@ -90,6 +90,7 @@ def test_blocks_pad_little():
     assert tpu.sizes(500, 500, 256 * 4) == (512, 512)
 
 
+@pytest.mark.slow
 def test_bfloat16_parts_merge_as_float32_would_where_the_sums_are_float32():
     """JAX's fused attention rounds the log-sum-exp, by which parts are weighed, to bfloat16."""
     rng = np.random.default_rng(0)
@@ -128,6 +129,7 @@ def test_bfloat16_parts_merge_as_float32_would_where_the_sums_are_float32():
         assert worst(FlashKernel(1 / 8, None, platform, is_interpreted=True)) < 0.005
 
 
+@pytest.mark.slow
 def test_a_decoder_reads_by_it_what_it_reads_by_einsum(monkeypatch):
     fields = {"windows": (5, None), "score_cap": 2.0}
     levels = random_levels(0, [1, 2, 4])

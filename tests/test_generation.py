@@ -43,6 +43,7 @@ def naive(lm, query, stop, choose_fn):
     return said.split(stop)[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stop", ["\n", "e"])
 def test_greedy_answers_are_those_of_a_naive_loop(lm, stop):
     answers = generate(lm, CONTEXT, QUERIES, max_new_tokens=NUM_NEW, stop=stop)

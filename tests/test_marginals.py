@@ -127,6 +127,7 @@ def test_given_labels_say_which_side_is_which(rules, lean):
     assert "log_prob_of_given" not in run(scorer, rules).diagnostics
 
 
+@pytest.mark.slow
 def test_few_free_claims_keep_what_the_model_says_of_them():
     scorer = table_scorer(0, 10, coupling=2.0)
     clamped = np.array([1, 0] * 5, np.int8)
@@ -138,6 +139,7 @@ def test_few_free_claims_keep_what_the_model_says_of_them():
     np.testing.assert_allclose(alone.marginals, jax.nn.softmax(table_scorer(0, 1).bias), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_claims_of_a_group_are_shown_together_or_not_at_all():
     """Tied by a rule of more claims than are labelled together, or by their group alone."""
     pairs = [(i, j) for i in range(6) for j in range(i)]
@@ -261,6 +263,7 @@ def test_fields_have_ranges(fields):
         Marginals(**fields)
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=30)
 @given(st.lists(st.floats(-20, 20, width=32), min_size=2, max_size=12))
 def test_the_border_leaves_the_least_variance_on_its_sides(values):

@@ -36,8 +36,8 @@ LIKE = {
     "python experiments/ablations.py ": "test_ablations.py::test_ablations_run_and_resume",
     "make ": "test_page_blocks.py::test_the_makefile_has_every_target",
     "pip install ": "test_docs.py::test_the_demo_runs_from_a_wheel",
-    "gcloud ": "test_mesh.py::test_a_job_of_two_processes_searches_as_one_command",
-    "srun ": "test_mesh.py::test_a_job_of_two_processes_searches_as_one_command",
+    "gcloud ": "test_preemption.py::test_hosts_of_a_job_are_preempted_and_resumed_together",
+    "srun ": "test_preemption.py::test_hosts_of_a_job_are_preempted_and_resumed_together",
 }
 
 

@@ -31,6 +31,7 @@ def phase_units(tmp_path_factory):
     return folder / "runs" / "matched_accuracy_phase", result.stdout
 
 
+@pytest.mark.slow
 def test_the_phase_diagram_at_toy_size(phase_units):
     out, printed = phase_units
     report = json.loads((out / "report.json").read_text())
@@ -124,6 +125,7 @@ def test_the_noise_that_an_observer_grants_is_found_from_its_predictions(tmp_pat
     assert found["street: f*(16)"] == pytest.approx(0.364, abs=0.02)
 
 
+@pytest.mark.slow
 def test_cells_of_a_phase_diagram_are_counted_by_granted_noise(phase_units, tmp_path):
     phase, _ = phase_units
     options = f"--model trusting-observer --seeds 1 --draws 1 --num-test 8 --phase {phase}"
@@ -145,6 +147,7 @@ def test_the_lowest_point_of_a_parabola():
     assert module.lowest(-module.ERRORS) == module.ERRORS[-1]
 
 
+@pytest.mark.slow
 def test_doubt_at_toy_size(tmp_path, monkeypatch):
     options = "--num-claims 8 --wrong 1"
     result = invoke_in(tmp_path, "doubt", options)

@@ -197,6 +197,7 @@ def test_a_plan_says_in_one_line_what_a_pass_takes(lm, forms):
 def test_compiled_programs_are_kept_where_the_user_says(monkeypatch, tmp_path):
     option = devices.OPTION
     before = getattr(jax.config, option)
+    seconds = jax.config.jax_persistent_cache_min_compile_time_secs
     try:
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
         monkeypatch.setattr("sys.platform", "linux")
@@ -215,5 +216,5 @@ def test_compiled_programs_are_kept_where_the_user_says(monkeypatch, tmp_path):
         assert list((tmp_path / "icmjax" / "compiled").iterdir())
     finally:
         jax.config.update(option, before)
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", seconds)
         devices.compilation_cache.reset_cache()

@@ -49,6 +49,7 @@ def after(num_blocks):
     return lambda: next(answers)
 
 
+@pytest.mark.slow
 def test_a_search_ends_where_its_caller_says(tmp_path):
     assert stopped_in(tmp_path / "run", after(2)) >= 2
     assert stopped_in(tmp_path / "run", after(1), resume=True) >= 3
@@ -115,6 +116,7 @@ def preempted(name, *words, count=1):
     return result
 
 
+@pytest.mark.slow
 def test_a_command_that_is_preempted_says_how_it_goes_on(made, tmp_path):
     out = tmp_path / "a run"
     words = "search", *search_options(made, out)
@@ -291,7 +293,7 @@ class Hosts:
 
 
 @pytest.mark.slow
-def test_hosts_that_share_a_search_are_preempted_and_resumed_together(made, tmp_path):
+def test_hosts_of_a_job_are_preempted_and_resumed_together(made, tmp_path):
     """SIGTERM of one ends both at one step; a state that one of them lacks is on neither's way."""
     both, whole = Hosts(made, tmp_path / "killed"), tmp_path / "whole"
     _, told = both.run(143, sigterm_to=1)

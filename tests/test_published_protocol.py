@@ -81,6 +81,7 @@ def torch_log_probs(model, prompt, forms):
     return torch.stack(totals).log_softmax(-1).numpy()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["message", "turns"])
 @pytest.mark.parametrize("num_shots", [0, 3])
 def test_shots_go_through_the_chat_template(chat_lm, chat_folder, form, num_shots):

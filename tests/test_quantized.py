@@ -138,6 +138,7 @@ def test_runs_tell_them_apart(folders):
     assert len({each["fingerprint"] for each in found}) == 3
 
 
+@pytest.mark.slow
 def test_what_cannot_be_kept_so_is_refused(folders, tmp_path, monkeypatch):
     with pytest.raises(CheckpointError, match="8 bits or 4"):
         load_lm(folders / "llama", quantize="int2")

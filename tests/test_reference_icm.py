@@ -238,6 +238,7 @@ def pairs():
     ]
 
 
+@pytest.mark.slow
 def test_utility_averages_log_odds(pairs):
     for scorer, paper, code in pairs:
         for result, objective in ((paper, "log_prob"), (code, "log_odds")):

@@ -69,6 +69,7 @@ def run(made, tmp_path):
     return shutil.copytree(made / "run", tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_what_the_folder_has_replies_to_is_not_asked_again(run, tmp_path):
     kept = [{"id": "Japan0", "label": 1}, {"id": "Japan2", "label": None, "is_unsure": True}]
     write_rows(run / "questions.jsonl", kept)
@@ -341,6 +342,7 @@ def test_a_search_that_is_interrupted_early_keeps_nothing(made, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_an_answer_that_is_interrupted_is_resumed(run, tmp_path):
     # The file wins, with what it implies; what it does not speak of is held as it was answered.
     kept = write_rows(run / "questions.jsonl", [{"id": f"Japan{n}", "label": 1} for n in (1, 2)])

@@ -59,6 +59,7 @@ def command(made, out, method):
     return "search", *files, "--out", out, *settings
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("method", "changes", "names"),
     [

@@ -109,6 +109,7 @@ def lm(tmp_path_factory, claims):
     return load_lm(folder)
 
 
+@pytest.mark.slow
 def test_padding_batches_and_leading_axes_change_nothing(lm, claims, gold):
     scorer = make_scorer(lm, claims, "sequential")
     assert len(scorer.widths) > 1  # of each of which a program is compiled

@@ -62,6 +62,7 @@ def test_devices_that_cannot_share_evenly_are_refused(lm):
         on_devices(lm, 8, 3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("num_claims", "num_devices", "is_shared", "num_serial"),
     [(8, 2, False, 0), (8, 4, False, 2), (5, 2, True, 0), (5, 3, True, 1)],

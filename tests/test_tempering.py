@@ -381,6 +381,7 @@ def test_the_warm_start_takes_one_replica_up_after_another():
         assert state.current.labels.shape == (1, 4, NUM_CLAIMS)
 
 
+@pytest.mark.slow
 def test_an_ascent_is_repeated_relabelling():
     """Of the zero-shot labels, by argmax: what bootstrapping does, as long as labels change."""
     scorer = table_scorer(5, NUM_CLAIMS, coupling=2.0)
@@ -465,6 +466,7 @@ def test_config_faults_are_reported_together():
 SCREENED = with_fields(SAMPLER, num_screenings=2)
 
 
+@pytest.mark.slow
 def test_delayed_acceptance_samples_the_exact_law():
     """Behind a cheap scorer of other claims altogether; false alarms about 1e-4."""
     exact = table_scorer(3, NUM_CLAIMS, coupling=0.8)
@@ -484,6 +486,7 @@ def test_a_cheap_score_that_is_not_finite_is_named():
         run(ScreenedScorer(exact, cheap), SOFT, SCREENED)
 
 
+@pytest.mark.slow
 def test_a_cheap_score_that_is_not_finite_is_named_though_its_proposal_is_not_accepted():
     """Of no labels but those to begin with."""
     exact, cheap = table_scorer(3, NUM_CLAIMS), table_scorer(4, NUM_CLAIMS)

@@ -76,6 +76,7 @@ def test_the_loss_falls_from_ignorance(trained):
     assert rows[0]["label_loss"] > rows[-1]["label_loss"] + 0.5
 
 
+@pytest.mark.slow
 def test_a_resumed_run_ends_with_the_same_bits(trained, tmp_path):
     out, _, params = trained
     broken_off = tmp_path / "run"

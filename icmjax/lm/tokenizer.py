@@ -52,7 +52,7 @@ class OfFiles:
 def _digest(folder: Path) -> bytes:
     digest = hashlib.sha256()
     for path in sorted(folder.iterdir()):
-        if path.suffix in TEXTS:
+        if path.suffix in TEXTS and path.is_file():
             content = path.read_bytes()
             digest.update(f"{path.name} {len(content)} ".encode() + content)
     return digest.digest()
