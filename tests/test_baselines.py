@@ -83,6 +83,7 @@ def test_tokens_are_those_of_the_claims_shown():
     assert 0 < result.diagnostics["num_tokens"] == expected.sum()
 
 
+@pytest.mark.slow
 def test_a_rule_that_cannot_be_kept_leaves_the_scores_their_resolution():
     """Of three claims, each two opposites, some pair is always violated: the scores decide."""
     rules = make_rules([(0, 1), (1, 2), (0, 2)], penalty_table("exactly_one_true"))

@@ -200,6 +200,7 @@ def test_a_failed_engine_is_reported_by_its_first_error(engines):
     assert engines._first_error("") == "no message"
 
 
+@pytest.mark.slow
 def test_claims_of_the_world_are_the_same_and_as_many_as_asked_for(benchmark):
     from measure.checkpoint import make_tokenizer
     from measure.claims import MAX_MADE, made_claims

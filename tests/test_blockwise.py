@@ -90,6 +90,7 @@ def test_scores_are_those_of_torch_under_a_block_mask(checkpoint, forms):
     np.testing.assert_allclose(scorer(labels), by_torch(model, scorer, labels), **TOLERANCE)
 
 
+@pytest.mark.slow
 def test_units_and_leading_axes(checkpoint):
     model, lm = checkpoint
     units = np.array([0, 0, 1, 2, 2, 2])

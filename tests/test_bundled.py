@@ -76,6 +76,7 @@ def test_icm_reaches_the_enumerated_optimum_of_a_small_set(lm):
     assert hits >= 4
 
 
+@pytest.mark.slow
 def test_what_a_session_shows_is_a_line():
     """`lm` alone had 104,386 characters."""
     lm = icmjax.load_lm("persona-world")

@@ -87,6 +87,7 @@ def test_make_scorer_by_chain_rule(models):  # noqa: F811
         make_scorer(models["qwen3"], claims, "chain_rule", leave="group")
 
 
+@pytest.mark.slow
 def test_a_label_that_is_read_apart_is_not_in_its_own_query(models):  # noqa: F811
     """The reference's query ends in a space, where a demonstration has its label."""
     rows = [{"question": "q", "choice": f"Yes {k}", "consistency_id": k} for k in range(4)]

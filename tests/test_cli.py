@@ -345,6 +345,7 @@ def test_labels_of_other_claims_are_refused(run, folder, rows, tmp_path):
     assert "say the same" in result.output
 
 
+@pytest.mark.slow
 def test_clamped_labels_stay(folder, rows, tmp_path):
     clamp = [
         row | {"label": 1 - row["label"] if index == 3 else None} for index, row in enumerate(rows)

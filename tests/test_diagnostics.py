@@ -174,6 +174,7 @@ def folder(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [pytest.param("tempering", marks=pytest.mark.slow), "bootstrap"])
 def test_the_command_searches_by_any_algorithm(folder, tmp_path, name):
     out = tmp_path / "run"

@@ -131,6 +131,7 @@ def test_swaps_are_drawn_with_their_probability():
     assert stats.chisquare(seen, expected / expected.sum() * num_draws).pvalue > 1e-6
 
 
+@pytest.mark.slow
 def test_errors_balance_and_pairs_never_change():
     algorithm = FixedAccuracy(
         target=TARGET, num_errors=(0, 2, 4, 4), inverse_temperatures=(0.1, -0.1, 0.0, 0.1)

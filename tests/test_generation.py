@@ -96,6 +96,7 @@ def test_likelihoods_need_queries_with_continuations_that_fit(lm):
         continuation_likelihood(lm, CONTEXT * 60, QUERIES, CONTINUATIONS)
 
 
+@pytest.mark.slow
 def test_an_answer_is_at_most_so_long(lm):
     (short,) = generate(lm, CONTEXT, QUERIES[:1], max_new_tokens=1, stop="§")
     (long,) = generate(lm, CONTEXT, QUERIES[:1], max_new_tokens=5, stop="§")
@@ -124,6 +125,7 @@ def test_a_prompt_that_does_not_fit(lm):
         generate(lm, CONTEXT * 60, QUERIES)
 
 
+@pytest.mark.slow
 def test_every_end_token_of_the_model_ends_an_answer(lm):
     """Chat models name several in generation_config.json."""
     (said,) = generate(lm, CONTEXT, QUERIES[:1], max_new_tokens=4, stop="§")

@@ -243,6 +243,7 @@ def test_result_is_consistent_with_its_own_labels(objective):
     np.testing.assert_allclose(result.utility, expected, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_more_than_two_options():
     scorer = table_scorer(5, 8, num_options=3, bias=1.0)
     result = run_icm(scorer, no_rules(3), alpha=20.0)

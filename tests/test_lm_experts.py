@@ -42,6 +42,7 @@ def naive(made: Experts, token: np.ndarray) -> np.ndarray:
     return total
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_chosen", [1, 3, NUM_EXPERTS])
 @pytest.mark.parametrize("normalizes", [True, False])
 def test_experts_are_a_loop_over_tokens(num_chosen, normalizes):

@@ -229,6 +229,7 @@ def test_a_favoured_label_and_an_even_guess_are_said():
     assert run(planted_scorer(PLANTED, bias=3.0), FREE).diagnostics["warnings"] == []
 
 
+@pytest.mark.slow
 def test_claims_of_several_options_keep_what_the_model_says():
     scorer = table_scorer(0, 6, num_options=3, coupling=0.0)
     result = run(scorer, no_rules(3))

@@ -44,6 +44,7 @@ def shared(lm, claims, **arguments):
     return make_tree_scorer(lm, claims, units, is_shared=True, **arguments)
 
 
+@pytest.mark.slow
 def test_other_numbers_of_claims_compile_nothing(lm):
     claims = random_claims(12)
     largest = shared(lm, claims, batch_size=1)

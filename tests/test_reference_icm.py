@@ -96,6 +96,7 @@ CASES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_seeds", [8, 6])  # of whole groups of four, and with half of one
 @pytest.mark.parametrize("case", CASES)
 def test_whole_run_is_the_published_one(case, num_seeds, reference):
@@ -183,6 +184,7 @@ def test_seeds_leave_answers_alone():
     assert (labels >= 0).all()
 
 
+@pytest.mark.slow
 def test_partners_are_drawn_by_their_group_without_rules():
     """Weight 100 of 118 expects 51 of 60, without it 3: binomial tails below 1e-6."""
     scorer, clamped = table_scorer(0, 20), np.full(20, -1, np.int8)

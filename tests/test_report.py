@@ -167,6 +167,7 @@ def test_every_algorithm_has_figures_none_of_which_is_empty(runs, open_page, nam
     assert len(ids) == len(set(ids))
 
 
+@pytest.mark.slow
 @parametrized(*ALGORITHMS)
 def test_the_png_has_the_panels_of_the_page(runs, tmp_path, name):
     run = icmjax.read_run(runs(name))

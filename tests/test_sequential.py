@@ -74,6 +74,7 @@ def brute_force(model, lm, claims, labels, template, leave="claim") -> np.ndarra
     return np.stack(logp)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("leave", ["claim", pytest.param("group", marks=pytest.mark.slow)])
 def test_scores_are_those_of_torch_on_real_claims(models, claims, gold, leave):
     model, lm = models

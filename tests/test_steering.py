@@ -295,6 +295,7 @@ CHAT = (
 )
 
 
+@pytest.mark.slow
 def test_chat_zero_shot_asks_in_the_model_s_own_turns(lm, queries):
     tokenizer = copy.deepcopy(lm.tokenizer)
     assert chat_zero_shot(lm, queries) is None  # no chat template

@@ -50,7 +50,9 @@ def samples_of(result, algorithm):
     return result.trace.cold_labels[algorithm.phases.burn_in :]
 
 
-@pytest.mark.parametrize("rules", [SOFT, HARD], ids=["soft", "hard"])
+@pytest.mark.parametrize(
+    "rules", [pytest.param(SOFT, id="soft", marks=pytest.mark.slow), pytest.param(HARD, id="hard")]
+)
 def test_reaches_the_enumerated_optimum(rules):
     """Random couplings are rougher than what a model knows of claims: twice the default's steps."""
     algorithm = with_fields(ParallelTempering(), num_iterations=128)
@@ -80,7 +82,9 @@ def test_pairs_that_hold_each_other_are_turned_round():
         assert result.utility == pytest.approx(enumerated(scorer, rules)[1].max(), abs=1e-3)
 
 
-@pytest.mark.parametrize("case", [pytest.param("soft", marks=pytest.mark.slow), "hard", "clamped"])
+@pytest.mark.parametrize(
+    "case", ["hard", *(pytest.param(case, marks=pytest.mark.slow) for case in ("soft", "clamped"))]
+)
 def test_cold_marginals_are_exact(case):
     """False alarms about 1e-4 in each case."""
     scorer, rules = table_scorer(3, NUM_CLAIMS, coupling=0.8), HARD if case == "hard" else SOFT
@@ -339,6 +343,7 @@ def test_replicas_start_where_the_warm_start_says():
     assert (labels["random"] >= 0).all()
 
 
+@pytest.mark.slow
 def test_other_labels_to_start_from_compile_nothing():
     scorer, rules = table_scorer(5, NUM_CLAIMS), no_rules()
     config = with_fields(

@@ -68,6 +68,7 @@ def test_marginals_of_each_persona_are_those_of_it_alone():
         assert_same(found, run_search(scorer, rule, algorithm, key, progress=False))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("algorithm", ALGORITHMS, ids=lambda algorithm: type(algorithm).__name__)
 def test_each_persona_is_searched_as_alone(algorithm):
     scorers, rules, keys = make_searches(is_hard=not isinstance(algorithm, ICM))

@@ -68,6 +68,7 @@ def trained(tmp_path_factory):
     return out, *run(out)
 
 
+@pytest.mark.slow
 def test_the_loss_falls_from_ignorance(trained):
     out, _, _ = trained
     rows = [json.loads(line) for line in (out / LOG_FILE).read_text().splitlines()]

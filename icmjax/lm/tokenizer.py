@@ -24,8 +24,19 @@ DAMAGE = (
     RecursionError,
 )
 
-# What a tokenizer may be read from; beside them a folder has weights.
-TEXTS = (".json", ".jinja", ".model", ".txt")
+# What transformers reads a tokenizer from; a folder may hold other files, large or unreadable.
+READ_FROM = (
+    TOKENIZER_FILE,
+    CONFIG_FILE,
+    "added_tokens.json",
+    "chat_template.jinja",
+    "merges.txt",
+    "special_tokens_map.json",
+    "tokenizer.model",
+    "tokenizer_config.json",
+    "vocab.json",
+    "vocab.txt",
+)
 _digests: "WeakKeyDictionary[PreTrainedTokenizerBase, bytes]" = WeakKeyDictionary()
 
 
@@ -51,10 +62,10 @@ class OfFiles:
 
 def _digest(folder: Path) -> bytes:
     digest = hashlib.sha256()
-    for path in sorted(folder.iterdir()):
-        if path.suffix in TEXTS and path.is_file():
-            content = path.read_bytes()
-            digest.update(f"{path.name} {len(content)} ".encode() + content)
+    for name in READ_FROM:
+        if (folder / name).is_file():
+            content = (folder / name).read_bytes()
+            digest.update(f"{name} {len(content)} ".encode() + content)
     return digest.digest()
 
 
