@@ -41,7 +41,7 @@ def persona_data(tmp_path_factory):
             texts += [f'A {name} would say: "{row["statement"]}"' for row in rows]
             path = folder / "anthropic_personas" / split / f"{name}.jsonl"
             path.write_text("\n".join(map(json.dumps, rows)) + "\n")
-    make_checkpoint(folder / "lm", "gemma3", [*texts, "Claim: I think this claim is True False"])
+    make_checkpoint(folder / "lm", "llama", [*texts, "Claim: I think this claim is True False"])
     return folder
 
 
