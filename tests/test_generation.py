@@ -10,7 +10,7 @@ from checkpoints import make_checkpoint
 from icmjax.errors import InputError, PromptError
 from icmjax.lm import load_lm
 from icmjax.steering import continuation_likelihood, generate
-from icmjax.steering.generation import _stop_tokens
+from icmjax.steering.generation import _stop_tokens, _width
 
 TEXTS = ["People from Japan like tea.\nPeople from Peru like rice.\n"] * 20
 CONTEXT = ("People from Japan:\n", "Tea? yes.\n", "Rice? no, thanks.\n")
@@ -161,3 +161,11 @@ def test_a_prompt_is_read_as_one_text(lm):
     assert generate(lm, [text[:5], text[5:]], QUERIES, max_new_tokens=3) == whole
     moved = [text[-2:] + query for query in QUERIES]
     assert generate(lm, [text[:-2]], moved, max_new_tokens=3) == whole
+
+
+def test_few_widths_serve_contexts_of_all_lengths():
+    widths = [_width(length) for length in range(1, 4097)]
+    assert all(
+        length <= width < length * 9 / 8 + 16 for length, width in enumerate(widths, start=1)
+    )
+    assert len(set(widths)) < 60

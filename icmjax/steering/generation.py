@@ -22,7 +22,7 @@ from icmjax.scoring import read_prompts
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-WIDTH_MULTIPLE = 16  # widths are rounded up to this, so that few programs are compiled
+WIDTH_MULTIPLE = 16  # the least step of widths, so that few programs are compiled
 ROWS_AT_A_TIME = 8  # whose logits over the vocabulary are in memory together
 
 
@@ -192,10 +192,16 @@ def _share(rows: list[list[int]], num_own: int = 1) -> tuple[list[int], list[lis
     return rows[0][:num_shared], [row[num_shared:] for row in rows]
 
 
+def _width(length: int) -> int:
+    """A width for a length, in steps that grow with it, so that long contexts share programs."""
+    step = max(WIDTH_MULTIPLE, 1 << max(length.bit_length() - 4, 0))
+    return -(-max(1, length) // step) * step
+
+
 def _pad(rows: Sequence[Sequence[int]]) -> tuple[np.ndarray, np.ndarray]:
     """Tokens int32 `[B, T]`, padded on the right with 0, and lengths int32 `[B]`."""
     lengths = np.array([len(row) for row in rows], np.int32)
-    width = -(-max(1, int(lengths.max())) // WIDTH_MULTIPLE) * WIDTH_MULTIPLE
+    width = _width(int(lengths.max()))
     tokens = np.zeros((len(rows), width), np.int32)
     for padded, row in zip(tokens, rows, strict=True):
         padded[: len(row)] = row
