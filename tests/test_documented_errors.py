@@ -253,7 +253,7 @@ ROWS = [
         at("preemption.py::test_a_search_ends_where_its_caller_says")),
     Row(LIBRARY, "SIGTERM of one ends all of them at the same step, and they are resumed together.",
         143, ("preempted after ", "--resume"), at("preemption.py::"
-        "test_hosts_that_share_a_search_are_preempted_and_resumed_together")),
+        "test_hosts_of_a_job_are_preempted_and_resumed_together")),
     # Models.
     Row(MODELS, "as transformers does up to the model's length; longer prompts are refused",
         CheckpointError, ("as long as the model was made for", "Give 64 or less"),
@@ -296,7 +296,7 @@ ROWS = [
         at("mesh.py::test_a_process_that_nobody_told_of_others_is_refused")),
     Row(SCALING, "SIGTERM of one ends all of them at the same step, and the same command with "
         "`--resume` goes on.", 143, ("preempted after ", "--resume"), at("preemption.py::"
-        "test_hosts_that_share_a_search_are_preempted_and_resumed_together")),
+        "test_hosts_of_a_job_are_preempted_and_resumed_together")),
     Row(SCALING, "`--personas` is refused with several.", 2, ("2 processes",),
         at("cli_personas.py::test_processes_do_not_share_several_searches")),
     Row(GPU, "Where there is neither it is refused.", CheckpointError,
