@@ -32,7 +32,7 @@ $(VENV)/installed: setup.cfg pyproject.toml $(VENV)/accelerator
 	touch $@
 
 # What the demos have no need of: the parity oracle, browsers, other tools, linters. Most of their
-# modules are never imported, and compiling all takes half a minute.
+# modules are never imported, and need no compiling.
 $(VENV)/tested: $(VENV)/installed
 	$(BIN)/python -m pip install --quiet --no-compile --editable ".[test,lint$(if $(OWN),$(COMMA)$(OWN))]"
 	touch $@
