@@ -22,17 +22,17 @@ OTHER_PLUGINS := $(foreach each,$(filter-out $(ACCELERATOR),cuda tpu),$(PLUGINS_
 
 .PHONY: docs demo demo-real real-models test test-all lint format bench bench-long clean FORCE
 
-# One environment, made again whenever the metadata or the accelerator changes.
+# One environment, made again whenever the metadata or the accelerator changes. Nothing is compiled
+# ahead: most modules are never imported, and Python compiles the others when they are.
 # The plugins of another accelerator are removed: jax would use them wherever it finds them.
 $(VENV)/installed: setup.cfg pyproject.toml $(VENV)/accelerator
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip uninstall --quiet --quiet --yes $(OTHER_PLUGINS)
-	$(BIN)/python -m pip install --quiet --editable ".$(if $(OWN),[$(OWN)])"
+	$(BIN)/python -m pip install --quiet --no-compile --editable ".$(if $(OWN),[$(OWN)])"
 	touch $@
 
-# What the demos have no need of: the parity oracle, browsers, other tools, linters. Most of their
-# modules are never imported, and need no compiling.
+# What the demos have no need of: the parity oracle, browsers, other tools, linters.
 $(VENV)/tested: $(VENV)/installed
 	$(BIN)/python -m pip install --quiet --no-compile --editable ".[test,lint$(if $(OWN),$(COMMA)$(OWN))]"
 	touch $@
@@ -57,7 +57,7 @@ demo: $(VENV)/installed
 REAL_VENV ?= .venv-real
 $(REAL_VENV)/installed: setup.cfg pyproject.toml
 	$(PYTHON) -m venv $(REAL_VENV)
-	$(REAL_VENV)/bin/python -m pip install --quiet --editable ".[real]"
+	$(REAL_VENV)/bin/python -m pip install --quiet --no-compile --editable ".[real]"
 	touch $@
 
 real-models: $(REAL_VENV)/installed

@@ -51,7 +51,7 @@ EACH = [
 
 @pytest.fixture(scope="module", autouse=True)
 def one_model_object(experiments_on_path):
-    """A folder is loaded once: programs are shared where the tokenizer is the same object."""
+    """A folder is loaded once, and not by every command."""
     cached = functools.cache(load_lm)
     with pytest.MonkeyPatch.context() as patch:
         for name in ("harness.readers", "icm_vs_gold", "bundled_model"):

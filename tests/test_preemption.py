@@ -232,7 +232,7 @@ def test_a_host_alone_sends_nothing(monkeypatch):
     assert not hosts.is_asked_to_stop(None)
 
 
-NUM_SHARED_STEPS = 200
+NUM_SHARED_STEPS = 100
 
 
 class Hosts:
