@@ -118,7 +118,7 @@ def main(
     by_variant: dict[str, list[Unit]] = {}
     folders = {name: out / name.replace(" ", "_") for name in names}
     missing = [name for name, folder in folders.items() if not (folder / "model").exists()]
-    cost.say(len(names) - len(missing), len(names), "rows")
+    cost.say(len(names) - len(missing), missing, "rows")
     for name, folder in folders.items():
         start = time.monotonic()
         lm = load_lm(str(trained(name, tokens, folder)))
@@ -135,7 +135,7 @@ def main(
         keys = [(group, 0) for group in groups_of(world, groups, quick)]
         by_variant[name] = run_units(folder / "units", config, keys, run_unit)
         if [name] == missing[:1]:
-            cost.say_rate(time.monotonic() - start, 1, len(missing) - 1, "rows")
+            cost.say_rate(time.monotonic() - start, missing[:1], missing[1:], "rows")
     tables = {
         metric: [mean_row(name, units, value_fn) for name, units in by_variant.items()]
         for metric, value_fn in METRICS.items()

@@ -27,7 +27,7 @@ import click
 import matplotlib.figure
 import numpy as np
 from harness.command import experiment
-from harness.costs import Cost
+from harness.costs import Cost, Published
 from harness.draws import unit_rng
 from harness.readers import model_config
 from harness.tables import Row, Unit, bars, mean_row, publish
@@ -124,7 +124,7 @@ def plot(tables: dict[str, list[Row]], path: pathlib.Path) -> None:
     figure.savefig(path, dpi=120)
 
 
-@experiment(is_sized=False)
+@experiment(Published("", 360 / 24, "6 minutes for 24 units beside two other jobs"), is_sized=False)
 @real_model_option
 @data_option
 @click.option("--personas", default=",".join(PERSONAS), help="By default those of in_vivo.py.")

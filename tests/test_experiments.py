@@ -158,7 +158,7 @@ def test_the_cost_is_that_of_a_run_that_was_timed_or_of_none(capsys):
             costs.Published("--steps 4", 20, "a minute for 3 units"),
             costs.Published("--part two --steps 4", 5, "5 s for 1 unit"),
         ]
-        costs.Cost(click.get_current_context(), published, "part").say(num_done=2, num_units=9)
+        costs.Cost(click.get_current_context(), published, "part").say(2, ["any"] * 7)
 
     for words, expected in (
         (
@@ -183,6 +183,17 @@ def test_the_cost_is_that_of_a_run_that_was_timed_or_of_none(capsys):
         command.main(words.split(), standalone_mode=False)
         line = capsys.readouterr().err
         assert line.startswith(f"cost: 2 of 9 units are there already; {expected}")
+
+
+def test_a_cost_adds_up_the_kinds_that_are_left(capsys):
+    costs = importlib.import_module("harness.costs")
+    context = click.Context(click.Command("x"))
+    cost = costs.Cost(context, (), kinds={"quick": 2.0, "long": 200.0})
+    cost.say(1, ["quick", "long", "untimed"])
+    line = capsys.readouterr().err  # 2 + 200 + 200 s
+    assert "1 of 4 units are there already; 7 minutes for the 3 left" in line
+    cost.say_rate(4.0, ["quick"], ["long", "quick"])
+    assert "2 more units at that rate: 7 minutes" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", EACH)
@@ -333,6 +344,7 @@ def test_groups_are_the_units_of_statistics():
         [tables.Comparison("x", units, lambda u: u["x"], lambda u: u["y"])]
     )
     assert row.p_value == pytest.approx(2 * alone.p_value)
+    assert row.p_alone == alone.p_alone == alone.p_value
     one_group = tables.mean_row("x", units[:1], lambda u: u["x"])
     assert tables.table([one_group], "one").splitlines()[-1].split()[1] == "1"
     assert "nan" not in tables.table([one_group], "one")

@@ -248,3 +248,54 @@ def test_other_statements_are_another_configuration(persona_data, wordings):
     assert wordings.fingerprint_of(persona_data) != before
     path.write_text(content)
     assert wordings.fingerprint_of(persona_data) == before
+
+
+def test_no_two_conditions_are_compared_twice(experiments_on_path):
+    in_vivo = importlib.import_module("in_vivo")
+    rng = np.random.default_rng(0)
+    names = ["zero-shot", "calibrated", "random labels", "marginals", "icm", "gold"]
+    errors = ["errors as of marginals", "errors as of icm"]
+    metrics = (*in_vivo.METRICS, "label accuracy", "share of True")
+    units = [
+        {"key": [f"persona {index}", 0, part]}
+        | {name: dict(zip(metrics, rng.random(len(metrics)), strict=True)) for name in shown}
+        for index in range(8)
+        for part, shown in (("all", names), ("errors", errors))
+    ]
+    rows = in_vivo.analyse(units)
+    for metric in in_vivo.METRICS:
+        start = f"held-out {metric} − that of "
+        pairs = [
+            frozenset((title.removeprefix(start).split(",")[0], row.name))
+            for title, found in rows.items()
+            if title.startswith(start)
+            for row in found
+        ]
+        assert len(pairs) == len(set(pairs))
+        # Without the bias zero-shot and calibrated predictions are the same, and no rows of two.
+        num = len(names) - (metric in ("AUC", "calibrated accuracy"))
+        assert len(pairs) == num * (num - 1) // 2
+
+
+def test_found_labels_are_matched_by_what_they_miss_and_what_they_invent(
+    persona_data, wordings, monkeypatch
+):
+    parts = importlib.import_module("harness.in_vivo_parts")
+    labellers = importlib.import_module("harness.labellers")
+    readers = importlib.import_module("harness.readers")
+    reader = readers.load_reader(str(persona_data / "lm"), None)
+    options = {"num_items": 8, "num_test": 8, "num_orders": 3}
+    arguments = (reader, persona_data, wordings.STATEMENTS["would say"], options, "baker", 0)
+    bench, seen = parts.Bench(*arguments), []
+    labels = bench.task.gold.labels.copy()
+    labels[np.flatnonzero(labels == 1)[:3]] = 0  # three missed
+    labels[np.flatnonzero(bench.task.gold.labels == 0)[:1]] = 1  # one invented
+    found = labellers.Found(labels, np.full((8, 2), 0.5, np.float32), 1)
+    monkeypatch.setitem(parts.LABELLERS, "marginals", lambda unit: found)
+    monkeypatch.setattr(bench, "scores", lambda shown: seen.append(shown) or {})
+    unit = parts.run_found(bench, "marginals")
+    assert unit["marginals"]["label accuracy"] == 0.5
+    _, matched = seen
+    gold = bench.task.gold.labels
+    assert ((matched == 0) & (gold == 1)).sum(axis=1).tolist() == [3] * 3
+    assert ((matched == 1) & (gold == 0)).sum(axis=1).tolist() == [1] * 3

@@ -4,7 +4,7 @@ import functools
 import inspect
 import pathlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import click
@@ -16,13 +16,17 @@ RUNS = pathlib.Path("runs")
 
 
 def experiment(
-    *published: Published, part: str | None = None, is_sized: bool = True
+    *published: Published,
+    part: str | None = None,
+    kinds: Mapping[str, float] | None = None,
+    is_sized: bool = True,
 ) -> Callable[[Callable[..., None]], click.Command]:
     """Makes a command of a function of `out`, `cost` and the options; its file's docstring is help.
 
     Args:
       *published: the runs of it that were timed.
       part: an option whose values are experiments of their own, with folders of their own.
+      kinds: seconds of a unit by the last word of its key, where these were timed one by one.
       is_sized: whether it takes --groups and --quick.
     """
 
@@ -35,7 +39,7 @@ def experiment(
         def command(*, out: pathlib.Path | None, **options: Any) -> None:
             start, context = time.monotonic(), click.get_current_context()
             out = out or default_folder(name, context, part)
-            function(out=out, cost=Cost(context, published, part), **options)
+            function(out=out, cost=Cost(context, published, part, kinds), **options)
             click.echo(f"{time.monotonic() - start:.0f} s; results in {out}")
 
         by_part = "" if part is None else f"_{part.upper()} for another --{part}, "

@@ -9,7 +9,7 @@ import click
 from tqdm import tqdm
 
 QUICK = "less than 3 minutes for all of them on two CPU cores (experiments/README.md)"
-SIZES = ("out", "groups", "personas", "num_seeds")  # options that no unit depends on
+SIZES = ("out", "groups", "personas", "num_seeds", "data")  # that no unit's time depends on
 
 
 class Published(NamedTuple):
@@ -32,38 +32,67 @@ class Cost:
       context: of the call.
       published: the runs that were timed.
       part: an option whose values are experiments of their own, which are not near one another.
+      kinds: seconds of a unit by its kind, where units are of kinds that were timed one by one.
     """
 
     def __init__(
-        self, context: click.Context, published: Sequence[Published], part: str | None = None
+        self,
+        context: click.Context,
+        published: Sequence[Published],
+        part: str | None = None,
+        kinds: Mapping[str, float] | None = None,
     ):
-        self.part = part
+        self.part, self.kinds = part, kinds or {}
         self.asked = _without_sizes(context.params)
         self.known = [(one, _options_of(context.command, one.options)) for one in published]
         is_quick = any(option.name == "quick" for option in context.command.params)
         self.quick = _options_of(context.command, "--quick") if is_quick else None
 
-    def say(self, num_done: int, num_units: int, noun: str = "units") -> None:
-        """One line on stderr: what is there, what is left, and the time that is known of it."""
-        time = self._time(num_units - num_done, noun)
+    def say(self, num_done: int, left: Sequence[str], noun: str = "units") -> None:
+        """One line on stderr: what is there, what is left, and the time that is known of it.
+
+        Args:
+          num_done: units that are there.
+          left: the kind of each unit that is not.
+          noun: what units are called.
+        """
+        time = self._time(left, noun)
+        num_units = num_done + len(left)
         line = f"cost: {num_done} of {num_units} {noun} are there already; {time}"
         click.echo(line, err=True)
 
-    def say_rate(self, seconds: float, num_run: int, num_left: int, noun: str = "units") -> None:
-        """One line on stderr: what the first units took, and what the others take at that rate."""
-        if num_left:
-            one = noun.removesuffix("s")
-            first = f"first {one}" if num_run == 1 else f"first {num_run} {noun}"
-            others = f"1 more {one}" if num_left == 1 else f"{num_left} more {noun}"
-            left = duration(seconds / num_run * num_left)
-            line = f"cost: the {first} took {duration(seconds)}, with compilation; "
-            tqdm.write(f"{line}{others} at that rate: {left}", file=sys.stderr)
+    def say_rate(
+        self, seconds: float, run: Sequence[str], left: Sequence[str], noun: str = "units"
+    ) -> None:
+        """One line on stderr: what the first units took, and what the others take at that rate.
 
-    def _time(self, num_left: int, noun: str) -> str:
-        if not num_left:
+        Where kinds were timed the rate is that of the first units to what is known of theirs.
+        """
+        if left:
+            one = noun.removesuffix("s")
+            first = f"first {one}" if len(run) == 1 else f"first {len(run)} {noun}"
+            others = f"1 more {one}" if len(left) == 1 else f"{len(left)} more {noun}"
+            time = duration(seconds / self._known_seconds(run) * self._known_seconds(left))
+            line = f"cost: the {first} took {duration(seconds)}, with compilation; "
+            tqdm.write(f"{line}{others} at that rate: {time}", file=sys.stderr)
+
+    def _known_seconds(self, units: Sequence[str]) -> float:
+        """What units of these kinds took; their number where kinds were not timed.
+
+        A kind that was not timed counts as the longest one that was.
+        """
+        longest = max(self.kinds.values(), default=1.0)
+        return sum(self.kinds.get(kind, longest) for kind in units)
+
+    def _time(self, left: Sequence[str], noun: str) -> str:
+        num_left = len(left)
+        if not left:
             return "nothing is left to run"
         if self.asked == self.quick:
             return QUICK
+        if self.kinds:
+            time = duration(self._known_seconds(left))
+            return f"{time} for the {num_left} left, by the times of each kind (experiments/pages)"
         if not self.known:
             return f"no time is published; the first {noun.removesuffix('s')} will tell"
         nearest, options = min(self.known, key=lambda known: self._distance(known[1]))

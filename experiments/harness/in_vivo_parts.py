@@ -8,19 +8,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from harness.draws import orders_of, unit_key, unit_rng
+from harness.draws import matched_flips, orders_of, unit_key, unit_rng
 from harness.labellers import LABELLERS, Labeller, entropy
 from harness.readers import Reader
 from harness.rules import hard_rules
 from harness.together import search
-from harness.wordings import Wording, draw_items, read_statements, word
+from harness.wordings import Item, Wording, draw_items, read_statements, word
 from icmjax.claims import UNLABELLED
 from icmjax.errors import Fault, InputError
 from icmjax.feedback import choose_claims, implied_labels
 from icmjax.lm import LanguageModel
 from icmjax.persona_world import Task
 from icmjax.scoring import less_bias, mutual_predictability
-from icmjax.search import Bootstrap, FixedAccuracy, Marginals
+from icmjax.search import ICM, Bootstrap, FixedAccuracy, Marginals, ParallelTempering
 from icmjax.steering import auc, calibrate, generate, score_predictions
 
 DOSE_BETAS = {"incoherent errors": -2.0, "coherent errors": 2.0}
@@ -31,6 +31,20 @@ FEEDBACK_SEARCHES = {"marginals": Marginals(), "bootstrapping": Bootstrap(bias="
 BUDGETS = (2, 4, 8)
 NUM_SAMPLED, TEMPERATURE, NEW_TOKENS = 8, 0.7, 40  # of open answers
 NUM_JUDGED = 32  # held-out items that the judge has read
+
+
+def constants(wording: Wording) -> dict[str, str]:
+    """What units depend on besides the options of the command, as text of their configuration."""
+    example = [Item("persona", "Who", "", (f"text {label}",), label) for label in (0, 1)]
+    claims = word(example, wording).claims
+    return {
+        "searches": repr((Marginals(), Bootstrap(), ICM(), ParallelTempering())),
+        "searches after answers": repr(FEEDBACK_SEARCHES),
+        "selectors": f"{SELECTORS} of {BUDGETS} answers",
+        "dose": f"{DOSE_BETAS}, {DOSE_STEPS} steps, {DOSE_ERRORS:g} wrong",
+        "open": f"{NUM_SAMPLED} at {TEMPERATURE:g}, {NUM_JUDGED} judged, {NEW_TOKENS} tokens",
+        "worded": f"{claims.preamble} {claims.claims[0].choice}",
+    }
 
 
 class Bench:
@@ -144,18 +158,12 @@ def with_errors(
     Of claims in pairs, so many whole pairs are turned round.
     """
     gold, pairs = bench.task.gold.labels, np.asarray(bench.task.claims.rules.pairs)
+    if len(pairs):
+        return matched_flips(rng, gold, pairs, num_missed, len(bench.orders))
     rows = np.repeat(gold[None], len(bench.orders), axis=0)
     for row in rows:
-        if len(pairs):
-            wrong = pairs[rng.choice(len(pairs), num_missed, replace=False)].ravel()
-        else:
-            wrong = np.concatenate(
-                [
-                    rng.choice(np.flatnonzero(gold == label), num, replace=False)
-                    for label, num in ((1, num_missed), (0, num_false))
-                ]
-            )
-        row[wrong] = 1 - row[wrong]
+        for label, num in ((1, num_missed), (0, num_false)):
+            row[rng.choice(np.flatnonzero(gold == label), num, replace=False)] = 1 - label
     return rows
 
 
@@ -235,6 +243,7 @@ def run_open(bench: Bench) -> dict[str, Any]:
     Shown are the claims that a label set calls True, of the search items; then one more claim
     begins, and its statement is the model's own: one greedy, and `NUM_SAMPLED` sampled. The judge
     has read `NUM_JUDGED` held-out items with their gold labels; what counts is its log P(True).
+    "copies" says how many of the texts are one of the statements shown, word for word.
 
     Raises:
       InputError: a claim of the wording is not one statement.
@@ -256,6 +265,7 @@ def run_open(bench: Bench) -> dict[str, Any]:
     key, results = jax.random.fold_in(unit_key(*bench.key), 1), {}
     for name, labels in labellings.items():
         before, begin = opening(bench, labels)
+        shown_texts = {item.texts[0] for item, y in zip(bench.items, labels, strict=True) if y == 1}
         texts = generate(lm, [before], [begin], max_new_tokens=NEW_TOKENS, stop='"')
         texts += generate(
             lm,
@@ -275,6 +285,7 @@ def run_open(bench: Bench) -> dict[str, Any]:
             "greedy": float(logp[0]) if said[0] else None,
             "sampled": float(logp[bool(said[0]) :].mean()) if any(said[1:]) else None,
             "texts": said,
+            "copies": sum(text in shown_texts for text in said),
         }
     return results
 

@@ -35,6 +35,7 @@ class Row(NamedTuple):
     summary: Summary  # of the groups' means over their seeds
     p_value: float | None = None  # of a paired comparison, two-sided, by Holm over its table
     num_needed: float | None = None  # groups for a power of 0.8 at this effect and spread
+    p_alone: float | None = None  # the same, as if the comparison were the only one
 
 
 class Comparison(NamedTuple):
@@ -49,6 +50,11 @@ class Comparison(NamedTuple):
 def group_means(units: Sequence[Unit], value_fn: Value) -> np.ndarray:
     """A quantity's mean over each group's seeds: float64 `[groups]`."""
     return cluster_means([value_fn(unit) for unit in units], [unit["key"][0] for unit in units])
+
+
+def value_of(name: str, metric: str) -> Value:
+    """A metric of one of the things that a unit measured."""
+    return lambda unit: unit[name][metric]
 
 
 def mean_row(name: str, units: Sequence[Unit], value_fn: Value) -> Row:
@@ -71,8 +77,8 @@ def comparison_rows(compared: Sequence[Comparison]) -> list[Row]:
         return []
     adjusted = holm([comparison.p_value for _, comparison in found])
     return [
-        Row(name, difference, p_value, units_needed(difference.mean, difference.spread))
-        for (name, (difference, _)), p_value in zip(found, adjusted, strict=True)
+        Row(name, difference, p_value, units_needed(difference.mean, difference.spread), p_alone)
+        for (name, (difference, p_alone)), p_value in zip(found, adjusted, strict=True)
     ]
 
 
@@ -120,22 +126,26 @@ def size_of(units: Sequence[Unit]) -> str:
 
 
 def table(rows: Sequence[Row], title: str) -> str:
-    """One line a quantity: n groups, mean, spread, 95 % interval and, of a comparison, p."""
+    """One line a quantity: n groups, mean, spread, 95 % interval and, of a comparison, p.
+
+    The last p is that of the comparison alone, before Holm.
+    """
     width = max(len(row.name) for row in rows)
     lines = [
         title,
         f"{'':{width}} {'n':>4} {'mean':>8} {'spread':>7} {'95 % interval':>18} {'p':>8} "
-        f"{'needs':>8}",
+        f"{'needs':>8} {'p alone':>8}",
     ]
-    for name, summary, p_value, num_needed in rows:
+    for name, summary, p_value, num_needed, p_alone in rows:
         # One group has no spread, and few have no interval (`icmjax.statistics.summarise`).
         spread = "" if np.isnan(summary.spread) else f"{summary.spread:.3f}"
         interval = "" if np.isnan(summary.low) else f"[{summary.low:.3f}, {summary.high:.3f}]"
         p_text = "" if p_value is None else f"{p_value:.4f}"
         needed = "" if num_needed is None else f"{num_needed:.0f}"
+        alone = "" if p_alone is None else f"{p_alone:.4f}"
         lines.append(
             f"{name:{width}} {summary.num:4d} {summary.mean:8.3f} {spread:>7} "
-            f"{interval:>18} {p_text:>8} {needed:>8}".rstrip()
+            f"{interval:>18} {p_text:>8} {needed:>8} {alone:>8}".rstrip()
         )
     return "\n".join(lines)
 
@@ -164,7 +174,12 @@ def _finite(content: Any) -> Any:
 def as_json(rows: Sequence[Row]) -> list[dict[str, Any]]:
     """The rows of a table, for a JSON file."""
     return [
-        {"name": row.name, "p_value": row.p_value, "num_needed": row.num_needed}
+        {
+            "name": row.name,
+            "p_value": row.p_value,
+            "p_alone": row.p_alone,
+            "num_needed": row.num_needed,
+        }
         | row.summary._asdict()
         for row in rows
     ]

@@ -34,9 +34,11 @@ def run_units(
 
     A unit's result depends on its key, `config` and the package's version alone, so that a
     broken-off experiment goes on when it is started again. So the config holds fingerprints of the
-    weights and of the claims, rather than names and paths alone.
+    weights and of the claims, rather than names and paths alone. Code that changed under one
+    version is not seen: who changes it begins another folder.
 
-    The cost is said before the first unit, and what is left of it after that one.
+    The cost is said before the first unit, and what is left of it after that one. A unit's kind is
+    the last word of its key.
 
     Raises:
       RunError: `out` holds units of another configuration.
@@ -45,9 +47,10 @@ def run_units(
     path = out / UNITS_FILE
     done = {json.dumps(unit["key"]): unit for unit in read_units(path)}
     names = [json.dumps(list(key)) for key in keys]
+    kinds = {name: str(key[-1]) for name, key in zip(names, keys, strict=True)}
     num_done = sum(name in done for name in names)
     if cost:
-        cost.say(num_done, len(keys))
+        cost.say(num_done, [kinds[name] for name in names if name not in done])
     with path.open("a") as file, tqdm(total=len(keys), initial=num_done, unit="unit") as bar:
         for first in range(0, len(keys), num_together):
             block = slice(first, first + num_together)
@@ -66,8 +69,9 @@ def run_units(
             bar.update(sum(missing))
             spare_memory_maps()
             if cost:
-                num_left = sum(name not in done for name in names)
-                cost.say_rate(time.monotonic() - start, len(results), num_left)
+                run = [kinds[name] for name in names[block]]
+                left = [kinds[name] for name in names if name not in done]
+                cost.say_rate(time.monotonic() - start, run, left)
                 cost = None  # it is said once
     return [done[name] for name in names]
 
@@ -90,8 +94,11 @@ def _keep_config(out: pathlib.Path, config: dict[str, Any]) -> None:
     ]
     if faults:
         raise RunError(faults)
-    out.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(config, indent=1) + "\n")
+    if not path.exists():
+        out.mkdir(parents=True, exist_ok=True)
+        unfinished = path.with_suffix(".tmp")
+        unfinished.write_text(json.dumps(config, indent=1) + "\n")
+        unfinished.replace(path)  # a kill leaves a whole file, or none
 
 
 def read_units(path: pathlib.Path) -> list[Unit]:
