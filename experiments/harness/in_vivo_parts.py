@@ -24,7 +24,7 @@ from icmjax.search import ICM, Bootstrap, FixedAccuracy, Marginals, ParallelTemp
 from icmjax.steering import auc, calibrate, generate, score_predictions
 
 DOSE_BETAS = {"incoherent errors": -2.0, "coherent errors": 2.0}
-DOSE_STEPS = 16  # swaps of a chain
+DOSE_STEPS = 8  # swaps of a chain
 DOSE_ERRORS = 0.25  # of the labels
 SELECTORS = ("zero-shot entropy", "the same without bias", "random")
 FEEDBACK_SEARCHES = {"marginals": Marginals(), "bootstrapping": Bootstrap(bias="clusters")}
