@@ -82,6 +82,7 @@ def test_the_terminal_asks_and_searches(run):
     assert (run / "answered" / "report.html").exists()
 
 
+@pytest.mark.slow
 def test_a_round_that_is_cut_off_goes_on(run):
     result = invoke("ask", run, "--budget", 2, "--terminal", "--selector", "margin", stdin="1\n")
     assert result.exit_code == 130

@@ -89,6 +89,7 @@ def test_later_commands_know_both(folder, run):
     assert "I eat tea" in (run / "prompt.txt").read_text()
 
 
+@pytest.mark.slow
 def test_predictions_have_the_labels_of_the_run_and_read_no_gold(folder, run, tmp_path):
     """A label that is none of the options is not even looked at."""
     rows = [json.loads(line) for line in (folder / "test.jsonl").read_text().splitlines()]

@@ -94,6 +94,7 @@ def test_each_persona_has_a_folder_and_a_row(done):
     assert [line.split("  ")[0] for line in lines[:4]] == ["persona", "Peru", "Mali", "South Sudan"]
 
 
+@pytest.mark.slow
 def test_each_persona_is_labelled_as_alone(folder, done, tmp_path):
     out, _ = done
     for persona, name in (("Mali", "Mali"), ("South Sudan", "South-Sudan")):
@@ -107,6 +108,7 @@ def test_each_persona_is_labelled_as_alone(folder, done, tmp_path):
         assert found.manifest["options"] == alone.manifest["options"]
 
 
+@pytest.mark.slow
 def test_later_commands_take_a_persona_s_folder(folder, done, tmp_path):
     out, _ = done
     asked = invoke(

@@ -70,6 +70,7 @@ def test_predictions_are_those_of_the_library(made, out, steered):
     assert icmjax.load_gold(path).labels.tolist() == labels
 
 
+@pytest.mark.slow
 def test_gold_labels_change_nothing(made, out):
     arguments, path = out
     assert invoke(*arguments, "--claims", made / "asked.jsonl").exit_code == 0

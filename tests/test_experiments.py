@@ -43,10 +43,6 @@ EXPERIMENTS = {
     "granted_noise": "--model observer --groups hestonia,ilvania --seeds 1 --num-test 8 --draws 1",
 }
 # Of all that run alike one is enough for a quick look.
-SLOW = tuple(name for name in EXPERIMENTS if name != "targeted_feedback")
-EACH = [
-    pytest.param(name, marks=[pytest.mark.slow] if name in SLOW else []) for name in EXPERIMENTS
-]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -196,7 +192,8 @@ def test_a_cost_adds_up_the_kinds_that_are_left(capsys):
     assert "2 more units at that rate: 7 minutes" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("name", EACH)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", EXPERIMENTS)
 def test_every_cell_states_what_it_is_of(outputs, name):
     _, out, result = outputs(name)
     content = (out / "report.json").read_text()
@@ -219,7 +216,8 @@ def test_every_cell_states_what_it_is_of(outputs, name):
     assert any(path.stat().st_size > 1000 for path in out.glob("*.png"))
 
 
-@pytest.mark.parametrize("name", EACH)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", EXPERIMENTS)
 def test_the_same_seed_gives_the_same_bytes_and_a_broken_run_goes_on(outputs, name, tmp_path):
     options, out, _ = outputs(name)
     units = (out / "units.jsonl").read_text().splitlines(keepends=True)
@@ -231,7 +229,8 @@ def test_the_same_seed_gives_the_same_bytes_and_a_broken_run_goes_on(outputs, na
         assert (tmp_path / file).read_bytes() == (out / file).read_bytes()
 
 
-@pytest.mark.parametrize("name", EACH)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", EXPERIMENTS)
 def test_the_cost_comes_first_and_a_second_call_runs_nothing(outputs, name, monkeypatch):
     options, out, result = outputs(name)
     first, *others = result.stderr.splitlines()
@@ -264,6 +263,7 @@ def test_units_that_search_together_find_what_each_finds_alone(outputs, tmp_path
     assert (tmp_path / "units.jsonl").read_text() == "".join(units)
 
 
+@pytest.mark.slow
 def test_what_the_objective_makes_of_each_label_set_is_told(outputs, toy_lm):
     _, out, result = outputs("icm_vs_gold")
     assert "differences in U, 2 groups" in result.stdout
@@ -410,6 +410,7 @@ def test_preferences_need_no_claims(toy_lm, tmp_path, monkeypatch):
     assert not {"gold − gold", "gold − zero-shot"} & set(names)
 
 
+@pytest.mark.slow
 def test_groups_draw_their_own_random_numbers(outputs):
     _, out, _ = outputs("icm_vs_gold")
     first, second = (unit["claims"]["labels"]["random"] for unit in read_units(out))

@@ -13,7 +13,7 @@ from icmjax.claims import write_claims
 from icmjax.persona_world import make_task, make_world
 
 # When a kill comes: while a session starts, while it searches, or while it writes a checkpoint.
-MOMENTS = {"start": 1, "search": 1, "write": 2}
+MOMENTS = {"start": 1, "search": 1, "write": 1}
 KILLS = [
     (number, moment)
     for number in (signal.SIGTERM, signal.SIGKILL)

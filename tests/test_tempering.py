@@ -50,9 +50,8 @@ def samples_of(result, algorithm):
     return result.trace.cold_labels[algorithm.phases.burn_in :]
 
 
-@pytest.mark.parametrize(
-    "rules", [pytest.param(SOFT, id="soft", marks=pytest.mark.slow), pytest.param(HARD, id="hard")]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("rules", [pytest.param(SOFT, id="soft"), pytest.param(HARD, id="hard")])
 def test_reaches_the_enumerated_optimum(rules):
     """Random couplings are rougher than what a model knows of claims: twice the default's steps."""
     algorithm = with_fields(ParallelTempering(), num_iterations=128)
@@ -183,6 +182,7 @@ def test_step_is_traced_once_and_blocks_change_nothing():
     assert other.diagnostics["num_passes"] == 40 * 4
 
 
+@pytest.mark.slow
 def test_a_block_moves_nothing_between_host_and_device():
     scorer, config = table_scorer(9, NUM_CLAIMS), SHORT
     clamped, key = np.full(NUM_CLAIMS, -1, np.int8), jax.random.key(0)
@@ -484,6 +484,7 @@ def test_delayed_acceptance_samples_the_exact_law():
     assert result.diagnostics["num_tokens"] == per_pass * result.diagnostics["num_passes"]
 
 
+@pytest.mark.slow
 def test_a_cheap_score_that_is_not_finite_is_named():
     exact, cheap = table_scorer(3, NUM_CLAIMS), table_scorer(4, NUM_CLAIMS)
     cheap = dataclasses.replace(cheap, bias=cheap.bias.at[5, 0].set(jnp.nan))

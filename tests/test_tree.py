@@ -122,7 +122,13 @@ def assert_exact(scorer: TreeScorer, labels: np.ndarray) -> None:
 
 @pytest.mark.parametrize(
     ("num_claims", "family"),
-    [(2, "llama"), (3, "qwen3"), (8, "mistral"), (13, "qwen3"), (65, "llama")],
+    [
+        (2, "llama"),
+        (3, "qwen3"),
+        (8, "mistral"),
+        (13, "qwen3"),
+        pytest.param(65, "llama", marks=pytest.mark.slow),
+    ],
 )
 def test_scores_are_those_of_full_prompts(models, num_claims, family):
     scorer = make_tree_scorer(models[family], random_claims(num_claims), np.arange(num_claims))
