@@ -42,7 +42,6 @@ EXPERIMENTS = {
     "stress": f"--model observer {TOY} --methods marginals,bootstrap --parts unknowable,majority",
     "granted_noise": "--model observer --groups hestonia,ilvania --seeds 1 --num-test 8 --draws 1",
 }
-# Of all that run alike one is enough for a quick look.
 
 
 @pytest.fixture(scope="module", autouse=True)
