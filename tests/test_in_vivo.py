@@ -263,6 +263,7 @@ def test_no_two_conditions_are_compared_twice(experiments_on_path):
         for part, shown in (("all", names), ("errors", errors))
     ]
     rows = in_vivo.analyse(units)
+    assert len(rows["does the search help? 8 personas × 1 seeds, p by Holm"]) == 5
     for metric in in_vivo.METRICS:
         start = f"held-out {metric} − that of "
         pairs = [
