@@ -104,4 +104,4 @@ bench-long: $(VENV)/tested
 	$(BIN)/python benchmarks/scoring.py --long --out runs/bench-long
 
 clean:
-	rm -rf $(VENV) runs/demo
+	rm -rf $(VENV) $(REAL_VENV) runs/demo runs/demo-real

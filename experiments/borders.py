@@ -41,6 +41,8 @@ from harness.wordings import (
     read_statements,
     real_model_option,
     require_folder,
+    require_model,
+    require_personas,
     word,
 )
 
@@ -138,10 +140,11 @@ def main(
     quick: bool,
 ) -> None:
     """The command of this file."""
-    data = require_folder(data)
+    data = require_folder(data, "anthropic_personas/train")
+    require_personas(data, personas.split(","))
     for name in personas.split(","):
         check_statements(data, name, 2 * round(max(SHARES) * NUM_DRAWN))
-    lm = load_lm(model)
+    lm = load_lm(require_model(model))
     keys = [(name, 0) for name in personas.split(",")[: 2 if quick else None]]
     run = functools.partial(run_unit, lm, data)
     config = model_config(lm) | {"data": fingerprint_of(data / "anthropic_personas")}

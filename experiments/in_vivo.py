@@ -93,6 +93,8 @@ from harness.wordings import (
     fingerprint_of,
     real_model_option,
     require_folder,
+    require_model,
+    require_personas,
 )
 
 from icmjax.persona_world import make_world
@@ -291,10 +293,11 @@ def main(
     if quick:
         names, num_seeds = names[:2], 1
         options |= {"num_items": 12, "num_test": 16}
-    data = require_folder(data)
+    data = require_folder(data, "anthropic_personas/train", "anthropic_personas/test")
+    require_personas(data, names)
     for name in names:  # before the first unit, which may be hours before the last
         check_statements(data, name, options["num_items"], options["num_test"])
-    reader = load_reader(model, make_world(), "group", dtype=dtype)
+    reader = load_reader(require_model(model), make_world(), "group", dtype=dtype)
 
     def run_unit(persona: str, seed: int, part: str) -> dict[str, Any]:
         return known[part](Bench(reader, data, STATEMENTS[wording], options, persona, seed))

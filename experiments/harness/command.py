@@ -39,7 +39,7 @@ def experiment(
         def command(*, out: pathlib.Path | None, **options: Any) -> None:
             start, context = time.monotonic(), click.get_current_context()
             out = out or default_folder(name, context, part)
-            function(out=out, cost=Cost(context, published, part, kinds), **options)
+            function(out=out, cost=Cost(context, published, part, kinds, is_sized), **options)
             click.echo(f"{time.monotonic() - start:.0f} s; results in {out}")
 
         by_part = "" if part is None else f"_{part.upper()} for another --{part}, "
@@ -72,7 +72,7 @@ def default_folder(name: str, context: click.Context, part: str | None = None) -
 
 
 def show_faults(function: Callable[..., None]) -> Callable[..., None]:
-    """A command whose faults of input are messages, with status 2."""
+    """A command whose faults of input are messages, with status 2, and Ctrl-C with 130."""
 
     @functools.wraps(function)
     def command(**options: Any) -> None:
@@ -81,6 +81,10 @@ def show_faults(function: Callable[..., None]) -> Callable[..., None]:
         except InputError as error:
             click.echo(f"error: {error}", err=True)
             raise SystemExit(2) from error
+        except KeyboardInterrupt as interrupt:
+            line = "interrupted; what is finished is kept, and the same command goes on from there"
+            click.echo(f"\n{line}", err=True)
+            raise SystemExit(130) from interrupt
 
     return command
 

@@ -33,6 +33,7 @@ class Cost:
       published: the runs that were timed.
       part: an option whose values are experiments of their own, which are not near one another.
       kinds: seconds of a unit by its kind, where units are of kinds that were timed one by one.
+      is_sized: whether its --quick is the one that was timed.
     """
 
     def __init__(
@@ -41,11 +42,12 @@ class Cost:
         published: Sequence[Published],
         part: str | None = None,
         kinds: Mapping[str, float] | None = None,
+        is_sized: bool = True,
     ):
         self.part, self.kinds = part, kinds or {}
         self.asked = _without_sizes(context.params)
         self.known = [(one, _options_of(context.command, one.options)) for one in published]
-        is_quick = any(option.name == "quick" for option in context.command.params)
+        is_quick = is_sized and any(option.name == "quick" for option in context.command.params)
         self.quick = _options_of(context.command, "--quick") if is_quick else None
 
     def say(self, num_done: int, left: Sequence[str], noun: str = "units") -> None:
@@ -92,7 +94,9 @@ class Cost:
             return QUICK
         if self.kinds:
             time = duration(self._known_seconds(left))
-            return f"{time} for the {num_left} left, by the times of each kind (experiments/pages)"
+            return (
+                f"{time} for the {num_left} left, by each kind's time with the options by default"
+            )
         if not self.known:
             return f"no time is published; the first {noun.removesuffix('s')} will tell"
         nearest, options = min(self.known, key=lambda known: self._distance(known[1]))

@@ -220,19 +220,56 @@ def read_answers(path: pathlib.Path) -> list[Item]:
     ]
 
 
-def require_folder(data: pathlib.Path | None) -> pathlib.Path:
-    """The folder of the public data.
+def require_folder(data: pathlib.Path | None, *needed: str) -> pathlib.Path:
+    """The folder of the public data, in which these folders are.
 
     Raises:
-      InputError: none is named, or there is no such folder.
+      InputError: none is named, or there is no such folder; all that is lacking.
     """
-    if data is None or not data.is_dir():
-        rule = "The statements and answers come from a folder of public data."
-        remedy = "name it with --data; its layout is in experiments/README.md"
-        raise InputError(
-            Fault(rule, "none" if data is None else f"no folder {data}", "--data", remedy)
-        )
+    found = ["none"] if data is None else []
+    if data is not None:
+        folders = [data] if not data.is_dir() else [data / name for name in needed]
+        found = [f"no folder {folder}" for folder in folders if not folder.is_dir()]
+    rule = "The statements and answers come from a folder of public data."
+    remedy = "name it with --data; its layout is in experiments/README.md"
+    if found:
+        raise InputError([Fault(rule, one, "--data", remedy) for one in found])
+    assert data is not None, "there was no fault"
     return data
+
+
+def require_personas(data: pathlib.Path, names: Sequence[str]) -> None:
+    """Raises unless there are statements of all these personas.
+
+    Raises:
+      InputError: of some there are none; all of them, and who there is.
+    """
+    known = sorted(path.stem for path in (data / "anthropic_personas" / "train").glob("*.jsonl"))
+    faults = [
+        Fault(
+            "A persona has a file of statements.",
+            f"{name!r}, and no {name}.jsonl",
+            "--personas",
+            f"choose of {', '.join(known)}",
+        )
+        for name in names
+        if name not in known
+    ]
+    if faults:
+        raise InputError(faults)
+
+
+def require_model(name: str) -> str:
+    """The folder of a real model, or a name on the hub.
+
+    Raises:
+      InputError: it is a folder of `make real-models`, which is not there.
+    """
+    path = pathlib.Path(name)
+    if path.parent.name == "models" and not path.is_dir():
+        rule, remedy = "The model is read from its folder.", "make real-models, or name another"
+        raise InputError(Fault(rule, f"no folder {name}", "--model", remedy))
+    return name
 
 
 def read_lines(path: pathlib.Path, columns: Sequence[str]) -> Rows:
@@ -244,7 +281,7 @@ def read_lines(path: pathlib.Path, columns: Sequence[str]) -> Rows:
     faults: list[Fault] = []
     rows = read_rows(path, faults) if path.exists() else []
     if not rows and not faults:
-        remedy = "name the folder of the public data; its layout is in experiments/README.md"
+        remedy = "get this file; experiments/README.md has its layout and source"
         faults.append(Fault("A persona has a file of its own.", "none", str(path), remedy))
     for row in rows:
         lacking = [name for name in columns if row.values.get(name) in (None, "")]
