@@ -6,6 +6,7 @@ import json
 import numpy as np
 import pytest
 from checkpoints import make_checkpoint
+from conftest import EXPERIMENTS
 from experiment_commands import check_resumes, invoke, invoke_in, read_units
 
 pytestmark = pytest.mark.usefixtures("experiments_on_path")
@@ -323,3 +324,14 @@ def test_found_labels_are_matched_by_what_they_miss_and_what_they_invent(
     gold = bench.task.gold.labels
     assert ((matched == 0) & (gold == 1)).sum(axis=1).tolist() == [3] * 3
     assert ((matched == 1) & (gold == 0)).sum(axis=1).tolist() == [1] * 3
+
+
+@pytest.mark.parametrize("name", ["in_vivo_gemma", "in_vivo_smollm2"])
+def test_a_command_goes_on_from_the_units_that_are_published(wordings, name):
+    parts = importlib.import_module("harness.in_vivo_parts")
+    folder = EXPERIMENTS / "results" / "units" / name
+    config = json.loads((folder / "config.json").read_text())
+    assert config.items() >= parts.constants(wordings.STATEMENTS[config["wording"]]).items()
+    keys = [tuple(unit["key"]) for unit in read_units(folder)]
+    assert len(keys) == len(set(keys))
+    assert {persona for persona, _, _ in keys} <= set(wordings.PERSONAS)
