@@ -12,7 +12,7 @@ def unit_key(name: str, seed: int) -> jax.Array:
 
 
 def unit_rng(name: str, seed: int, *purpose: int) -> np.random.Generator:
-    """Random numbers of one group, seed and purpose, on the host; purpose 0 is that of no purpose."""
+    """Random numbers of one group, seed and purpose, on the host; 0 is as no purpose."""
     return np.random.default_rng((seed, zlib.crc32(name.encode()), *purpose))
 
 
