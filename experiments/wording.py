@@ -150,7 +150,7 @@ def analyse(units: list[Unit], kind: str) -> dict[str, list[Row]]:
             mean_row(wording, units, value_of(wording, metric)) for wording in KINDS[kind]
         ]
     best = best_wording(tables, kind)
-    tables[f"{kind}: 16 shots, {best} − others, {size}, p by Holm"] = comparison_rows(
+    tables[f"{kind}: {best} − others, 16 shots, {size}, p by Holm"] = comparison_rows(
         [
             Comparison(name, units, value_of(best, "16 shots"), value_of(name, "16 shots"))
             for name in KINDS[kind]
@@ -162,7 +162,7 @@ def analyse(units: list[Unit], kind: str) -> dict[str, list[Row]]:
 
 def best_wording(tables: dict[str, list[Row]], kind: str) -> str:
     """That of the highest accuracy after 16 shots."""
-    rows = next(rows for title, rows in tables.items() if title.startswith(f"{kind}: 16 shots, "))
+    rows = next(rows for title, rows in tables.items() if title.startswith(f"{kind}: 16 shots"))
     return max(rows, key=lambda row: row.summary.mean).name
 
 

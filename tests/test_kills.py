@@ -13,13 +13,8 @@ from icmjax.claims import write_claims
 from icmjax.persona_world import make_task, make_world
 
 # When a kill comes: while a session starts, while it searches, or while it writes a checkpoint.
-MOMENTS = {"start": 1, "search": 1, "write": 1}
-KILLS = [
-    (number, moment)
-    for number in (signal.SIGTERM, signal.SIGKILL)
-    for moment, count in MOMENTS.items()
-    for _ in range(count)
-]
+MOMENTS = ("start", "search", "write")
+KILLS = [(number, moment) for number in (signal.SIGTERM, signal.SIGKILL) for moment in MOMENTS]
 START_SECONDS, SEARCH_SECONDS = 3.0, 0.4  # the longest of these
 DEADLINE = 120.0
 

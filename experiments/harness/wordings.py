@@ -228,7 +228,7 @@ def require_folder(data: pathlib.Path | None, *needed: str) -> pathlib.Path:
     """
     found = ["none"] if data is None else []
     if data is not None:
-        folders = [data] if not data.is_dir() else [data / name for name in needed]
+        folders = (data, *(data / name for name in needed)) if data.is_dir() else (data,)
         found = [f"no folder {folder}" for folder in folders if not folder.is_dir()]
     rule = "The statements and answers come from a folder of public data."
     remedy = "name it with --data; its layout is in experiments/README.md"
