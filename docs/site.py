@@ -18,7 +18,7 @@ PATTERNS = (
     "experiments/**/*.md",
     "experiments/**/*.py",
     "experiments/figures/*",
-    "experiments/results/*.json",
+    "experiments/results/**/*.json*",
     "benchmarks/**/*.md",
     "benchmarks/*.py",
     "benchmarks/results/*",

@@ -3,6 +3,7 @@
 import os
 import pathlib
 import re
+import runpy
 import subprocess
 import sys
 import zipfile
@@ -28,6 +29,25 @@ def test_every_page_is_in_the_site_s_contents():
     pages = {path.relative_to(ROOT).as_posix() for path in (ROOT / "docs").rglob("*.md")}
     contents = (ROOT / "mkdocs.yml").read_text()
     assert [page for page in sorted(pages) if page not in contents] == []
+
+
+def test_a_file_that_a_page_links_to_is_on_the_site():
+    """The quick half of the test below."""
+    site = runpy.run_path(str(ROOT / "docs" / "site.py"))
+    copied = {path for pattern in site["PATTERNS"] for path in ROOT.glob(pattern)}
+    pages = sorted(path for path in copied if path.suffix == ".md")
+    links = {
+        (page, target)
+        for page in pages
+        for target in re.findall(r"\]\((?!https?:|#)([^)#\s]+)", page.read_text())
+    }
+    assert len(links) > 100
+    missing = [
+        (page.name, target)
+        for page, target in sorted(links)
+        if (page.parent / target).resolve() not in copied
+    ]
+    assert missing == []
 
 
 @pytest.mark.slow
