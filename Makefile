@@ -20,6 +20,10 @@ PLUGINS_cuda := jax-cuda13-plugin jax-cuda13-pjrt
 PLUGINS_tpu := libtpu
 OTHER_PLUGINS := $(foreach each,$(filter-out $(ACCELERATOR),cuda tpu),$(PLUGINS_$(each)))
 
+# Modules are compiled when they are first imported, and once. Where Python is told to keep none, as
+# in many containers, each command would compile transformers anew: 4 s of a core.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: docs demo demo-real real-models test test-all lint format bench bench-long clean FORCE
 
 # One environment, made again whenever the metadata or the accelerator changes. Nothing is compiled

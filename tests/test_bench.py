@@ -485,6 +485,21 @@ def test_a_demo_installs_nothing_that_tests_alone_need(tmp_path):
     assert "test" not in log.read_text().replace(str(tmp_path), "")
 
 
+@pytest.mark.skipif(shutil.which("make") is None, reason="there is no make")
+def test_a_module_is_compiled_once_though_python_is_told_to_keep_none():
+    code = "import sys; print(sys.dont_write_bytecode)"
+    rule = f"told: ; @{sys.executable} -c '{code}'"
+    done = subprocess.run(
+        ["make", "--eval", rule, "told", "ACCELERATOR=cpu"],
+        cwd=ROOT,
+        capture_output=True,
+        check=True,
+        text=True,
+        env=os.environ | {"PYTHONDONTWRITEBYTECODE": "1"},
+    )
+    assert done.stdout == "False\n"
+
+
 @pytest.mark.parametrize("attention", ["einsum", "flash"])
 def test_a_whole_pass_lowers_for_cuda(benchmark, attention):
     """Of 1B, without a GPU: as far as the kernel's own program."""
