@@ -529,6 +529,38 @@ def test_torch_is_not_needed(folder: Path, tmp_path: Path):
     assert params_equal(folder, tmp_path / "out")
 
 
+OF_A_COMMAND = """
+import contextlib, sys
+from icmjax.cli import main
+sys.argv = "icmjax check --claims persona-world:ilvania:0 --model persona-world".split()
+with contextlib.suppress(SystemExit):
+    main()
+assert "transformers" in sys.modules
+print(sorted({"torch"} & set(sys.modules)))
+import torch
+"""
+OF_THE_LIBRARY = """
+from icmjax.lm import load_lm
+load_lm("persona-world")
+from transformers.utils import is_torch_available
+print(is_torch_available())
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("program", "said"), [(OF_A_COMMAND, "[]"), (OF_THE_LIBRARY, "True")])
+def test_a_command_leaves_torch_alone_and_the_library_hides_it_from_nobody(program, said):
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=Path(__file__).parents[1],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == said
+
+
 EVIL = """
 import pathlib
 pathlib.Path(__file__).with_name("ran").touch()

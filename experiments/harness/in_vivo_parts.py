@@ -77,14 +77,14 @@ class Bench:
     def scores(self, labels: np.ndarray) -> dict[str, float]:
         """Means of the metrics after labels `[N]` or `[S, N]`, in S orders."""
         labels = np.broadcast_to(labels, self.orders.shape)
-        return mean_scores(self.steer(labels, self.orders), self.held_out)
+        return mean_metrics(self.steer(labels, self.orders), self.held_out)
 
     def random_rng(self, *purpose: int) -> np.random.Generator:
         """Random numbers of this persona and seed."""
         return unit_rng(*self.key, *purpose)
 
 
-def mean_scores(predictions: np.ndarray, task: Task) -> dict[str, float]:
+def mean_metrics(predictions: np.ndarray, task: Task) -> dict[str, float]:
     """Means of the metrics over predictions `[S, M, 2]`."""
     scores = [score_predictions(logp, task.gold) for logp in predictions]
     unbiased = [calibrate(logp, task.claims.rules) for logp in predictions]
@@ -107,7 +107,7 @@ def run_zero_shot(bench: Bench) -> dict[str, Any]:
             calibrate_fn(steer(none), task.claims.rules)
             for steer, task in ((bench.steer, bench.held_out), (steer_search, bench.task))
         )
-        found[name] = mean_scores(held_out[None], bench.held_out) | {
+        found[name] = mean_metrics(held_out[None], bench.held_out) | {
             "label accuracy": score_predictions(own, bench.task.gold).accuracy,
             "share of True": float(own.argmax(-1).mean()),
         }
