@@ -490,7 +490,7 @@ def test_a_module_is_compiled_once_though_python_is_told_to_keep_none():
     code = "import sys; print(sys.dont_write_bytecode)"
     rule = f"told: ; @{sys.executable} -c '{code}'"
     done = subprocess.run(
-        ["make", "--eval", rule, "told", "ACCELERATOR=cpu"],
+        ["make", "--no-print-directory", "--eval", rule, "told", "ACCELERATOR=cpu"],
         cwd=ROOT,
         capture_output=True,
         check=True,
