@@ -21,7 +21,7 @@ PLUGINS_tpu := libtpu
 OTHER_PLUGINS := $(foreach each,$(filter-out $(ACCELERATOR),cuda tpu),$(PLUGINS_$(each)))
 
 # Modules are compiled when they are first imported, and once. Where Python is told to keep none, as
-# in many containers, each command would compile transformers anew: 4 s of a core.
+# in many containers, each command would compile transformers anew: 3 s of a core.
 unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: docs demo demo-real real-models test test-all lint format bench bench-long clean FORCE

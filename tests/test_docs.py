@@ -34,7 +34,8 @@ def test_every_page_is_in_the_site_s_contents():
 def test_a_file_that_a_page_links_to_is_on_the_site():
     """The quick half of the test below."""
     site = runpy.run_path(str(ROOT / "docs" / "site.py"))
-    copied = {path for pattern in site["PATTERNS"] for path in ROOT.glob(pattern)}
+    found = (path for pattern in site["PATTERNS"] for path in ROOT.glob(pattern))
+    copied = {path for path in found if path.is_file()}
     pages = sorted(path for path in copied if path.suffix == ".md")
     links = {
         (page, target)

@@ -91,7 +91,7 @@ class Commands(click.Group):
     def main(self, args: Sequence[str] | None = None, *rest: Any, **options: Any) -> Any:
         """Runs the command line; of a process of its own, where no arguments are handed over."""
         if args is None:
-            os.environ.setdefault("ICMJAX_WITHOUT_TORCH", "1")  # lm/quiet.py
+            os.environ.setdefault("ICMJAX_WITHOUT_TORCH", "1")  # of lm/quiet.py, which imports JAX
         try:
             return super().main(args, *rest, **options)
         except SystemExit as ended:

@@ -42,10 +42,11 @@ def quiet_transformers() -> Iterator[None]:
 
 
 def _import_without_torch() -> None:
-    """Import transformers as if torch were not installed; other libraries find it afterwards.
+    """Import transformers as if torch were not installed.
 
-    It asks once whether there is a torch, and imports it where there is: 3 of the 4.3 CPU seconds
-    that it takes to import a configuration.
+    Else it imports torch wherever there is one, a third or more of the CPU time that the import of
+    a configuration takes. It asks once whether there is a torch: in this process it says no from
+    here on, whoever asks it. Other libraries find torch.
     """
     if "transformers" in sys.modules or "torch" in sys.modules:
         return
