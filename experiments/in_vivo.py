@@ -109,7 +109,7 @@ SECONDS = {  # of a unit with Gemma 3 270M on two cores: experiments/pages/real_
     "marginals": 70,
     "bootstrap without bias": 75,
     "open": 270,
-    "dose": 330,
+    "dose": 370,
     "feedback marginals": 420,
     "icm": 570,
 }
