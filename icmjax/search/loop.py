@@ -106,7 +106,7 @@ def run_search(
     rules = jax.tree.map(jnp.asarray, rules)
     restored = None if run is None else hosts.restore(run, first)
     state, blocks, account = (first, [], Account(0, 0.0)) if restored is None else restored
-    state = jax.tree.map(jnp.array, state)  # copies, because the blocks donate it
+    state = _copied(state)  # because the blocks donate it
     tokens_of = TokenCounter(algorithm, scorer)
     tokens = [tokens_of(_info_of(algorithm, block)) for block in blocks]
     num_steps = sum(map(len, tokens))
@@ -144,6 +144,11 @@ def run_search(
     return make_result(
         algorithm, jax.tree.map(np.array, state), blocks, np.concatenate(tokens), account
     )
+
+
+@jax.jit
+def _copied(state: Any) -> Any:
+    return jax.tree.map(jnp.copy, state)
 
 
 def _info_of(algorithm: Algorithm, block: dict[str, np.ndarray]) -> Any:

@@ -298,9 +298,16 @@ class Marginals(ChainSearch):
     def _marginals(self, labelling: Labelling, state: ChainState, trace: ChainInfo) -> np.ndarray:
         del trace
         units, num_claims = state.units, labelling.labels.shape[0]
-        readings = jax.tree.map(lambda leaf: jnp.asarray(leaf[0]), state.memory)
-        probabilities = jnp.exp(log_marginals(self._estimate(readings, units), units))
+        readings = jax.tree.map(lambda leaf: leaf[0], state.memory)
         num_options = labelling.label_log_probs.shape[-1]
+        return np.asarray(self._label_shares(readings, units, num_claims, num_options))
+
+    @partial(jax.jit, static_argnames=("self", "num_claims", "num_options"))
+    def _label_shares(
+        self, readings: Readings, units: Units, num_claims: int, num_options: int
+    ) -> Array:
+        """The probability of every label of every claim, float32 `[N, Y]`."""
+        probabilities = jnp.exp(log_marginals(self._estimate(readings, units), units))
         shares = jnp.stack(
             [
                 jnp.sum(jnp.where(units.assignments == y, probabilities[..., None], 0.0), axis=1)
@@ -309,7 +316,7 @@ class Marginals(ChainSearch):
             axis=-1,
         )  # [G, M, Y]
         of_claims = jnp.zeros((num_claims, num_options), jnp.float32)
-        return np.asarray(of_claims.at[units.members].set(shares, mode="drop"))
+        return of_claims.at[units.members].set(shares, mode="drop")
 
     def _diagnostics(self, state: ChainState, marginals: np.ndarray) -> dict[str, Any]:
         bias, share = float(state.memory.bias[0]), float(state.memory.true_share[0])
