@@ -5,6 +5,7 @@ are used. Only matrices of layers are kept so; embeddings, heads, norms and rout
 keeps 4 bits in a byte, so that there int4 saves what int8 does.
 """
 
+from functools import partial
 from typing import Any, Literal, NamedTuple, get_args
 
 import jax
@@ -38,9 +39,13 @@ def quantize(kernel: np.ndarray, kind: Quantization, dtype: jnp.dtype) -> Quanti
     Raises:
         CheckpointError: qwix, which does it, is not installed.
     """
-    array = jnp.asarray(kernel, jnp.float32)
+    return _quantize(np.asarray(kernel, np.float32), kind, jnp.dtype(dtype))
+
+
+@partial(jax.jit, static_argnames=("kind", "dtype"))
+def _quantize(kernel: jax.Array, kind: Quantization, dtype: jnp.dtype) -> Quantized:
     found = _qwix().quantize(
-        array, jnp.dtype(kind), channelwise_axes=(1,), tiled_axes={0: GROUP}, scale_dtype=dtype
+        kernel, jnp.dtype(kind), channelwise_axes=(1,), tiled_axes={0: GROUP}, scale_dtype=dtype
     )
     return Quantized(found.qvalue, found.scale)
 

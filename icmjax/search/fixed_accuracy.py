@@ -366,6 +366,7 @@ def draw_swap(rng_key: Array, log_weights: Array, counts: Array, assignment: Arr
     return Swap(assignment, new, jnp.stack([unit, other]), is_single)
 
 
+@jax.jit
 def swap_log_prob(swap: Swap, log_weights: Array, counts: Array) -> Array:
     """Log-probability of drawing a swap, from the weights where it starts."""
     first, second = swap.units

@@ -96,15 +96,16 @@ def search_together(
                 state, info = _run_blocks(
                     keys, state, scorer, stacked_rules, *block, algorithm=own[0], axes=axes
                 )
-                host_state = jax.tree.map(np.array, state)
+                host_state, host_info = jax.tree.map(np.array, (state, info))
             num_begun += size
             check_scores(host_state.is_nonfinite)
             for persona, search in enumerate(searches):
-                own_state, own_info = _part(host_state, persona), _part(info, persona)
+                own_state, own_info = _part(host_state, persona), _part(host_info, persona)
                 search.take(own_state, own_info, time.perf_counter() - started)
             told.update(num_begun, sum(search.num_tokens for search in searches), {})
     seconds = time.perf_counter() - started
-    return [search.result(_part(state, each), seconds) for each, search in enumerate(searches)]
+    host_state = jax.tree.map(np.array, state)
+    return [search.result(_part(host_state, each), seconds) for each, search in enumerate(searches)]
 
 
 def _expected_tokens(algorithms: Sequence[Algorithm], scorers: Sequence[Scorer]) -> int | None:
@@ -152,7 +153,7 @@ class _Search:
 
 
 def _part(tree: Any, persona: int) -> Any:
-    """One persona's part of arrays, on the host."""
+    """One persona's part of numpy arrays, as arrays of its own."""
     return jax.tree.map(lambda leaf: np.array(leaf[persona]), tree)
 
 
@@ -212,8 +213,9 @@ def _shape(tree: Any) -> tuple:
     return structure, [(np.shape(leaf), jnp.asarray(leaf).dtype) for leaf in leaves]
 
 
+@jax.jit
 def _stack(trees: Sequence[Any]) -> Any:
-    return jax.tree.map(lambda *leaves: jnp.stack([jnp.asarray(leaf) for leaf in leaves]), *trees)
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
 
 
 class _Axes:

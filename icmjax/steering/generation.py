@@ -95,7 +95,7 @@ def generate(
     )
     texts = [
         lm.tokenizer.decode(row[kept], skip_special_tokens=True)
-        for row, kept in zip(tokens, np.asarray(is_real), strict=True)
+        for row, kept in zip(np.asarray(tokens), np.asarray(is_real), strict=True)
     ]
     return [str(text).split(stop)[0] for text in texts]
 
