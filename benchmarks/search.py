@@ -281,7 +281,7 @@ def tempering_cost(result: SearchResult, target: float) -> dict[str, Any]:
 
 def enumerated_optimum(scorer: Any, rules: Any, num_claims: int) -> float:
     """The highest U of all labellings."""
-    rules = jax.tree.map(jnp.asarray, rules)
+    rules = jax.device_put(rules)
     codes = np.arange(2**num_claims)
     labellings = ((codes[:, None] >> np.arange(num_claims)) & 1).astype(np.int8)
     size = min(MAX_BATCH, len(labellings))

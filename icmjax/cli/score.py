@@ -55,7 +55,7 @@ def command(
     device_labels = jnp.asarray(labels)
     logp = scorer(device_labels)
     icmjax.scoring.checked_scores(logp, claims)
-    rules = jax.tree.map(jnp.asarray, claims.rules)
+    rules = jax.device_put(claims.rules)
     gold_labels = np.full_like(labels, icmjax.UNLABELLED) if gold is None else gold.labels
     # A claim without a label is neither right nor wrong.
     is_judged = (labels != icmjax.UNLABELLED) & (gold_labels != icmjax.UNLABELLED)

@@ -213,7 +213,7 @@ def expected_gain(
         return gains
     changes, fixed = list(known), np.stack(list(known.values()))
     answered = np.where(fixed >= 0, fixed, labels).astype(np.int8)
-    device_rules = jax.tree.map(jnp.asarray, rules)
+    device_rules = jax.device_put(rules)
     logp = np.asarray(scorer(jnp.asarray(answered)))
     relabelled = np.where(fixed >= 0, fixed, logp.argmax(-1)).astype(np.int8)
     both = jnp.asarray(np.concatenate([relabelled, np.asarray(labels, np.int8)[None]]))

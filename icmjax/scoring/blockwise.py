@@ -103,7 +103,7 @@ def make_blockwise_scorer(
         memory_budget,
         None if batch_size is None else min(batch_size, num_claims),
     )
-    on_device = jax.tree.map(jnp.asarray, claims)
+    on_device = jax.device_put(claims)
     preamble, blocks = _encode(lm, on_device, batch_size)
     is_plain = temperature == 1.0 and scale == 1.0
     tempering = Tempering(jnp.float32(temperature), jnp.float32(scale))

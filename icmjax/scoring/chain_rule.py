@@ -128,7 +128,7 @@ def make_chain_rule_scorer(
     return ChainRuleScorer(
         is_query_inside=_is_query_inside(claims),
         lm=lm,
-        claims=jax.tree.map(jnp.asarray, claims),
+        claims=jax.device_put(claims),
         orders=orders.astype(jnp.int32),
         width=width,
         batch_size=batch_size,

@@ -58,7 +58,7 @@ def measure_fidelity(
       objective: what mutual predictability averages.
     """
     labels = np.atleast_2d(np.asarray(labels, np.int8))
-    rules = jax.tree.map(jnp.asarray, rules)
+    rules = jax.device_put(rules)
     is_flipped = _flips(rng_key, labels, num_flips, approximate(labels[0]).shape[-1])
     states = jnp.asarray(np.concatenate([labels[:, None], is_flipped], axis=1))
     logp, utilities = [], []

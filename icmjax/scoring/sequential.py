@@ -130,7 +130,7 @@ def make_sequential_scorer(
     )
     return SequentialScorer(
         lm=lm,
-        claims=jax.tree.map(jnp.asarray, claims),
+        claims=jax.device_put(claims),
         groups=jnp.asarray(groups, np.int32),
         leave=leave,
         batch_size=batch_size,

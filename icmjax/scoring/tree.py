@@ -195,7 +195,7 @@ def scorer_of_plan(
     spare = np.arange(len(plan.order), len(plan.order) + num_spare, dtype=np.int32)
     scorer = TreeScorer(
         lm=lm,
-        claims=jax.tree.map(jnp.asarray, claims),
+        claims=jax.device_put(claims),
         order=jnp.asarray(np.concatenate([plan.order, spare])),
         queries=jnp.arange(num_rows, dtype=jnp.int32),
         # A spare row's leaf is none: nothing is written there.

@@ -51,6 +51,22 @@ class ChainInfo(NamedTuple):
     label_log_probs: Array  # float32 [C, N, Y], of the pass; [C, 0, Y] where they are not kept
 
 
+@functools.partial(jax.jit, static_argnames="num_options")
+def first_state(labels: Array, units: Units, memory: Any, num_options: int) -> ChainState:
+    """Chains at labels int8 `[C, N]`, not scored yet; `memory` is one chain's, or `()`."""
+    num_chains = labels.shape[0]
+    first, per_chain = unscored(labels, num_options), jnp.zeros((num_chains,), jnp.int32)
+    return ChainState(
+        current=first,
+        best=first._replace(utility=jnp.full_like(first.utility, -jnp.inf)),
+        memory=jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (num_chains, *leaf.shape)), memory),
+        units=units,
+        num_steps=per_chain,
+        num_passes=per_chain,
+        is_nonfinite=jnp.zeros(labels.shape, bool),
+    )
+
+
 @dataclasses.dataclass(frozen=True)
 class ChainSearch:
     """C independent chains that score one labelling a step, all in one batch.
@@ -124,24 +140,7 @@ class ChainSearch:
         del rng_key, groups
         labels = np.tile(np.asarray(clamped, np.int8), (self.num_chains, 1))
         units = make_units(rules, clamped, num_options)
-        return self._state(
-            jnp.asarray(labels), units, self._memory(units, num_options), num_options
-        )
-
-    def _state(self, labels: Array, units: Units, memory: Any, num_options: int) -> ChainState:
-        num_chains = labels.shape[0]
-        first, per_chain = unscored(labels, num_options), jnp.zeros((num_chains,), jnp.int32)
-        return ChainState(
-            current=first,
-            best=first._replace(utility=jnp.full_like(first.utility, -jnp.inf)),
-            memory=jax.tree.map(
-                lambda leaf: jnp.broadcast_to(leaf, (num_chains, *leaf.shape)), memory
-            ),
-            units=units,
-            num_steps=per_chain,
-            num_passes=per_chain,
-            is_nonfinite=jnp.zeros(labels.shape, bool),
-        )
+        return first_state(labels, units, self._memory(units, num_options), num_options)
 
     def _memory(self, units: Units, num_options: int) -> Any:
         """What one chain keeps besides its labels at first: a pytree."""

@@ -14,7 +14,7 @@ from jax import Array
 from icmjax.claims import PairRules
 from icmjax.errors import Fault, InputError
 from icmjax.search.base import Labelling, Outcome, Scorer, metropolis_accept, names_fields
-from icmjax.search.chains import ChainInfo, ChainSearch, ChainState
+from icmjax.search.chains import ChainInfo, ChainSearch, ChainState, first_state
 from icmjax.search.moves import BALANCINGS, Balancing, assignment_scores, flip_log_weights
 from icmjax.search.units import Units, assignment_of, labels_of, make_units, sum_by_assignment
 
@@ -150,12 +150,12 @@ class FixedAccuracy(ChainSearch):
             if start is None:
                 faults.append(_count_fault(num_errors, chain, self.is_balanced))
             else:
-                starts.append(labels_of(units, jnp.asarray(start), num_claims))
+                starts.append(labels_of(units, start, num_claims))
                 counts.append(table)
         if faults:
             raise InputError(faults)
         stacked = jnp.stack(starts)
-        state = self._state(stacked, units, (), num_options)
+        state = first_state(stacked, units, (), num_options)
         assignment = jax.vmap(lambda labels: assignment_of(units, labels))(stacked)
         num_chains = len(starts)
         swap = Swap(
@@ -296,7 +296,7 @@ def kept_counts(
             np.tile(np.arange(num_options) == y, (len(target), 1)) for y in range(num_options)
         ]
     return np.stack(
-        [np.asarray(sum_by_assignment(units, jnp.asarray(t, jnp.int32))) for t in tables], axis=-1
+        [np.asarray(sum_by_assignment(units, t.astype(np.int32))) for t in tables], axis=-1
     )
 
 

@@ -103,7 +103,7 @@ def run_search(
       RunError: what `run` kept is of another version.
     """
     step_key, first = start(scorer, rules, algorithm, rng_key, clamped, groups)
-    rules = jax.tree.map(jnp.asarray, rules)
+    rules = jax.device_put(rules)
     restored = None if run is None else hosts.restore(run, first)
     state, blocks, account = (first, [], Account(0, 0.0)) if restored is None else restored
     state = _copied(state)  # because the blocks donate it
@@ -357,7 +357,7 @@ def log_odds_of(logp: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
     log P(True) − log P(False) of two options; of more, the own label against all others.
     """
-    odds = np.asarray(label_log_odds(jnp.asarray(logp)))
+    odds = np.asarray(label_log_odds(logp))
     if logp.shape[-1] == 2:
         return odds[:, 1]
     return np.take_along_axis(odds, labels[:, None].astype(np.int64), axis=-1)[:, 0]
@@ -445,7 +445,7 @@ def _validate(
             )
         )
     if not faults:
-        is_broken = np.asarray(violated_pairs(jnp.asarray(clamped, jnp.int8), rules))
+        is_broken = np.asarray(violated_pairs(clamped.astype(np.int8), rules))
         faults = [
             Fault(
                 rule="Clamped labels keep the hard pair rules.",

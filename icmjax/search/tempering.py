@@ -1,6 +1,7 @@
 """Parallel tempering: replicas at many temperatures, informed proposals, the best state kept."""
 
 import dataclasses
+import functools
 from typing import Any, ClassVar, NamedTuple
 
 import jax
@@ -158,6 +159,11 @@ class ParallelTempering:
         del groups
         units, num_replicas = make_units(rules, clamped, num_options), self.ladder.num_replicas
         labels = self.start.labels(rng_key, units, clamped, self.num_chains, num_replicas)
+        return self._first_state(labels, units, num_options)
+
+    @functools.partial(jax.jit, static_argnames=("self", "num_options"))
+    def _first_state(self, labels: Array, units: Units, num_options: int) -> TemperingState:
+        num_claims = labels.shape[-1]
         best, current = unscored(labels[:, 0], num_options), unscored(labels, num_options)
         return TemperingState(
             current=current._replace(utility=jnp.full_like(current.utility, -jnp.inf)),
@@ -165,9 +171,9 @@ class ParallelTempering:
             best=best._replace(utility=jnp.full_like(best.utility, -jnp.inf)),
             rungs=first_rungs(self.ladder, self.num_chains),
             units=units,
-            tally=first_tally(self.num_chains, len(clamped), num_options),
+            tally=first_tally(self.num_chains, num_claims, num_options),
             num_steps=jnp.zeros((self.num_chains,), jnp.int32),
-            num_passes=jnp.zeros((self.num_chains, num_replicas), jnp.int32),
+            num_passes=jnp.zeros(labels.shape[:-1], jnp.int32),
             is_nonfinite=jnp.zeros(labels.shape, bool),
         )
 

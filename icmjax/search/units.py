@@ -191,7 +191,7 @@ def _pad(
             labels = rows[unit]
             costs[unit, : len(labels)] += penalty[labels[:, one], labels[:, other]]
     arrays = (members_of, assignments, is_allowed, costs, mirror)
-    return Units(*(jnp.asarray(array) for array in arrays))
+    return Units(*jax.device_put(arrays))
 
 
 def _unit_fault(members: np.ndarray, num_assignments: int) -> Fault:
