@@ -69,6 +69,7 @@ from measure.search_tables import (
 )
 
 import icmjax
+from icmjax.arrays import on_device
 from icmjax.persona_world import make_observer_scorer, make_observer_steerer, make_task, make_world
 from icmjax.search import (
     ICM,
@@ -281,7 +282,7 @@ def tempering_cost(result: SearchResult, target: float) -> dict[str, Any]:
 
 def enumerated_optimum(scorer: Any, rules: Any, num_claims: int) -> float:
     """The highest U of all labellings."""
-    rules = jax.device_put(rules)
+    rules = on_device(rules)
     codes = np.arange(2**num_claims)
     labellings = ((codes[:, None] >> np.arange(num_claims)) & 1).astype(np.int8)
     size = min(MAX_BATCH, len(labellings))

@@ -32,6 +32,9 @@ from icmjax.search.moves import flip_log_weights
 TARGET = np.array([1, 0, 0, 1, 1, 0, 1, 0, 0, 1], np.int8)
 PAIRS = make_rules([(0, 1), (2, 3), (4, 5)], penalty_table("exactly_one_true"))
 FREE = np.full(4, -1, np.int8)
+# Each is called for many shapes, and would be compiled operation by operation.
+log_probs = jax.jit(jax.vmap(swap_log_prob, in_axes=(0, 0, None)))
+log_ratios = jax.jit(jax.vmap(swap_log_ratio, in_axes=(0, 0, 0, None)))
 
 
 def run(algorithm, rules=PAIRS, seed=0, scorer=None):
@@ -64,10 +67,8 @@ def swap_matrix(space, counts, beta, guide):
         )
         if not num_moves:
             continue
-        log_prob = jax.vmap(lambda s, w: swap_log_prob(s, w, counts))(swap, weights[pairs[0]])
-        ratio = jax.vmap(lambda s, w, v: swap_log_ratio(s, w, v, counts))(
-            swap, weights[pairs[0]], weights[pairs[1]]
-        )
+        log_prob = log_probs(swap, weights[pairs[0]], counts)
+        ratio = log_ratios(swap, weights[pairs[0]], weights[pairs[1]], counts)
         ratio += beta * (space.utility[pairs[1]] - space.utility[pairs[0]])
         proposed = np.exp(np.asarray(log_prob))
         np.add.at(total, pairs[0], proposed)

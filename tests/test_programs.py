@@ -2,19 +2,22 @@
 
 import jax
 import jax.monitoring
+import numpy as np
 import pytest
 from scorers import table_scorer
 
+from icmjax.arrays import on_device
 from icmjax.claims.consistency import make_rules, penalty_table
 from icmjax.search import Bootstrap, FixedAccuracy, Marginals, run_search
 
-NUM_CLAIMS = 7  # of no other test, whose programs would be there already
+NUM_CLAIMS = 7
 RULES = make_rules([(0, 1), (2, 5)], penalty_table("exactly_one_true"))
 
 
 @pytest.fixture
 def compiled():
-    """The names of the programs that are compiled."""
+    """The names of the programs that are compiled, of which none is there before."""
+    jax.clear_caches()
     names = []
 
     def note(event, seconds, fun_name=None, **_):
@@ -42,3 +45,16 @@ def test_what_the_host_does_about_a_search_is_compiled_in_few_programs(algorithm
     run_search(scorer, RULES, algorithm, jax.random.key(0), progress=False)
     assert sum("take_block" in name for name in compiled) == 1
     assert len(compiled) <= 40
+
+
+def test_what_is_on_the_device_is_its_own(compiled):
+    """At 64 bytes, where a CPU would share the memory of numpy with what is put there."""
+    memory = np.zeros(128, np.int8)
+    start = -memory.ctypes.data % 64
+    given = memory[start : start + 64].view(np.int32)
+    shared = jax.device_put(given)
+    there = on_device({"given": given, "kept": shared})
+    given[:] = 7
+    np.testing.assert_array_equal(there["given"], np.zeros(16, np.int32))
+    assert there["kept"] is shared
+    assert not compiled

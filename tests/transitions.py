@@ -23,8 +23,9 @@ class Space:
         self.assignments = np.array(list(itertools.product(*map(range, counts))), np.int32)
         self.index = {tuple(row): i for i, row in enumerate(self.assignments.tolist())}
         scorer = jax.tree.map(lambda leaf: leaf.astype(jnp.float64), scorer)
-        self.labels = jax.vmap(lambda a: labels_of(units, a, scorer.num_claims))(self.assignments)
-        back = jax.vmap(lambda labels: assignment_of(units, labels))(self.labels)
+        labels_fn = jax.vmap(lambda a: labels_of(units, a, scorer.num_claims))
+        self.labels = jax.jit(labels_fn)(self.assignments)
+        back = jax.jit(jax.vmap(lambda labels: assignment_of(units, labels)))(self.labels)
         np.testing.assert_array_equal(back, self.assignments)
         logp = scorer(self.labels)
         assert logp.dtype == jnp.float64

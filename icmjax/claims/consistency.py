@@ -9,7 +9,6 @@ import itertools
 from collections.abc import Hashable, Sequence
 from typing import Literal, NamedTuple, get_args
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
@@ -165,7 +164,6 @@ def select_rules(rules: PairRules, indices: Sequence[int] | np.ndarray) -> PairR
     )
 
 
-@jax.jit
 def pair_penalties(labels: Array, rules: PairRules) -> Array:
     """What each pair costs under some labels; 0 where either claim is unlabelled.
 
@@ -184,13 +182,11 @@ def pair_penalties(labels: Array, rules: PairRules) -> Array:
     return jnp.where(is_labelled, penalty, 0.0)
 
 
-@jax.jit
 def violated_pairs(labels: Array, rules: PairRules) -> Array:
     """Which pairs violate their rule: int8 `[..., N]` → bool `[..., E]`."""
     return pair_penalties(labels, rules) > 0
 
 
-@jax.jit
 def count_violations(labels: Array, rules: PairRules) -> Array:
     """Number of violated pairs, the second term of the utility (arXiv:2506.10139, equation 2).
 

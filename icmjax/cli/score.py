@@ -7,6 +7,7 @@ import json
 import click
 
 import icmjax
+from icmjax.arrays import on_device
 from icmjax.cli.config import config_option
 from icmjax.cli.faults import reports_faults
 from icmjax.cli.inputs import read_labels
@@ -44,7 +45,6 @@ def command(
 
     The accuracy is that of the labelled claims that have a gold label.
     """
-    import jax
     import jax.numpy as jnp
     import numpy as np
 
@@ -55,7 +55,7 @@ def command(
     device_labels = jnp.asarray(labels)
     logp = scorer(device_labels)
     icmjax.scoring.checked_scores(logp, claims)
-    rules = jax.device_put(claims.rules)
+    rules = on_device(claims.rules)
     gold_labels = np.full_like(labels, icmjax.UNLABELLED) if gold is None else gold.labels
     # A claim without a label is neither right nor wrong.
     is_judged = (labels != icmjax.UNLABELLED) & (gold_labels != icmjax.UNLABELLED)

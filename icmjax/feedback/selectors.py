@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import scipy.special
 
+from icmjax.arrays import on_device
 from icmjax.claims import UNLABELLED, PairRules
 from icmjax.errors import ClaimsError, Fault, InputError
 from icmjax.scoring import Objective, utility
@@ -213,7 +214,7 @@ def expected_gain(
         return gains
     changes, fixed = list(known), np.stack(list(known.values()))
     answered = np.where(fixed >= 0, fixed, labels).astype(np.int8)
-    device_rules = jax.device_put(rules)
+    device_rules = on_device(rules)
     logp = np.asarray(scorer(jnp.asarray(answered)))
     relabelled = np.where(fixed >= 0, fixed, logp.argmax(-1)).astype(np.int8)
     both = jnp.asarray(np.concatenate([relabelled, np.asarray(labels, np.int8)[None]]))

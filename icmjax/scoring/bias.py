@@ -36,7 +36,6 @@ def less_bias(label_log_probs: Array, bias: Bias) -> Array:
     return without_bias(label_log_probs, cluster_border(log_odds))
 
 
-@jax.jit
 def cluster_border(log_odds: Array, is_read: Array | None = None) -> Array:
     """The border between the two clusters of log-odds with the least variance inside them.
 
@@ -70,7 +69,6 @@ def cluster_border(log_odds: Array, is_read: Array | None = None) -> Array:
     return (ends[0] + ends[1]) / 2
 
 
-@jax.jit
 def share_border(log_odds: Array, share: float, is_read: Array | None = None) -> Array:
     """The border above which that share of the log-odds lies.
 
@@ -86,7 +84,6 @@ def share_border(log_odds: Array, share: float, is_read: Array | None = None) ->
     return jnp.nanquantile(jnp.where(is_read, log_odds, jnp.nan), 1 - share, axis=-1)
 
 
-@jax.jit
 def without_bias(label_log_probs: Array, border: Array) -> Array:
     """Label log-probs of binary claims whose log-odds have the border taken off.
 

@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from icmjax.arrays import on_device
 from icmjax.lm import KeyValues, LanguageModel, Segment, Tempering
 from icmjax.prompts import TokenizedClaims
 from icmjax.scoring.brief import OfClaims
@@ -103,13 +104,13 @@ def make_blockwise_scorer(
         memory_budget,
         None if batch_size is None else min(batch_size, num_claims),
     )
-    on_device = jax.device_put(claims)
-    preamble, blocks = _encode(lm, on_device, batch_size)
+    device_claims = on_device(claims)
+    preamble, blocks = _encode(lm, device_claims, batch_size)
     is_plain = temperature == 1.0 and scale == 1.0
     tempering = Tempering(jnp.float32(temperature), jnp.float32(scale))
     return BlockwiseScorer(
         lm=lm,
-        claims=on_device,
+        claims=device_claims,
         is_read=jnp.asarray(units[:, None] != units[None, :]),
         preamble=preamble,
         blocks=blocks,

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from icmjax.arrays import on_device
 from icmjax.lm import LanguageModel, Segment
 from icmjax.prompts import TokenizedClaims
 from icmjax.scoring.brief import OfClaims
@@ -128,7 +129,7 @@ def make_chain_rule_scorer(
     return ChainRuleScorer(
         is_query_inside=_is_query_inside(claims),
         lm=lm,
-        claims=jax.device_put(claims),
+        claims=on_device(claims),
         orders=orders.astype(jnp.int32),
         width=width,
         batch_size=batch_size,

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import scipy
 
+from icmjax.arrays import on_device
 from icmjax.claims import PairRules
 from icmjax.scoring.objectives import Objective, utility
 
@@ -58,7 +59,7 @@ def measure_fidelity(
       objective: what mutual predictability averages.
     """
     labels = np.atleast_2d(np.asarray(labels, np.int8))
-    rules = jax.device_put(rules)
+    rules = on_device(rules)
     is_flipped = _flips(rng_key, labels, num_flips, approximate(labels[0]).shape[-1])
     states = jnp.asarray(np.concatenate([labels[:, None], is_flipped], axis=1))
     logp, utilities = [], []

@@ -1,6 +1,5 @@
 """The utility U(D) of a labelling, from label log-probs, labels and pair rules."""
 
-import functools
 from typing import Literal, get_args
 
 import jax
@@ -13,7 +12,6 @@ Objective = Literal["log_prob", "log_odds"]
 OBJECTIVES: tuple[str, ...] = get_args(Objective)
 
 
-@jax.jit
 def label_log_odds(logp: Array) -> Array:
     """Log-odds of every label option against all the others together, in nats.
 
@@ -51,7 +49,6 @@ def claim_scores(logp: Array, objective: Objective) -> Array:
     raise ValueError(f"objective must be one of {OBJECTIVES}, found {objective!r}")
 
 
-@functools.partial(jax.jit, static_argnames="objective")
 def mutual_predictability(logp: Array, labels: Array, objective: Objective = "log_prob") -> Array:
     """Mean score, over the labelled claims, of their own label given all the other labelled claims.
 
@@ -74,7 +71,6 @@ def mutual_predictability(logp: Array, labels: Array, objective: Objective = "lo
     return jnp.sum(jnp.where(is_labelled, own, 0.0), axis=-1) / jnp.maximum(num_labelled, 1.0)
 
 
-@functools.partial(jax.jit, static_argnames="objective")
 def utility(
     logp: Array,
     labels: Array,

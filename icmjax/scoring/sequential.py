@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from icmjax.arrays import on_device
 from icmjax.lm import LanguageModel
 from icmjax.prompts import TokenizedClaims, prompt_lengths
 from icmjax.scoring.brief import OfClaims
@@ -130,7 +131,7 @@ def make_sequential_scorer(
     )
     return SequentialScorer(
         lm=lm,
-        claims=jax.device_put(claims),
+        claims=on_device(claims),
         groups=jnp.asarray(groups, np.int32),
         leave=leave,
         batch_size=batch_size,

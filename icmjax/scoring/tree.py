@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from icmjax.arrays import on_device
 from icmjax.claims import UNLABELLED
 from icmjax.errors import Fault, InputError
 from icmjax.lm import CHAIN_AXIS, QUERY_AXIS, LanguageModel, Segment, make_mesh
@@ -195,7 +196,7 @@ def scorer_of_plan(
     spare = np.arange(len(plan.order), len(plan.order) + num_spare, dtype=np.int32)
     scorer = TreeScorer(
         lm=lm,
-        claims=jax.device_put(claims),
+        claims=on_device(claims),
         order=jnp.asarray(np.concatenate([plan.order, spare])),
         queries=jnp.arange(num_rows, dtype=jnp.int32),
         # A spare row's leaf is none: nothing is written there.

@@ -1,6 +1,7 @@
 """Bootstrapping: the labels of one pass are the demonstrations of the next."""
 
 import dataclasses
+import functools
 from typing import Any
 
 import jax
@@ -13,6 +14,9 @@ from icmjax.search.base import Labelling, names_fields
 from icmjax.search.chains import ChainInfo, ChainSearch, ChainState
 from icmjax.search.moves import assignment_scores, best_assignment
 from icmjax.search.units import Units, labels_of
+
+# On the host, operation by operation, it would be a dozen programs.
+_less_bias = jax.jit(less_bias, static_argnames="bias")
 
 UNSETTLED = 0.25  # share of labels that another pass changes, from which on a result says so
 
@@ -60,6 +64,7 @@ class Bootstrap(ChainSearch):
         del units, num_options
         return jnp.array(False)
 
+    @functools.partial(jax.jit, static_argnames="self")
     def _relabelled(self, given: Labelling, units: Units) -> Array:
         """The most probable labels given these ones, int8 `[N]`."""
         num_claims = given.labels.shape[0]
@@ -115,4 +120,4 @@ class Bootstrap(ChainSearch):
 
     def _marginals(self, labelling: Labelling, state: ChainState, trace: ChainInfo) -> np.ndarray:
         del state, trace
-        return np.exp(less_bias(jnp.asarray(labelling.label_log_probs), self.bias))
+        return np.exp(_less_bias(labelling.label_log_probs, self.bias))

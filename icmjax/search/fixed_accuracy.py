@@ -18,6 +18,11 @@ from icmjax.search.chains import ChainInfo, ChainSearch, ChainState, first_state
 from icmjax.search.moves import BALANCINGS, Balancing, assignment_scores, flip_log_weights
 from icmjax.search.units import Units, assignment_of, labels_of, make_units, sum_by_assignment
 
+# On the host, operation by operation, they would be a dozen programs each.
+_labels_of = jax.jit(labels_of, static_argnames="num_claims")
+_assignments_of = jax.jit(jax.vmap(assignment_of, in_axes=(None, 0)))
+_sums = jax.jit(sum_by_assignment)
+
 
 class Swap(NamedTuple):
     """A move of one unit, and of a second one that makes up for it; a pytree."""
@@ -150,13 +155,13 @@ class FixedAccuracy(ChainSearch):
             if start is None:
                 faults.append(_count_fault(num_errors, chain, self.is_balanced))
             else:
-                starts.append(labels_of(units, start, num_claims))
+                starts.append(_labels_of(units, start, num_claims))
                 counts.append(table)
         if faults:
             raise InputError(faults)
         stacked = jnp.stack(starts)
         state = first_state(stacked, units, (), num_options)
-        assignment = jax.vmap(lambda labels: assignment_of(units, labels))(stacked)
+        assignment = _assignments_of(units, stacked)
         num_chains = len(starts)
         swap = Swap(
             old=assignment,
@@ -295,9 +300,7 @@ def kept_counts(
         tables += [
             np.tile(np.arange(num_options) == y, (len(target), 1)) for y in range(num_options)
         ]
-    return np.stack(
-        [np.asarray(sum_by_assignment(units, t.astype(np.int32))) for t in tables], axis=-1
-    )
+    return np.stack([np.asarray(_sums(units, t.astype(np.int32))) for t in tables], axis=-1)
 
 
 def random_assignment(
@@ -366,7 +369,6 @@ def draw_swap(rng_key: Array, log_weights: Array, counts: Array, assignment: Arr
     return Swap(assignment, new, jnp.stack([unit, other]), is_single)
 
 
-@jax.jit
 def swap_log_prob(swap: Swap, log_weights: Array, counts: Array) -> Array:
     """Log-probability of drawing a swap, from the weights where it starts."""
     first, second = swap.units

@@ -12,6 +12,7 @@ import numpy as np
 import scipy.special
 from jax import Array, lax
 
+from icmjax.arrays import on_device
 from icmjax.claims import PairRules, violated_pairs
 from icmjax.errors import (
     ClaimsError,
@@ -31,6 +32,8 @@ from icmjax.search.progress import Progress
 COLLAPSED_SHARE = 0.95
 _GIVE_RULES = "give claims.rules, as of icmjax.load_claims"
 BLOCK_SECONDS = 5.0  # that a block may take: progress and Ctrl-C wait for its end
+# On the host, operation by operation, they would be a dozen programs each.
+_log_odds, _violated = jax.jit(label_log_odds), jax.jit(violated_pairs)
 
 
 class SearchResult(NamedTuple):
@@ -103,7 +106,7 @@ def run_search(
       RunError: what `run` kept is of another version.
     """
     step_key, first = start(scorer, rules, algorithm, rng_key, clamped, groups)
-    rules = jax.device_put(rules)
+    rules = on_device(rules)
     restored = None if run is None else hosts.restore(run, first)
     state, blocks, account = (first, [], Account(0, 0.0)) if restored is None else restored
     state = _copied(state)  # because the blocks donate it
@@ -357,7 +360,7 @@ def log_odds_of(logp: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
     log P(True) − log P(False) of two options; of more, the own label against all others.
     """
-    odds = np.asarray(label_log_odds(logp))
+    odds = np.asarray(_log_odds(logp))
     if logp.shape[-1] == 2:
         return odds[:, 1]
     return np.take_along_axis(odds, labels[:, None].astype(np.int64), axis=-1)[:, 0]
@@ -445,7 +448,7 @@ def _validate(
             )
         )
     if not faults:
-        is_broken = np.asarray(violated_pairs(clamped.astype(np.int8), rules))
+        is_broken = np.asarray(_violated(clamped.astype(np.int8), rules))
         faults = [
             Fault(
                 rule="Clamped labels keep the hard pair rules.",

@@ -6,7 +6,6 @@ that a pair can be turned round at once. Units are a partition of the claims: an
 unit is a labelling.
 """
 
-import functools
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -111,7 +110,6 @@ def check_labels(where: str, labels: np.ndarray, units: Units, clamped: np.ndarr
         raise InputError(faults)
 
 
-@functools.partial(jax.jit, static_argnames="num_claims")
 def labels_of(units: Units, assignment: Array, num_claims: int) -> Array:
     """The labelling of an assignment: int32 `[G]` → int8 `[N]`."""
     chosen = units.assignments[jnp.arange(units.members.shape[0], dtype=jnp.int32), assignment]
@@ -119,7 +117,6 @@ def labels_of(units: Units, assignment: Array, num_claims: int) -> Array:
     return labels.at[units.members].set(chosen, mode="drop")
 
 
-@jax.jit
 def assignment_of(units: Units, labels: Array) -> Array:
     """The assignment of a labelling: int8 `[N]` → int32 `[G]`; 0 where a unit has none of its."""
     is_padding = units.members == labels.shape[0]
@@ -128,7 +125,6 @@ def assignment_of(units: Units, labels: Array) -> Array:
     return jnp.argmax(is_same & units.is_allowed, axis=-1).astype(jnp.int32)
 
 
-@jax.jit
 def sum_by_assignment(units: Units, by_label: Array) -> Array:
     """Sums of a quantity of each claim and label over a unit's members: `[N, Y]` → `[G, A]`."""
     index = jnp.maximum(units.assignments, 0).astype(jnp.int32)  # [G, A, M]
