@@ -40,7 +40,7 @@ def compiled():
     ids=lambda algorithm: type(algorithm).__name__,
 )
 def test_what_the_host_does_about_a_search_is_compiled_in_few_programs(algorithm, compiled):
-    """Operation by operation it was 108 to 131 of them, 2 to 4 s of a core; it is 23 to 25."""
+    """Operation by operation it was 108 to 131 of them, about 2 s of a core; it is 16 to 25."""
     scorer = table_scorer(0, NUM_CLAIMS)
     run_search(scorer, RULES, algorithm, jax.random.key(0), progress=False)
     assert sum("take_block" in name for name in compiled) == 1
