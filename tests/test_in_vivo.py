@@ -51,22 +51,21 @@ def wordings(experiments_on_path):
     return importlib.import_module("harness.wordings")
 
 
-@pytest.fixture(scope="module")
-def few_answers(experiments_on_path):
+def ask_little(patch):
     """Of every number of answers a search has a program of its own: one number, not three."""
-    with pytest.MonkeyPatch.context() as patch:
-        for name in ("in_vivo", "harness.in_vivo_parts"):
-            patch.setattr(importlib.import_module(name), "BUDGETS", (2,))
-        yield
+    for name in ("in_vivo", "harness.in_vivo_parts"):
+        patch.setattr(importlib.import_module(name), "BUDGETS", (2,))
 
 
 @pytest.fixture(scope="module")
-def found(persona_data, few_answers, tmp_path_factory):
+def found(persona_data, experiments_on_path, tmp_path_factory):
     """The command's options, the folder that it was called in, and its result."""
     options = f"--model {persona_data}/lm --data {persona_data} {TOY}"
     options += f" --parts '{','.join(PARTS)}'"
     folder = tmp_path_factory.mktemp("in_vivo")
-    result = invoke_in(folder, "in_vivo", options)
+    with pytest.MonkeyPatch.context() as patch:
+        ask_little(patch)
+        result = invoke_in(folder, "in_vivo", options)
     assert result.exit_code == 0, result.output
     return options, folder, result
 
@@ -179,6 +178,7 @@ def test_every_part_has_its_tables_and_a_second_call_runs_nothing(found, monkeyp
             assert all(len(unit[f"open: {name}"]["texts"]) == 9 for name in ("gold", "marginals"))
             assert all('"' not in text for text in unit["open: gold"]["texts"])
     assert all(title in result.stdout for title in report)
+    ask_little(monkeypatch)
     check_resumes(folder, "in_vivo", options, monkeypatch)
 
 
