@@ -7,7 +7,6 @@ import json
 import click
 
 import icmjax
-from icmjax.arrays import on_device
 from icmjax.cli.config import config_option
 from icmjax.cli.faults import reports_faults
 from icmjax.cli.inputs import read_labels
@@ -47,6 +46,8 @@ def command(
     """
     import jax.numpy as jnp
     import numpy as np
+
+    from icmjax.arrays import on_device
 
     claims, gold = source.read()
     is_part = source.persona is not None or source.limit is not None
