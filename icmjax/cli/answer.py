@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import pathlib
-import shlex
 import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -19,6 +18,7 @@ from icmjax.cli.interviews import lines_of
 from icmjax.cli.labelling import Place, Task
 from icmjax.cli.machine import Machine, machine_options
 from icmjax.cli.output import json_option, log_option, logged, say
+from icmjax.cli.program import as_called
 from icmjax.cli.search import label_claims, says_how_to_go_on
 from icmjax.errors import printable
 
@@ -59,8 +59,8 @@ def command(
     where both speak of a claim.
     """
     target = out or str(default_target(pathlib.Path(folder), resume))
-    words = ["icmjax", *sys.argv[1:], *([] if out else ["--out", target])]
-    place = Place(target, resume, quiet, shlex.join(words), is_json)
+    words = as_called([*sys.argv[1:], *([] if out else ["--out", target])])
+    place = Place(target, resume, quiet, words, is_json)
     with logged(log), says_how_to_go_on(place) as stop_fn:
         run = icmjax.read_run(folder)
         answers = icmjax.feedback.read_answers(labels_path, run.claims)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import pathlib
-import shlex
 import sys
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
@@ -29,6 +28,7 @@ from icmjax.cli.machine import Machine, machine_options
 from icmjax.cli.options import SELECTORS, ModelOptions, ScorerOptions, recorded
 from icmjax.cli.output import say
 from icmjax.cli.preemption import PREEMPTED
+from icmjax.cli.program import as_called, this_command
 from icmjax.cli.search import says_how_to_go_on
 from icmjax.errors import Fault, InputError, printable
 
@@ -94,12 +94,12 @@ class Round:
     def search(self, interview: Interview, file: Questionnaire) -> None:
         """Search with the answers of a file held fast, and tell the interview what changed."""
         target = default_target(pathlib.Path(self.folder))
-        words = ["icmjax", "answer", self.folder, "--labels", str(file.path), "--out", str(target)]
+        words = ["answer", self.folder, "--labels", str(file.path), "--out", str(target)]
 
         def tell(num_steps: int, num_all: int) -> None:
             interview.tell("searching", num_steps=num_steps, num_all=num_all)
 
-        place = Place(str(target), False, False, shlex.join(words), tell_fn=tell)
+        place = Place(str(target), False, False, as_called(words), tell_fn=tell)
         with says_how_to_go_on(place) as stop_fn:
             answers = icmjax.feedback.read_answers(str(file.path), self.run.claims)
             new = search_with_answers(
@@ -200,14 +200,14 @@ def _says_what_is_saved(interview: Interview, file: Questionnaire, folder: str) 
     except KeyboardInterrupt:
         num = sum(reply is not None for reply in interview.replies)
         kept = f"{num} of {len(interview.replies)} questions done, answers saved in {file.path}"
-        again = shlex.join(["icmjax", *sys.argv[1:]])
+        again = this_command()
         click.echo(
             printable(f"\ninterrupted; {kept}; open ones come first in\n  {again}"), err=True
         )
         sys.exit(INTERRUPTED)
     except SystemExit as ended:
         if ended.code in (INTERRUPTED, PREEMPTED):  # the search, which has said what it kept
-            answer = shlex.join(["icmjax", "answer", folder, "--labels", str(file.path)])
+            answer = as_called(["answer", folder, "--labels", str(file.path)])
             click.echo(printable(f"the answers are in {file.path}, for\n  {answer}"), err=True)
         raise
 
@@ -229,6 +229,6 @@ def _write(this: Round, budget: int, selector: str | None, seed: int, out: str) 
         click.echo(f"kept {num_kept} earlier questions, {num_answered} of them answered")
     if known:
         click.echo(printable(f"not asked again: {len(known)}, which {own} has replies to"))
-    answer = shlex.join(["icmjax", "answer", this.folder, "--labels", out])
+    answer = as_called(["answer", this.folder, "--labels", out])
     click.echo(asked.about)
     click.echo(printable(f"wrote {out}: set the labels, then {answer}"))

@@ -5,7 +5,9 @@ from __future__ import annotations
 import click
 from click.shell_completion import get_completion_class
 
-PROGRAM, VARIABLE = "icmjax", "_ICMJAX_COMPLETE"
+from icmjax.cli.program import NAME
+
+VARIABLE = "_ICMJAX_COMPLETE"
 
 
 @click.command("completion")
@@ -19,4 +21,4 @@ def command(shell: str) -> None:
     kind = get_completion_class(shell)
     assert kind is not None  # of the shells that click knows
     group = click.get_current_context().find_root().command
-    click.echo(kind(group, {}, PROGRAM, VARIABLE).source())
+    click.echo(kind(group, {}, NAME, VARIABLE).source())

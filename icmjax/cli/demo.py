@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import pathlib
-import shlex
 import subprocess
 import sys
 
 import click
 
 from icmjax.cli.faults import reports_faults
+from icmjax.cli.program import as_called
 from icmjax.errors import printable
 
 MODEL = "persona-world"
@@ -37,7 +37,7 @@ def command(group: str, out: str) -> None:
 
 def _run(*words: str) -> None:
     """Show a command and run it; ends with its status where it fails."""
-    click.echo(printable(f"$ {shlex.join(['icmjax', *words])}"), err=True)
+    click.echo(printable(f"$ {as_called(words)}"), err=True)
     done = subprocess.run([sys.executable, "-m", "icmjax", *words])
     if done.returncode:
         sys.exit(done.returncode)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from icmjax.cli.program import as_called
 from icmjax.errors import Fault, RunError, printable
 
 if TYPE_CHECKING:
@@ -99,4 +100,4 @@ def summary_lines(
     yield "U", f"{summary['utility']:.3f}; a label's log-prob given the others {predictability:.3f}"
     seconds = summary["wall_seconds"]
     yield "read", f"{summary['num_tokens']:,} tokens in {seconds:.1f} s on {summary['device']}"
-    yield "wrote", f"{out}; a page of it: icmjax report {out}"
+    yield "wrote", f"{out}; a page of it: {as_called(['report', out])}"

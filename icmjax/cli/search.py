@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import shlex
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
@@ -40,6 +39,7 @@ from icmjax.cli.options import (
 from icmjax.cli.output import json_option, log_option, logged, print_summary, say
 from icmjax.cli.personas import label_personas
 from icmjax.cli.preemption import PREEMPTED, notices_sigterm
+from icmjax.cli.program import this_command
 from icmjax.errors import Preempted, printable
 
 if TYPE_CHECKING:
@@ -103,7 +103,7 @@ def command(
     """
     resume |= resume_if_begun and has_begun(out)
     context = click.get_current_context()
-    words = shlex.join(["icmjax", *sys.argv[1:]])
+    words = this_command()
     clamp_place = None if clamp is None else place_of(clamp)
     saves = context.command
     place = Place(out, resume, quiet, words, is_json, saves, clamp_place, says_plan=True)
