@@ -72,12 +72,13 @@ models/$(REAL_MODEL)/config.json:
 	$(MAKE) $(REAL_VENV)/installed
 	$(REAL_VENV)/bin/python experiments/real_models.py models --only $(REAL_MODEL)
 
-# The same as `demo` with a real language model and a persona of experiments/claims.
+# The same as `demo` with a real language model and a persona of experiments/claims. Broken off, it goes on where it was.
+REAL_RUN = runs/demo-real/$(REAL_MODEL)-$(PERSONA)
 demo-real: $(VENV)/installed models/$(REAL_MODEL)/config.json
-	rm -rf runs/demo-real
+	[ ! -e $(REAL_RUN)/evaluation.json ] || rm -rf $(REAL_RUN)
 	$(BIN)/icmjax search --model models/$(REAL_MODEL) --claims experiments/claims/$(PERSONA)_search.jsonl \
-	  --out runs/demo-real
-	$(BIN)/icmjax evaluate --model models/$(REAL_MODEL) --demos runs/demo-real \
+	  --out $(REAL_RUN) --resume-if-begun
+	$(BIN)/icmjax evaluate --model models/$(REAL_MODEL) --demos $(REAL_RUN) \
 	  --claims experiments/claims/$(PERSONA)_test.jsonl --gold experiments/claims/$(PERSONA)_search.jsonl
 
 test: $(VENV)/tested
