@@ -50,3 +50,9 @@ def test_what_ask_tells_to_run_next_runs(tmp_path, path_of):
     tried = subprocess.run([*shlex.split(answer), "--help"], capture_output=True, check=True)
     assert shlex.split(answer)[:2] == [str(HERE), "answer"]
     assert b"--labels" in tried.stdout
+
+
+@pytest.mark.parametrize("word", ["--resume", "--resume-if-begun"])
+def test_a_search_is_told_once_to_go_on(word):
+    assert icmjax.runs.resumed(f"icmjax search {word}") == f"icmjax search {word}"
+    assert icmjax.runs.resumed("icmjax search --out a") == "icmjax search --out a --resume"

@@ -57,7 +57,7 @@ class Place(NamedTuple):
     @property
     def going_on(self) -> str:
         """The command that goes on with the search."""
-        return self.command if self.resume else f"{self.command} --resume"
+        return icmjax.runs.resumed(self.command)
 
     @property
     def has_begun(self) -> bool:

@@ -21,6 +21,7 @@ from .places import write_new as write_new
 from .places import write_numbered as write_numbered
 from .reading import RunRecord as RunRecord
 from .reading import read_run as read_run
+from .reading import resumed as resumed
 from .rows import gold_in as gold_in
 from .tables import comparison_table as comparison_table
 from .warned import turned_by as turned_by

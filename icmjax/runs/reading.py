@@ -111,8 +111,13 @@ def _completing(folder: pathlib.Path) -> str:
     command = read_sealed(folder / MANIFEST)["sessions"][-1]["command"]
     if command is None:
         return "complete it with resume=True"
+    return f"complete it by `{resumed(command)}`"
+
+
+def resumed(command: str) -> str:
+    """The command that goes on with the search which this command began."""
     is_told = {"--resume", "--resume-if-begun"} & {*shlex.split(command)}
-    return f"complete it by `{command}{'' if is_told else ' --resume'}`"
+    return command if is_told else f"{command} --resume"
 
 
 def _claims(path: pathlib.Path, rule: Mapping[str, Any] | None) -> ClaimSet:
