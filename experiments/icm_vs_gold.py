@@ -48,7 +48,7 @@ from harness.draws import orders_of, unit_key, unit_rng
 from harness.open_answers import read_answers, run_open_answers
 from harness.readers import leave_option, model_config
 from harness.rules import hard_rules
-from harness.sources import Source, source_options
+from harness.sources import Source, short, source_options
 from harness.tables import (
     Comparison,
     Row,
@@ -381,7 +381,7 @@ def main(
         config["judge"] = model_config(judge_lm)
         if answers_path is not None:
             content = pathlib.Path(answers_path).read_bytes()
-            config["answers"] = f"{answers_path} {hashlib.sha256(content).hexdigest()}"
+            config["answers"] = f"{short(answers_path)} {hashlib.sha256(content).hexdigest()}"
         run_unit = functools.partial(run_file_unit, lm, judge_lm, source, answers_path, options)
     units = run_units(out, config, source.keys, run_unit, source.num_together, cost)
     tables = analyse(units, source)

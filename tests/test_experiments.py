@@ -6,6 +6,7 @@ import importlib
 import itertools
 import json
 import pathlib
+import shutil
 
 import click
 import numpy as np
@@ -414,6 +415,27 @@ def test_groups_draw_their_own_random_numbers(outputs):
     _, out, _ = outputs("icm_vs_gold")
     first, second = (unit["claims"]["labels"]["random"] for unit in read_units(out))
     assert first != second
+
+
+def test_what_is_in_claim_files_counts_and_not_where_they_lie(claim_files, tmp_path):
+    """So that a folder of units goes on where other machines keep the claims elsewhere."""
+    load_source = importlib.import_module("harness.sources").load_source
+    words = claim_files.split()
+    own = dict(zip(words[::2], words[1::2], strict=True))
+
+    def config_of(search, test):
+        return load_source(str(search), str(test), own["--personas"], None, 1, 8, 8, False).config
+
+    folder = pathlib.Path(own["--claims"]).parent
+    moved = shutil.copytree(folder, tmp_path / folder.name)
+    files = [moved / "search.json", moved / "test.json"]
+    config = config_of(own["--claims"], own["--test"])
+    assert config_of(*files) == config
+    assert str(tmp_path) not in json.dumps(config)
+    rows = json.loads(files[0].read_text())
+    rows[0]["choice"] += " indeed"
+    files[0].write_text(json.dumps(rows))
+    assert config_of(*files) != config
 
 
 @pytest.mark.slow
