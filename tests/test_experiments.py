@@ -434,8 +434,11 @@ def test_what_is_in_claim_files_counts_and_not_where_they_lie(claim_files, tmp_p
     assert str(tmp_path) not in json.dumps(config)
     rows = json.loads(files[0].read_text())
     rows[0]["choice"] += " indeed"
-    files[0].write_text(json.dumps(rows))
-    assert config_of(*files) != config
+    other = tmp_path / "search.json"
+    other.write_text(json.dumps(rows))
+    fingerprints = config_of(other, files[1])["fingerprints"]
+    assert fingerprints["Hestonia"] != config["fingerprints"]["Hestonia"]
+    assert fingerprints["Ilvania"] == config["fingerprints"]["Ilvania"]
 
 
 @pytest.mark.slow
