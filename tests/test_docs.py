@@ -107,7 +107,7 @@ def test_the_demo_runs_from_a_wheel(wheel, tmp_path):
         env=os.environ | {"PYTHONPATH": str(wheel)},
     )
     assert done.returncode == 0, done.stderr
-    assert "$ icmjax search --model persona-world" in done.stderr
+    assert "icmjax search --model persona-world" in done.stderr
     assert "search labels" in done.stdout
     assert (tmp_path / "demo" / "evaluation.json").is_file()
 
