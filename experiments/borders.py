@@ -33,11 +33,11 @@ from harness.readers import model_config
 from harness.tables import Row, Unit, bars, mean_row, publish
 from harness.units import run_units
 from harness.wordings import (
-    PERSONAS,
     STATEMENTS,
     check_statements,
     data_option,
     fingerprint_of,
+    personas_option,
     read_statements,
     real_model_option,
     require_folder,
@@ -129,23 +129,23 @@ def plot(tables: dict[str, list[Row]], path: pathlib.Path) -> None:
 @experiment(Published("", 360 / 24, "6 minutes for 24 units beside two other jobs"), is_sized=False)
 @real_model_option
 @data_option
-@click.option("--personas", default=",".join(PERSONAS), help="By default those of in_vivo.py.")
+@personas_option
 @click.option("--quick", is_flag=True, help="Two personas.")
 def main(
     model: str,
     data: pathlib.Path | None,
     out: pathlib.Path,
     cost: Cost,
-    personas: str,
+    names: list[str],
     quick: bool,
 ) -> None:
     """The command of this file."""
     data = require_folder(data, "anthropic_personas/train")
-    require_personas(data, personas.split(","))
-    for name in personas.split(","):
+    require_personas(data, names)
+    for name in names:
         check_statements(data, name, 2 * round(max(SHARES) * NUM_DRAWN))
     lm = load_lm(require_model(model))
-    keys = [(name, 0) for name in personas.split(",")[: 2 if quick else None]]
+    keys = [(name, 0) for name in names[: 2 if quick else None]]
     run = functools.partial(run_unit, lm, data)
     config = model_config(lm) | {"data": fingerprint_of(data / "anthropic_personas")}
     tables = analyse(run_units(out, config, keys, run, cost=cost))

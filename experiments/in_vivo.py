@@ -3,7 +3,7 @@
     python experiments/in_vivo.py --data FOLDER
     python experiments/in_vivo.py --data FOLDER --quick
     python experiments/in_vivo.py --model models/smollm2-135m-instruct --data FOLDER \\
-        --personas NAME,NAME --seeds 1 --out runs/in_vivo_smollm2
+        --wording "would say" --personas 8 --seeds 1 --out runs/in_vivo_smollm2
 
 FOLDER holds public data of which `experiments/README.md` tells the layout: statements that a
 persona would make or not, written by a model (Perez et al., arXiv:2212.09251). Protocol, fixed
@@ -86,11 +86,11 @@ from harness.tables import (
 )
 from harness.units import run_units
 from harness.wordings import (
-    PERSONAS,
     STATEMENTS,
     check_statements,
     data_option,
     fingerprint_of,
+    personas_option,
     real_model_option,
     require_folder,
     require_model,
@@ -102,7 +102,7 @@ from icmjax.persona_world import make_world
 DEFAULT_PARTS = "zero-shot,gold,marginals,bootstrap,random labels,icm"
 BASES = ("gold", "zero-shot", "calibrated", "random labels", "marginals")  # of differences
 METRICS = ("accuracy", "calibrated accuracy", "AUC", "log-loss")
-SECONDS = {  # of a unit with Gemma 3 270M on two cores: experiments/pages/real_models.md
+SECONDS = {  # of a unit with Gemma 3 270M on two cores: experiments/pages/real_*.md
     "zero-shot": 22,
     "gold": 26,
     "random labels": 11,
@@ -254,7 +254,7 @@ def plot(tables: dict[str, list[Row]], path: pathlib.Path) -> None:
 @click.option("--dtype", default="float32", show_default=True, help="Of weights and activations.")
 @data_option
 @click.option("--wording", default="preamble", show_default=True, type=click.Choice(STATEMENTS))
-@click.option("--personas", default=",".join(PERSONAS), help="By default the protocol's 24.")
+@personas_option
 @click.option("--parts", default=DEFAULT_PARTS, show_default=True, help="Of the protocol.")
 @click.option("--seeds", "num_seeds", default=2, show_default=True, type=click.IntRange(min=1))
 @click.option("--num-items", default=32, show_default=True, type=click.IntRange(min=4))
@@ -268,7 +268,7 @@ def main(
     out: pathlib.Path,
     cost: Cost,
     wording: str,
-    personas: str,
+    names: list[str],
     parts: str,
     num_seeds: int,
     quick: bool,
@@ -290,7 +290,7 @@ def main(
     known |= {
         f"feedback {name}": functools.partial(run_feedback, name=name) for name in FEEDBACK_SEARCHES
     }
-    names, asked = personas.split(","), chosen(parts, list(known), "--parts")
+    asked = chosen(parts, list(known), "--parts")
     if quick:
         names, num_seeds = names[:2], 1
         options |= {"num_items": 12, "num_test": 16}

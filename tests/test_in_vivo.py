@@ -233,6 +233,8 @@ def test_without_the_data_the_message_says_what_to_do(name, options, tmp_path):
         ("--model models/absent --num-items 12 --num-test 8", "make real-models"),
         ("--num-items 64", "6 of one"),
         ("--seeds 0", "0 is not in the range"),
+        ("--personas 0", "0 is not in the range 1 to 24"),
+        ("--personas 2", "'anti-immigration', and no anti-immigration.jsonl"),
         ("--orders 0", "0 is not in the range"),
         ("--personas broken", "broken.jsonl:2"),
         ("--personas lacking", "no statement"),

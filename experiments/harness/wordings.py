@@ -49,6 +49,25 @@ PERSONAS = (  # random.Random(0).sample of the 34 names in order
 )
 
 
+def _personas_of(context: click.Context, option: click.Parameter, text: str) -> list[str]:
+    """Names separated by commas, or the first so many of `PERSONAS`."""
+    if not text.isdigit():
+        return text.split(",")
+    if not 1 <= int(text) <= len(PERSONAS):
+        raise click.BadParameter(f"{text} is not in the range 1 to {len(PERSONAS)}.")
+    return list(PERSONAS[: int(text)])
+
+
+personas_option = click.option(
+    "--personas",
+    "names",
+    default=str(len(PERSONAS)),
+    show_default=True,
+    callback=_personas_of,
+    help="Names, or how many of the protocol's, the first ones.",
+)
+
+
 class Item(NamedTuple):
     """What a persona would say or not, or which of two answers it would give."""
 

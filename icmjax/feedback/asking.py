@@ -24,7 +24,7 @@ KNOWN = {
     "search took that off. So did this choice: claims that lie nearest to the border between its "
     "two labels. With the habit in, the least sure claims would be those that it least doubts are "
     "of the other label. On real models no difference between the two has been shown "
-    "(experiments/pages/real_models.md).",
+    "(experiments/pages/real_answers.md).",
 }
 
 
