@@ -136,16 +136,16 @@ def main(
     data: pathlib.Path | None,
     out: pathlib.Path,
     cost: Cost,
-    names: list[str],
+    personas: list[str],
     quick: bool,
 ) -> None:
     """The command of this file."""
     data = require_folder(data, "anthropic_personas/train")
-    require_personas(data, names)
-    for name in names:
+    require_personas(data, personas)
+    for name in personas:
         check_statements(data, name, 2 * round(max(SHARES) * NUM_DRAWN))
     lm = load_lm(require_model(model))
-    keys = [(name, 0) for name in names[: 2 if quick else None]]
+    keys = [(name, 0) for name in personas[: 2 if quick else None]]
     run = functools.partial(run_unit, lm, data)
     config = model_config(lm) | {"data": fingerprint_of(data / "anthropic_personas")}
     tables = analyse(run_units(out, config, keys, run, cost=cost))

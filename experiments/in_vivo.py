@@ -268,7 +268,7 @@ def main(
     out: pathlib.Path,
     cost: Cost,
     wording: str,
-    names: list[str],
+    personas: list[str],
     parts: str,
     num_seeds: int,
     quick: bool,
@@ -292,11 +292,11 @@ def main(
     }
     asked = chosen(parts, list(known), "--parts")
     if quick:
-        names, num_seeds = names[:2], 1
+        personas, num_seeds = personas[:2], 1
         options |= {"num_items": 12, "num_test": 16}
     data = require_folder(data, "anthropic_personas/train", "anthropic_personas/test")
-    require_personas(data, names)
-    for name in names:  # before the first unit, which may be hours before the last
+    require_personas(data, personas)
+    for name in personas:  # before the first unit, which may be hours before the last
         check_statements(data, name, options["num_items"], options["num_test"])
     reader = load_reader(require_model(model), make_world(), "group", dtype=dtype)
 
@@ -306,7 +306,7 @@ def main(
     config = reader.config | options | {"wording": wording, "dtype": dtype}
     config |= constants(STATEMENTS[wording])
     config |= {"data": fingerprint_of(data / "anthropic_personas")}
-    keys = [(name, seed, part) for seed in range(num_seeds) for part in asked for name in names]
+    keys = [(name, seed, part) for seed in range(num_seeds) for part in asked for name in personas]
     tables = analyse(run_units(out, config, keys, run_unit, cost=cost))
     publish(tables, out)
     plot(tables, out / "in_vivo.png")

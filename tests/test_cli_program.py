@@ -9,7 +9,9 @@ import pytest
 from table_runs import search_in
 
 import icmjax
-from icmjax.cli.program import as_called
+from icmjax.cli.program import as_called, this_command
+from icmjax.cli.spelling import as_options
+from icmjax.errors import Fault, RunError
 
 HERE = pathlib.Path(sys.executable).with_name("icmjax")  # the command, which PATH need not have
 
@@ -28,6 +30,9 @@ def path_of(monkeypatch):
         ("./my folder/icmjax", HERE.parent, "'./my folder/icmjax'"),  # not the one of PATH
         ("icmjax/__main__.py", HERE.parent, "icmjax"),  # python -m icmjax
         ("icmjax/__main__.py", "/", f"{sys.executable} -m icmjax"),
+        ("icmjax", "/", "icmjax"),  # a file that Python was handed
+        ("./icmjax.py", "/", "icmjax"),
+        ("pytest/__main__.py", "/", "icmjax"),
         ("notebook.py", "/", "icmjax"),
         ("", "/", "icmjax"),
     ],
@@ -36,6 +41,11 @@ def test_a_command_is_spelt_as_this_one_was_called(monkeypatch, path_of, argumen
     monkeypatch.setattr(sys, "argv", [argument, "search"])
     path_of(folder)
     assert as_called(["report", "a b"]) == f"{words} report 'a b'"
+    # What a run keeps may be read on another machine.
+    assert this_command() == "icmjax search"
+    remedy = "complete it by `icmjax search --columns persona=a --resume`"
+    (told,) = as_options(RunError(Fault("", "", "", remedy))).faults
+    assert told.remedy == remedy.replace("icmjax", words)
 
 
 def test_what_ask_tells_to_run_next_runs(tmp_path, path_of):

@@ -202,6 +202,7 @@ def test_wordings_and_borders_are_measured(persona_data, tmp_path, monkeypatch):
     monkeypatch.setattr(importlib.import_module("borders"), "NUM_DRAWN", 4)
     monkeypatch.setattr(importlib.import_module("borders"), "LEAST_AUC", 0.0)
     result = invoke("borders", f"{files} --personas {','.join(NAMES)}", tmp_path / "borders")
+    assert "6 minutes for 24 units" in result.stderr
     assert result.exit_code == 0, result.output
     assert "0.9 of the claims true: accuracy, 2 personas" in result.output
 

@@ -51,7 +51,7 @@ PERSONAS = (  # random.Random(0).sample of the 34 names in order
 
 def _personas_of(context: click.Context, option: click.Parameter, text: str) -> list[str]:
     """Names separated by commas, or the first so many of `PERSONAS`."""
-    if not text.isdigit():
+    if not text.isdecimal():
         return text.split(",")
     if not 1 <= int(text) <= len(PERSONAS):
         raise click.BadParameter(f"{text} is not in the range 1 to {len(PERSONAS)}.")
@@ -60,7 +60,6 @@ def _personas_of(context: click.Context, option: click.Parameter, text: str) -> 
 
 personas_option = click.option(
     "--personas",
-    "names",
     default=str(len(PERSONAS)),
     show_default=True,
     callback=_personas_of,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pathlib
-import sys
+import shlex
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +18,7 @@ from icmjax.cli.interviews import lines_of
 from icmjax.cli.labelling import Place, Task
 from icmjax.cli.machine import Machine, machine_options
 from icmjax.cli.output import json_option, log_option, logged, say
-from icmjax.cli.program import as_called
+from icmjax.cli.program import this_command
 from icmjax.cli.search import label_claims, says_how_to_go_on
 from icmjax.errors import printable
 
@@ -59,7 +59,7 @@ def command(
     where both speak of a claim.
     """
     target = out or str(default_target(pathlib.Path(folder), resume))
-    words = as_called([*sys.argv[1:], *([] if out else ["--out", target])])
+    words = this_command() + ("" if out else f" --out {shlex.quote(target)}")
     place = Place(target, resume, quiet, words, is_json)
     with logged(log), says_how_to_go_on(place) as stop_fn:
         run = icmjax.read_run(folder)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import pathlib
+import shlex
 import sys
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
@@ -28,7 +29,7 @@ from icmjax.cli.machine import Machine, machine_options
 from icmjax.cli.options import SELECTORS, ModelOptions, ScorerOptions, recorded
 from icmjax.cli.output import say
 from icmjax.cli.preemption import PREEMPTED
-from icmjax.cli.program import as_called, this_command
+from icmjax.cli.program import NAME, as_called
 from icmjax.cli.search import says_how_to_go_on
 from icmjax.errors import Fault, InputError, printable
 
@@ -99,7 +100,7 @@ class Round:
         def tell(num_steps: int, num_all: int) -> None:
             interview.tell("searching", num_steps=num_steps, num_all=num_all)
 
-        place = Place(str(target), False, False, as_called(words), tell_fn=tell)
+        place = Place(str(target), False, False, shlex.join([NAME, *words]), tell_fn=tell)
         with says_how_to_go_on(place) as stop_fn:
             answers = icmjax.feedback.read_answers(str(file.path), self.run.claims)
             new = search_with_answers(
@@ -200,7 +201,7 @@ def _says_what_is_saved(interview: Interview, file: Questionnaire, folder: str) 
     except KeyboardInterrupt:
         num = sum(reply is not None for reply in interview.replies)
         kept = f"{num} of {len(interview.replies)} questions done, answers saved in {file.path}"
-        again = this_command()
+        again = as_called(sys.argv[1:])
         click.echo(
             printable(f"\ninterrupted; {kept}; open ones come first in\n  {again}"), err=True
         )

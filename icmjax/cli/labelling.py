@@ -21,6 +21,7 @@ from icmjax.cli.options import (
     recorded,
 )
 from icmjax.cli.output import say
+from icmjax.cli.program import spelt_as_called
 from icmjax.errors import RunError
 from icmjax.files import write_text
 
@@ -47,7 +48,7 @@ class Place(NamedTuple):
     out: str
     resume: bool
     quiet: bool
-    command: str  # that started it
+    command: str  # that started it, for the record
     is_json: bool = False
     saves: click.Command | None = None  # whose options the run keeps as a file of `--config`
     clamp: str | None = None  # the file of labels that do not move
@@ -56,8 +57,13 @@ class Place(NamedTuple):
 
     @property
     def going_on(self) -> str:
-        """The command that goes on with the search."""
-        return icmjax.runs.resumed(self.command)
+        """The command that goes on with the search, to be pasted into a shell."""
+        return spelt_as_called(icmjax.runs.resumed(self.command))
+
+    @property
+    def anew(self) -> str:
+        """The command that starts it, likewise."""
+        return spelt_as_called(self.command)
 
     @property
     def has_begun(self) -> bool:

@@ -1,8 +1,8 @@
 """How the user called this program, for the commands that it prints to be run next."""
 
+import os
 import pathlib
 import shlex
-import shutil
 import sys
 from collections.abc import Sequence
 
@@ -11,15 +11,20 @@ NAME = "icmjax"
 
 def program() -> list[str]:
     """The words that a shell starts this program by, where it was called as it was this time."""
-    called, found = pathlib.Path(sys.argv[0]), shutil.which(NAME)
-    is_module = called.name == "__main__.py"
-    beside = pathlib.Path(sys.executable).with_name(NAME) if is_module else called
+    import shutil
+
+    argument, python = sys.argv[0], sys.executable or "python"
+    called = pathlib.Path(argument)
+    is_module = called.parts[-2:] == (NAME, "__main__.py")
+    beside = pathlib.Path(python).with_name(NAME) if is_module else called
+    found = shutil.which(NAME)
     if found is not None and pathlib.Path(found).absolute() == beside.absolute():
         return [NAME]
     if is_module:
-        return [sys.executable, "-m", NAME]
-    # Where Python is used as a library its own argument is no program of ours.
-    return [sys.argv[0] if called.stem == NAME else NAME]
+        return [python, "-m", NAME]
+    # Elsewhere the argument is of a program that uses the library, or that Python was handed.
+    is_own = called.name in (NAME, f"{NAME}.exe") and os.path.dirname(argument)
+    return [argument if is_own else NAME]
 
 
 def as_called(words: Sequence[str]) -> str:
@@ -27,6 +32,11 @@ def as_called(words: Sequence[str]) -> str:
     return shlex.join([*program(), *words])
 
 
+def spelt_as_called(command: str) -> str:
+    """A command that begins with `NAME`, as the user can paste it into a shell."""
+    return f"{shlex.join(program())}{command.removeprefix(NAME)}"
+
+
 def this_command() -> str:
-    """The command that runs, as the user can paste it into a shell."""
-    return as_called(sys.argv[1:])
+    """The command that runs, for the record, which people on other machines read too."""
+    return shlex.join([NAME, *sys.argv[1:]])

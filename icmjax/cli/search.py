@@ -136,14 +136,14 @@ def says_how_to_go_on(place: Place) -> Iterator[Callable[[], bool]]:
         if place.has_begun:
             click.echo(f"\ninterrupted; go on with\n  {printable(place.going_on)}", err=True)
         else:
-            kept = f"\ninterrupted; nothing was kept; start anew with\n  {place.command}"
+            kept = f"\ninterrupted; nothing was kept; start anew with\n  {place.anew}"
             click.echo(printable(kept), err=True)
         sys.exit(130)
     except Preempted as ended:
         if place.has_begun:
             kept = f"preempted after {ended.num_steps} steps; go on with: {place.going_on}"
         else:
-            kept = f"preempted before the first step; start anew with: {place.command}"
+            kept = f"preempted before the first step; start anew with: {place.anew}"
         click.echo(printable(kept, keep=""), err=True)
         sys.exit(PREEMPTED)
 

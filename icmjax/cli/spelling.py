@@ -7,6 +7,7 @@ import shlex
 
 import click
 
+from icmjax.cli.program import spelt_as_called
 from icmjax.errors import Fault, InputError
 
 # By the arguments' names in Python; the tests hold them to the commands' own.
@@ -109,7 +110,7 @@ def _text(text: str) -> str:
 
 def _said(found: re.Match[str]) -> str:
     if found["command"]:
-        return found[0]
+        return f"`{spelt_as_called(found['command'].strip('`'))}`"
     if found["alone"]:
         return (OPTION_OF | IN_PLACE_OF).get(found["alone"], found[0])
     option, value = OPTION_OF[found["name"]], found["value"]
